@@ -1,0 +1,195 @@
+"""The user-item heterograph, and the packed sequences that it is at the same time.
+
+Edges are sorted by (user, position), so the row pointers of the relation user -> item are the offsets of the users'
+histories and its columns are the items: graph encoders and sequential encoders read one structure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .._dgl import dgl
+from ..errors import DataError
+
+if TYPE_CHECKING:
+    from ..data.log import InteractionLog
+
+
+@dataclass(frozen=True, eq=False)
+class Sequences:
+    """B packed sequences without padding: sequence b is `items[offsets[b]:offsets[b + 1]]`, oldest first.
+
+    Attributes:
+        offsets: (B + 1,) int64.
+        items: (T,) int64 item indices.
+        times: (T,) float64 seconds, or None.
+        sizes: (B,) lengths on the host where they are known; they spare a wait for the device.
+    """
+
+    offsets: Tensor
+    items: Tensor
+    times: Tensor | None = None
+    sizes: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return self.offsets.shape[0] - 1
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """(B,) int64 lengths, on the host."""
+        return self.sizes if self.sizes is not None else np.diff(self.offsets.cpu().numpy())
+
+    def last(self, length: int) -> Sequences:
+        """The most recent `length` items of every sequence."""
+        if len(self) == 0 or int(self.lengths.max(initial=0)) <= length:
+            return self
+        sizes = np.minimum(self.lengths, length)
+        ends = self.offsets[1:]
+        return self.windows(ends - torch.as_tensor(sizes, device=ends.device), sizes)
+
+    def windows(self, starts: Tensor, sizes: np.ndarray) -> Sequences:
+        """The windows `items[starts[b]:starts[b] + sizes[b]]`, packed; `sizes` (B,) stays on the host."""
+        device = self.items.device
+        offsets_host = np.concatenate([[0], np.cumsum(sizes)])
+        total = int(offsets_host[-1])
+        offsets = torch.as_tensor(offsets_host, device=device)  # (B + 1,)
+        repeats = torch.as_tensor(sizes, device=device)
+        shift = torch.repeat_interleave(starts - offsets[:-1], repeats, output_size=total)  # (T,)
+        rows = shift + torch.arange(total, device=device)
+        times = None if self.times is None else self.times[rows]
+        return Sequences(offsets, self.items[rows], times, sizes)
+
+    def to(self, device: torch.device | str) -> Sequences:
+        """The same sequences on `device`."""
+        times = None if self.times is None else self.times.to(device)
+        return Sequences(self.offsets.to(device), self.items.to(device), times, self.lengths)
+
+
+def user_item(
+    log: InteractionLog | None = None,
+    *,
+    user: Any = None,
+    item: Any = None,
+    time: Any = None,
+    num_users: int | None = None,
+    num_items: int | None = None,
+    unique: bool = False,
+) -> Any:
+    """The heterograph of who touched what: user -`interacts`-> item and item -`interacted_by`-> user.
+
+    One edge an interaction, sorted by (user, position); both relations list the edges in the same order. Edge features
+    are `position` (int64, from 0, within the user) and, where the log has times, `time` (float64 seconds).
+
+    Args:
+        log: an `InteractionLog`; all of its users and items become nodes.
+        user, item, time: instead of a log, (E,) integer indices and (E,) seconds, in the order of the file. With times,
+            edges are sorted stably by (user, time), without, by user.
+        num_users, num_items: number of nodes, where larger than the largest index + 1.
+        unique: merge repeats of a (user, item) pair into its first edge and keep their number as `count` (int64).
+
+    Returns:
+        A `dgl.DGLGraph` on the CPU, ready for any DGL code.
+
+    Raises:
+        DataError: arrays of different length, negative or non-integer indices, or an index beyond the number of nodes.
+
+    >>> graph = user_item(user=[0, 0, 1], item=[2, 0, 2], time=[5.0, 3.0, 4.0])
+    >>> graph.num_edges("interacts"), graph.edges(etype="interacts")[1].tolist()
+    (3, [0, 2, 2])
+    """
+    if log is not None:
+        if user is not None or item is not None or time is not None:
+            raise DataError("user_item() got a log and arrays; expected one of the two")
+        users, items, times = log.user, log.item, log.time
+        num_users, num_items = log.num_users, log.num_items
+    else:
+        if user is None or item is None:
+            raise DataError("user_item() got neither a log nor both user= and item=; pass a log, or both arrays")
+        users, items = _indices(user, "user"), _indices(item, "item")
+        times = None if time is None else np.asarray(time, dtype=np.float64)
+        if len(users) != len(items) or (times is not None and len(times) != len(users)):
+            seen = f"{len(users)} users, {len(items)} items" + ("" if times is None else f", {len(times)} times")
+            raise DataError(f"user_item() got {seen}; expected arrays of one length")
+        order = np.argsort(users, kind="stable") if times is None else np.lexsort((times, users))
+        users, items = users[order], items[order]
+        times = None if times is None else times[order]
+    num_users = _size(users, num_users, "users")
+    num_items = _size(items, num_items, "items")
+    counts = None
+    if unique:
+        _, first, counts = np.unique(users * num_items + items, return_index=True, return_counts=True)
+        order = np.argsort(first)  # first occurrences, in (user, position) order again
+        first, counts = first[order], counts[order]
+        users, items = users[first], items[first]
+        times = None if times is None else times[first]
+    return _build(users, items, times, counts, num_users, num_items)
+
+
+def _build(
+    users: np.ndarray, items: np.ndarray, times: np.ndarray | None, counts: np.ndarray | None, num_users: int, num_items: int
+) -> Any:
+    user, item = torch.as_tensor(users), torch.as_tensor(items)
+    starts = np.concatenate([[0], np.cumsum(np.bincount(users, minlength=num_users))])
+    features = {"position": torch.arange(len(users)) - torch.as_tensor(starts)[user]}
+    if times is not None:
+        features["time"] = torch.as_tensor(times)
+    if counts is not None:
+        features["count"] = torch.as_tensor(counts)
+    relations = {("user", "interacts", "item"): (user, item), ("item", "interacted_by", "user"): (item, user)}
+    graph = dgl.heterograph(relations, num_nodes_dict={"user": num_users, "item": num_items})
+    for name, values in features.items():
+        graph.edges["interacts"].data[name] = values
+        graph.edges["interacted_by"].data[name] = values
+    return graph
+
+
+def sequences(graph: Any, relation: str = "interacts") -> Sequences:
+    """The histories that a user-item graph holds: offsets (num_users + 1,), items (E,), times (E,) or None.
+
+    Edges that are not sorted by (user, position), as after sampling a subgraph, are sorted by their `position`.
+
+    Raises:
+        DataError: the edges are unsorted and have no `position` to sort them by.
+    """
+    user, item = graph.edges(order="eid", etype=relation)
+    num_users = graph.num_nodes(graph.to_canonical_etype(relation)[0])
+    data = graph.edges[relation].data
+    time = data["time"] if "time" in data else None
+    if len(user) > 1 and bool((user[1:] < user[:-1]).any()):
+        if "position" not in data:
+            raise DataError(f"edges of {relation!r} are not sorted by user and have no 'position'; build them with user_item()")
+        by_position = torch.argsort(data["position"], stable=True)
+        order = by_position[torch.argsort(user[by_position], stable=True)]
+        user, item = user[order], item[order]
+        time = None if time is None else time[order]
+    sizes = torch.bincount(user, minlength=num_users)
+    offsets = torch.zeros(num_users + 1, dtype=torch.int64, device=user.device)
+    torch.cumsum(sizes, 0, out=offsets[1:])
+    return Sequences(offsets, item.long(), time, sizes.cpu().numpy())
+
+
+def as_sequences(graph: Any, relation: str = "interacts") -> Sequences:
+    """`graph` itself if it is packed already, else the sequences of a DGL graph: what every encoder calls first."""
+    return graph if isinstance(graph, Sequences) else sequences(graph, relation)
+
+
+def _indices(values: Any, name: str) -> np.ndarray:
+    array = np.asarray(values)
+    if array.size and not np.issubdtype(array.dtype, np.integer):
+        raise DataError(f"{name}= holds {array.dtype}; expected integer indices (load() turns ids into them)")
+    if array.size and int(array.min()) < 0:
+        raise DataError(f"{name}= holds {int(array.min())}; expected indices from 0")
+    return array.astype(np.int64)
+
+
+def _size(indices: np.ndarray, size: int | None, name: str) -> int:
+    needed = int(indices.max()) + 1 if len(indices) else 0
+    if size is not None and size < needed:
+        raise DataError(f"num_{name} is {size}, but an index is {needed - 1}; expected at least {needed}")
+    return needed if size is None else size

@@ -1,0 +1,95 @@
+"""Losses: pure functions of vectors. What they average over is said in each of them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+LOGITS_BYTES = 16 * 2**20  # of one chunk of logits: about the cache that two CPU cores share
+
+
+def alignment(x: Tensor, y: Tensor) -> Tensor:
+    """Mean squared distance of positive pairs (Wang and Isola, ICML 2020; GSAU Eq. 4).
+
+    Shapes: unit rows x (B, d), y (B, d) -> scalar.
+    """
+    return (x - y).square().sum(1).mean()
+
+
+def uniformity(x: Tensor, t: float = 2.0) -> Tensor:
+    """log of the mean of exp(-t ||x_a - x_b||^2) over the B (B - 1) / 2 pairs of rows (GSAU Eq. 5).
+
+    Pairs of equal rows (a user who is twice in the batch) count, as in the public codes. A batch of one row has no pairs
+    and gives 0.
+
+    Shapes: unit rows (B, d) -> scalar.
+    """
+    if x.shape[0] < 2:
+        return x.sum() * 0
+    similarity = x @ x.T  # (B, B); for unit rows ||a - b||^2 = 2 - 2 a.b
+    pairs = (2 * t * (similarity - 1)).exp()
+    count = x.shape[0] * (x.shape[0] - 1)
+    return ((pairs.sum() - pairs.diagonal().sum()) / count).log()
+
+
+def cross_uniformity(x: Tensor, y: Tensor, t: float = 2.0) -> Tensor:
+    """log of the mean of exp(-t ||x_b - y_b||^2) over given negative pairs: GSAU's third subset of Eq. 9.
+
+    Shapes: unit rows x (B, d), y (B, d), row b of y a negative of row b of x -> scalar.
+    """
+    return (-t * (x - y).square().sum(1)).exp().mean().log()
+
+
+def bpr(positive: Tensor, negative: Tensor) -> Tensor:
+    """Bayesian personalised ranking, mean of -log sigmoid(positive - negative) (Rendle et al., UAI 2009).
+
+    Shapes: scores (B,), (B,) or (B, n) -> scalar.
+    """
+    return F.softplus(negative - (positive if negative.ndim == 1 else positive[:, None])).mean()
+
+
+def item_cross_entropy(queries: Tensor, items: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy of softmax(queries @ items.T) at the targets, over all items, without keeping the logits.
+
+    The logits of a chunk of rows are made, turned into the gradients of both inputs, and dropped: 3 matrix products in
+    all, none of them twice, and no more memory than a chunk besides the two gradients.
+
+    Shapes: queries (B, d), items (M, d), targets (B,) int64 -> scalar.
+    """
+    loss: Tensor = _ItemCrossEntropy.apply(queries, items, targets)
+    return loss
+
+
+class _ItemCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, queries: Tensor, items: Tensor, targets: Tensor) -> Tensor:
+        rows, count = queries.shape[0], items.shape[0]
+        wanted = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        chunk = min(rows, max(16, math.ceil(LOGITS_BYTES / (count * queries.element_size()))))
+        query_grad = torch.empty_like(queries) if wanted else None
+        item_grad = torch.zeros_like(items) if wanted else None
+        total = queries.new_zeros((), dtype=torch.float32)
+        for first in range(0, rows, chunk):
+            part, target = queries[first : first + chunk], targets[first : first + chunk, None]
+            logits = part @ items.T  # (c, M)
+            top = logits.amax(1, keepdim=True)
+            at_target = logits.gather(1, target) - top
+            weights = logits.sub_(top).exp_()
+            norm = weights.sum(1, keepdim=True)
+            total += (norm.log() - at_target).sum()
+            if query_grad is not None and item_grad is not None:
+                # gradient of the logits: (softmax - one-hot) / B
+                weights.div_(norm * rows).scatter_add_(1, target, torch.full_like(norm, -1 / rows))
+                torch.mm(weights, items, out=query_grad[first : first + chunk])
+                item_grad.addmm_(weights.T, part)
+        ctx.save_for_backward(query_grad, item_grad)
+        return total / rows
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        query_grad, item_grad = ctx.saved_tensors
+        return query_grad * grad, item_grad.mul_(grad), None
