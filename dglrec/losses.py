@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LOGITS_BYTES = 16 * 2**20  # of one chunk of logits: about the cache that two CPU cores share
+LOGITS_BYTES = {"cpu": 4 * 2**20, "cuda": 256 * 2**20}  # of a chunk of logits: in a CPU's cache, enough work for a GPU
 
 
 def alignment(x: Tensor, y: Tensor) -> Tensor:
@@ -69,7 +69,8 @@ class _ItemCrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, queries: Tensor, items: Tensor, targets: Tensor) -> Tensor:
         rows, count = queries.shape[0], items.shape[0]
         wanted = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
-        chunk = min(rows, max(16, math.ceil(LOGITS_BYTES / (count * queries.element_size()))))
+        limit = LOGITS_BYTES.get(queries.device.type, LOGITS_BYTES["cpu"])
+        chunk = min(rows, max(16, math.ceil(limit / (count * queries.element_size()))))
         query_grad = torch.empty_like(queries) if wanted else None
         item_grad = torch.zeros_like(items) if wanted else None
         total = queries.new_zeros((), dtype=torch.float32)

@@ -8,23 +8,25 @@ reverse, the gradient of one direction is the sum over the other.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._dgl import dgl
+from ..data.splits import Queries
 
 
-@dataclass(frozen=True, eq=False)
-class Adjacency:
-    """The unique user-item pairs of a graph as CSR in both directions, with the scales of the normalisation.
+class Adjacency(nn.Module):
+    """The unique user-item pairs of a DGL graph as CSR in both directions, with the scales of the normalisation.
+
+    A module, so that a model which holds one moves it to its device; nothing of it is saved with the weights.
 
     Attributes:
-        user_offsets, user_items: (U + 1,), (E,): the items of each user.
-        item_offsets, item_users: (M + 1,), (E,): the users of each item.
+        user_offsets, user_items: (U + 1,), (E,) int64: the items of each user.
+        item_offsets, item_users: (M + 1,), (E,) int64: the users of each item.
         user_scale, item_scale: (U, 1), (M, 1) float32, degree^-1/2, and 0 for a node without edges.
     """
 
@@ -35,11 +37,8 @@ class Adjacency:
     user_scale: Tensor
     item_scale: Tensor
 
-    @classmethod
-    def of(cls, graph: Any, relation: str = "interacts") -> Adjacency:
-        """Take the structure from a DGL graph (or return an `Adjacency` as it is)."""
-        if isinstance(graph, Adjacency):
-            return graph
+    def __init__(self, graph: Any, relation: str = "interacts") -> None:
+        super().__init__()
         source, _, target = graph.to_canonical_etype(relation)
         num_users, num_items = graph.num_nodes(source), graph.num_nodes(target)
         user, item = graph.edges(order="eid", etype=relation)
@@ -47,13 +46,15 @@ class Adjacency:
         user, item = pairs // max(num_items, 1), pairs % max(num_items, 1)
         by_item = torch.argsort(item, stable=True)
         user_degree, item_degree = torch.bincount(user, minlength=num_users), torch.bincount(item, minlength=num_items)
-        return cls(
-            _offsets(user_degree), item, _offsets(item_degree), user[by_item], _scale(user_degree), _scale(item_degree)
-        )
-
-    def to(self, device: torch.device | str) -> Adjacency:
-        """The same structure on `device`."""
-        return Adjacency(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+        for name, values in (
+            ("user_offsets", _offsets(user_degree)),
+            ("user_items", item),
+            ("item_offsets", _offsets(item_degree)),
+            ("item_users", user[by_item]),
+            ("user_scale", _scale(user_degree)),
+            ("item_scale", _scale(item_degree)),
+        ):
+            self.register_buffer(name, values, persistent=False)
 
 
 def _offsets(degree: Tensor) -> Tensor:
@@ -94,9 +95,13 @@ class LightGCNEncoder(nn.Module):
         self.layers = layers
         self.combine = combine
 
+    def with_layers(self, layers: int) -> LightGCNEncoder:
+        """The same with another number of layers."""
+        return LightGCNEncoder(layers, self.combine)
+
     def forward(self, graph: Any, x: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Propagate `x` = (users, items) over a DGL graph, or over an `Adjacency` taken from one before."""
-        a = Adjacency.of(graph)
+        a = graph if isinstance(graph, Adjacency) else Adjacency(graph)
         users, items = x
         total_users, total_items = users, items
         for _ in range(self.layers):
@@ -132,3 +137,31 @@ def message_passing(graph: Any, x: tuple[Tensor, Tensor], layers: int = 2, combi
     if combine == "last":
         return users, items
     return total_users / (layers + 1), total_items / (layers + 1)
+
+
+def fold_in(encoder: LightGCNEncoder, adjacency: Adjacency, x: tuple[Tensor, Tensor], queries: Queries) -> Tensor:
+    """The propagated vector of each query's user, (B, d); an unknown user is folded in from the history.
+
+    A folded-in user u has the query's history S (repeats merged) as neighbours and nothing of its own in layer 0:
+    e_u^(l+1) = sum over i in S of e_i^(l) / sqrt(|S| d_i), with the items' layers as training left them. This is one
+    step of propagation, normalised by the user's own degree; layer 0 is the mean of nothing, a zero vector.
+    """
+    users, items = encoder(adjacency, x)  # (U, d), (M, d)
+    vectors = users[torch.as_tensor(queries.user, device=users.device).clamp(min=0)]  # (B, d)
+    unknown = np.flatnonzero(queries.user < 0)
+    if len(unknown) == 0:
+        return vectors
+    layers = encoder.layers
+    if encoder.combine == "mean":  # sum of the items' layers 0..L-1
+        before = encoder.with_layers(layers - 1)(adjacency, x)[1] * layers if layers else torch.zeros_like(items)
+        divisor = layers + 1
+    else:
+        before, divisor = encoder.with_layers(layers - 1)(adjacency, x)[1] if layers else torch.zeros_like(items), 1
+    asked = queries[unknown]
+    row = np.repeat(np.arange(len(asked)), asked.lengths)
+    pairs = torch.unique(torch.as_tensor(row * len(items) + asked.items, device=users.device))
+    row_of, item = pairs // len(items), pairs % len(items)
+    degree = torch.bincount(row_of, minlength=len(asked))
+    scaled = before * adjacency.item_scale
+    folded = F.embedding_bag(item, scaled, _offsets(degree), mode="sum", include_last_offset=True) * _scale(degree) / divisor
+    return vectors.index_copy(0, torch.as_tensor(unknown, device=users.device), folded)

@@ -1,0 +1,165 @@
+"""The one door to DGL: every other module says ``from dglrec._dgl import dgl``.
+
+DGL is imported here so that it starts silently on a fresh home, and so that DGL 2 works on a PyTorch for which it ships
+no GraphBolt binary (GraphBolt is its data-loading extension; the graph core, the samplers and message passing do without).
+There an empty placeholder stands in for ``dgl.graphbolt`` and says what is missing when something asks it. A DGL that is
+complete, and one that the caller has imported already, is left as it is.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.machinery
+import importlib.util
+import os
+import sys
+import traceback
+import types
+import warnings
+from pathlib import Path
+from typing import Any
+
+# What pip calls a module that DGL asks for. GraphBolt is written with torchdata.datapipes, which 0.10 dropped; DGL's
+# fallback for `packaging` is a copy that setuptools no longer has.
+_PIP_NAMES = {"torchdata": '"torchdata<0.10"', "setuptools": "packaging", "yaml": "pyyaml"}
+
+
+def _dgl_line() -> str:
+    """The pip line that installs a DGL for the running Python: 1.1.3 has wheels up to 3.11, 2.1.0 up to 3.12."""
+    version = "1.1.3" if sys.version_info < (3, 12) else "2.1.0"
+    return f"pip install dgl=={version} packaging pandas"
+
+
+def _pip_line(error: ImportError) -> str:
+    """The pip line that brings the module which was not found."""
+    module = (error.name or "dgl").partition(".")[0]
+    return f"pip install {_PIP_NAMES.get(module, module)}"
+
+
+def _missing_binary(package: Path, torch_version: str) -> str:
+    """Which GraphBolt binary a DGL lacks for a PyTorch; "" if it has it, or has no GraphBolt (DGL 1).
+
+    Args:
+        package: the folder of the package ``dgl``, which need not be imported.
+        torch_version: the running PyTorch, such as "2.13.0+cpu".
+    """
+    folder = package / "graphbolt"
+    if not folder.is_dir():
+        return ""
+    form = "libgraphbolt_pytorch_{}.so"
+    if sys.platform.startswith("win"):
+        form = "graphbolt_pytorch_{}.dll"
+    elif sys.platform.startswith("darwin"):
+        form = "libgraphbolt_pytorch_{}.dylib"
+    name = form.format(torch_version.split("+", maxsplit=1)[0])
+    library = os.environ.get("DGL_LIBRARY_PATH")  # where DGL looks first
+    if (folder / name).is_file() or (library and (Path(library) / "graphbolt" / name).is_file()):
+        return ""
+    prefix, suffix = form.split("{}")
+    found = sorted(file.name[len(prefix) : -len(suffix)] for file in folder.glob(form.format("*")))
+    return f"this DGL has no {name}; it comes with GraphBolt for torch {', '.join(found) or '(none)'}"
+
+
+class _MissingGraphBolt(types.ModuleType):
+    """Stands in for ``dgl.graphbolt`` where that cannot load; any public name asked of it says why."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("dgl.graphbolt", f"A placeholder made by dglrec, as GraphBolt cannot load: {reason}.")
+        self.reason = reason
+        self.__path__: list[str] = []  # a package without submodules
+        self.__spec__ = importlib.machinery.ModuleSpec("dgl.graphbolt", None, is_package=True)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise AttributeError(
+            f"dgl.graphbolt.{name} is missing, as GraphBolt cannot load: {self.reason} (dglrec works without it)"
+        )
+
+
+def _set_backend() -> None:
+    """Chooses PyTorch before DGL would ask: where nothing is chosen it prints to standard output and writes ~/.dgl."""
+    chosen = os.environ.get("DGLBACKEND", "")
+    if chosen.lower() not in ("", "pytorch"):
+        raise ImportError(
+            f"DGLBACKEND is {chosen!r}, dglrec works on PyTorch only: export DGLBACKEND=pytorch", name="dgl"
+        )
+    os.environ["DGLBACKEND"] = "pytorch"
+
+
+def _import_dgl() -> Any:
+    """Imports DGL as the module docstring says.
+
+    Raises:
+        ImportError: PyTorch, DGL or something that DGL needs is missing; the message has the line that mends it.
+    """
+    if "dgl" in sys.modules:
+        return sys.modules["dgl"]
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"dglrec needs PyTorch, but {error.name} is not installed: {_pip_line(error)}", name="torch"
+        ) from error
+    _set_backend()
+    spec = importlib.util.find_spec("dgl")  # finds the package, imports nothing
+    if spec is None or spec.origin is None:
+        raise ImportError(f"dglrec needs DGL, which is not installed: {_dgl_line()}", name="dgl")
+    package = Path(spec.origin).parent
+    try:
+        if missing := _missing_binary(package, torch.__version__):
+            return _import_without_graphbolt(missing)
+        try:
+            return _quiet_import()
+        except ImportError as error:
+            frames = traceback.extract_tb(error.__traceback__)
+            if not any(Path(frame.filename).is_relative_to(package / "graphbolt") for frame in frames):
+                raise
+            asked = f"it needs {error.name}: {_pip_line(error)}" if error.name else str(error)
+            return _import_without_graphbolt(asked)
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"DGL needs {error.name}, which is not installed: {_pip_line(error)}", name=error.name
+        ) from error
+    except Exception as error:  # a binary of another platform, a damaged installation
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        line = _dgl_line().replace("install", "install --force-reinstall --no-deps", 1)
+        raise ImportError(f"DGL in {package} cannot be imported ({reason}): {line}", name="dgl") from error
+
+
+def _quiet_import() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # DGL's own, such as invalid escapes: nothing that a caller can mend
+        return importlib.import_module("dgl")
+
+
+def _import_without_graphbolt(reason: str) -> Any:
+    placeholder = sys.modules["dgl.graphbolt"] = _MissingGraphBolt(reason)
+    try:
+        module = _quiet_import()
+    except BaseException:
+        sys.modules.pop("dgl.graphbolt", None)
+        raise
+    module.graphbolt = placeholder
+    return module
+
+
+dgl: Any = _import_dgl()
+
+
+def dgl_version() -> str:
+    """The version of the imported DGL, such as "1.1.3"."""
+    return str(dgl.__version__)
+
+
+def dgl_has_cuda() -> bool:
+    """Whether this DGL was built with CUDA, on whatever machine it runs."""
+    return "device_api.cuda" in dgl.list_global_func_names()
+
+
+def graphbolt_state() -> str:
+    """One line on GraphBolt, which dglrec does not use: "none" (DGL 1), "complete", or "missing: " and the reason."""
+    module = sys.modules.get("dgl.graphbolt")
+    if module is None:
+        return "none"
+    return f"missing: {module.reason}" if isinstance(module, _MissingGraphBolt) else "complete"

@@ -1,0 +1,163 @@
+"""Batches: slices of flat tensors, made without a loop over users.
+
+What a batch holds is part of the method. `Edges` are user-item pairs; `Prefixes` are independent (history, next item)
+pairs, for losses that compare the rows of a batch with each other; `Positions` are whole windows of histories in which
+every position predicts the next one, at a fraction of the work, for losses that do not. Batch size counts targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .data.log import InteractionLog
+from .graphs import Sequences
+
+
+@dataclass(frozen=True, eq=False)
+class Edges:
+    """B training pairs.
+
+    Attributes:
+        user, item: (B,) int64.
+        negative: (B,) int64, an item that the user has not touched in training, or None.
+    """
+
+    user: Tensor
+    item: Tensor
+    negative: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Prefixes:
+    """B independent prefixes in random order, each with the item that follows it.
+
+    Attributes:
+        history: the B prefixes, packed.
+        target: (B,) int64, the next items.
+        user: (B,) int64.
+    """
+
+    history: Sequences
+    target: Tensor
+    user: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Positions:
+    """N targets, read at every position of a few windows.
+
+    Attributes:
+        history: the windows, packed (T items).
+        row: (N,) int64, the packed row whose state predicts the target.
+        target: (N,) int64.
+    """
+
+    history: Sequences
+    row: Tensor
+    target: Tensor
+
+
+def edge_batches(
+    train: InteractionLog, size: int, rng: np.random.Generator, device: torch.device, negatives: bool = False
+) -> Iterator[Edges]:
+    """All training interactions once, shuffled, `size` a batch; optionally one uniform unseen item beside each."""
+    order = torch.as_tensor(rng.permutation(len(train)), device=device)
+    user, item = torch.as_tensor(train.user, device=device)[order], torch.as_tensor(train.item, device=device)[order]
+    negative = None
+    if negatives:
+        drawn = unseen_items(train, train.user, rng)
+        negative = torch.as_tensor(drawn, device=device)[order]
+    for first in range(0, len(train), size):
+        part = slice(first, first + size)
+        yield Edges(user[part], item[part], None if negative is None else negative[part])
+
+
+def unseen_items(train: InteractionLog, user: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """For each entry of `user` (n,) a uniform item outside of that user's training items: rejection, all at once.
+
+    A user who has touched every item keeps the last draw.
+    """
+    seen = np.unique(train.user * train.num_items + train.item)
+    drawn = rng.integers(train.num_items, size=len(user))
+    todo = np.arange(len(user))
+    for _ in range(100):
+        keys = user[todo] * train.num_items + drawn[todo]
+        place = np.searchsorted(seen, keys)
+        todo = todo[seen[np.minimum(place, len(seen) - 1)] == keys]
+        if len(todo) == 0:
+            break
+        drawn[todo] = rng.integers(train.num_items, size=len(todo))
+    return drawn
+
+
+def prefix_batches(
+    train: InteractionLog, size: int, max_length: int, rng: np.random.Generator, device: torch.device
+) -> Iterator[Prefixes]:
+    """Every (i_1..i_t -> i_(t+1)) with t >= 1 once, shuffled, `size` a batch; the last `max_length` items are read.
+
+    This is RecBole's augmentation by prefixes, but read in place: nothing is copied or padded.
+    """
+    target = np.flatnonzero(train.position > 0)  # rows of the log
+    target = target[rng.permutation(len(target))]
+    sizes = np.minimum(train.position[target], max_length)
+    rows = torch.as_tensor(target, device=device)
+    starts = rows - torch.as_tensor(sizes, device=device)
+    user, item = torch.as_tensor(train.user, device=device), torch.as_tensor(train.item, device=device)
+    packed = Sequences(rows, item)  # only its items are read
+    for first in range(0, len(target), size):
+        part = slice(first, first + size)
+        yield Prefixes(packed.windows(starts[part], sizes[part]), item[rows[part]], user[rows[part]])
+
+
+def windows(train: InteractionLog, max_length: int, stride: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Windows over all histories in which each position but the first of a user is a target exactly once.
+
+    A history of n items has inputs 0..n-2. The first window holds the first `max_length` of them, each next one ends
+    `stride` later (the last one at the end), and only what is new in a window is a target there. So a target has at
+    least `max_length - stride` items of context; with `stride=1` contexts are exactly those of `prefix_batches`.
+
+    Returns:
+        starts (W,), ends (W,): rows of the log, inputs `starts[w]:ends[w]`; firsts (W,): inputs `firsts[w]:ends[w]`
+        have their next item as a target.
+    """
+    inputs = np.diff(train.offsets) - 1
+    users = np.flatnonzero(inputs > 0)
+    count = 1 + np.maximum(0, -(-(inputs[users] - max_length) // stride))
+    begin = np.repeat(train.offsets[users], count)
+    number = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+    ends = np.minimum(max_length + number * stride, np.repeat(inputs[users], count))
+    firsts = np.where(number == 0, 0, max_length + (number - 1) * stride)
+    return begin + np.maximum(0, ends - max_length), begin + ends, begin + firsts
+
+
+def position_batches(
+    train: InteractionLog, size: int, max_length: int, stride: int, rng: np.random.Generator, device: torch.device
+) -> Iterator[Positions]:
+    """Every position of every history as a target once, `size` targets a batch, windows in random order.
+
+    A window that a batch's end falls into is read in both batches, for the targets that are left, so that every step
+    has the same number of targets and every target the same weight.
+    """
+    starts, ends, firsts = windows(train, max_length, stride)
+    shuffled = rng.permutation(len(starts))
+    starts, ends, firsts = starts[shuffled], ends[shuffled], firsts[shuffled]
+    bounds = np.concatenate([[0], np.cumsum(ends - firsts)])  # targets before each window
+    item = torch.as_tensor(train.item, device=device)
+    packed = Sequences(item, item)  # only its items are read
+    for first in range(0, int(bounds[-1]), size):
+        last = min(first + size, int(bounds[-1]))
+        low, high = np.searchsorted(bounds, first, side="right") - 1, np.searchsorted(bounds, last, side="left")
+        start, end = starts[low:high], ends[low:high].copy()
+        from_ = firsts[low:high] + np.maximum(0, first - bounds[low:high])
+        end -= np.maximum(0, bounds[low + 1 : high + 1] - last)
+        sizes, wanted = end - start, end - from_
+        history = packed.windows(torch.as_tensor(start, device=device), sizes)
+        shift = np.cumsum(sizes) - sizes - start  # from rows of the log to packed rows
+        rows = np.arange(last - first) - np.repeat(np.cumsum(wanted) - wanted, wanted) + np.repeat(from_, wanted)
+        target = item[torch.as_tensor(rows + 1, device=device)]
+        yield Positions(history, torch.as_tensor(rows + np.repeat(shift, wanted), device=device), target)

@@ -1,0 +1,446 @@
+"""The interaction log: who touched what, and when."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeAlias, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import DataError
+from .files import atomic_write
+
+Ints: TypeAlias = npt.NDArray[np.int64]
+Floats: TypeAlias = npt.NDArray[np.float64]
+Bools: TypeAlias = npt.NDArray[np.bool_]
+Strings: TypeAlias = npt.NDArray[np.str_]
+
+_FORMAT = "dglrec interaction log 1"
+
+
+@dataclass(frozen=True, eq=False)
+class InteractionLog:
+    """Interactions of users with items, sorted by (user, time, order in the file).
+
+    Users and items are indices into `user_ids` and `item_ids`, which hold the ids of the source as text. The sort is
+    stable: events of a user at the same time stay in the order in which the source has them. A repeated (user, item)
+    pair stays as many rows.
+
+    Attributes:
+        user: (n,) int64, index of the user; never decreases.
+        item: (n,) int64, index of the item.
+        time: (n,) float64, seconds; None where the source has no times (then rows stand in file order).
+        rating: (n,) float32, NaN where a row has none; None where the source has no ratings.
+        user_ids: (num_users,) str, ids of the source in order of first appearance.
+        item_ids: (num_items,) str, likewise.
+        titles: (num_items,) str, "" where an item has none; None where the source has no titles.
+        name: name of the data set.
+        filters: what was filtered, in order, such as ("5-core",).
+
+    >>> log = InteractionLog.from_arrays(["ann", "bob", "ann"], ["tea", "tea", "jam"], time=[20, 10, 10])
+    >>> log.num_users, log.num_items, len(log)
+    (2, 2, 3)
+    >>> log.item_ids[log.item[log.user == log.user_index("ann")]].tolist()
+    ['jam', 'tea']
+    """
+
+    user: Ints
+    item: Ints
+    time: Floats | None
+    rating: npt.NDArray[np.float32] | None
+    user_ids: Strings
+    item_ids: Strings
+    titles: npt.NDArray[np.object_] | None = None
+    name: str = "log"
+    filters: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.user.dtype != np.int64 or self.item.dtype != np.int64:
+            raise DataError("InteractionLog takes int64 indices; InteractionLog.from_arrays takes anything")
+        for column in ("item", "time", "rating"):
+            values = getattr(self, column)
+            if values is not None and values.shape != self.user.shape:
+                raise DataError(f"column {column!r} has shape {values.shape}; expected {self.user.shape} as 'user' has")
+        for values, ids, what in ((self.user, self.user_ids, "user"), (self.item, self.item_ids, "item")):
+            if len(values) and not (0 <= values.min() and values.max() < len(ids)):
+                raise DataError(f"{what} indices run from {values.min()} to {values.max()}; expected 0 to {len(ids) - 1}")
+        if self.titles is not None and len(self.titles) != len(self.item_ids):
+            raise DataError(f"{len(self.titles)} titles for {len(self.item_ids)} items; expected one an item")
+        step = np.diff(self.user)
+        ordered = step > 0 if self.time is None else (step > 0) | (np.diff(self.time) >= 0)
+        if (step < 0).any() or (self.time is not None and not ordered.all()):
+            raise DataError("rows are not sorted by (user, time); InteractionLog.from_arrays sorts them")
+
+    @classmethod
+    def from_arrays(
+        cls,
+        user: npt.ArrayLike,
+        item: npt.ArrayLike,
+        time: npt.ArrayLike | None = None,
+        rating: npt.ArrayLike | None = None,
+        *,
+        user_ids: npt.ArrayLike | None = None,
+        item_ids: npt.ArrayLike | None = None,
+        titles: Mapping[str, str] | npt.ArrayLike | None = None,
+        name: str = "log",
+        filters: Sequence[str] = (),
+    ) -> InteractionLog:
+        """A log from columns in file order.
+
+        Args:
+            user: (n,) raw ids (text or integers); indices where `user_ids` is given.
+            item: (n,) likewise.
+            time: (n,) seconds, or datetime64.
+            rating: (n,) numbers, NaN where there is none.
+            user_ids: (num_users,) ids that the indices in `user` stand for; without it ids are numbered in order of
+                first appearance.
+            item_ids: (num_items,) likewise.
+            titles: id -> title, or one title for each of `item_ids`.
+            name: name of the data set.
+            filters: what was filtered already.
+
+        Raises:
+            DataError: no rows, columns of different lengths, an empty id, a time that is NaN or infinite.
+
+        >>> InteractionLog.from_arrays([7, 7, 3], [1, 2, 1]).user_ids.tolist()
+        ['7', '3']
+        """
+        user_index, users = _encode(user, user_ids, "user")
+        item_index, items = _encode(item, item_ids, "item")
+        seconds = None if time is None else _seconds(time)
+        stars = None if rating is None else _numbers(rating, "rating").astype(np.float32)
+        n = len(user_index)
+        for column, values in (("item", item_index), ("time", seconds), ("rating", stars)):
+            if values is not None and len(values) != n:
+                raise DataError(f"column {column!r} has {len(values)} rows and 'user' has {n}; expected the same number")
+        if n == 0:
+            raise DataError("no interactions; expected at least one row")
+        order = np.argsort(user_index, kind="stable") if seconds is None else np.lexsort((seconds, user_index))
+        return cls(
+            user=user_index[order],
+            item=item_index[order],
+            time=None if seconds is None else seconds[order],
+            rating=None if stars is None else stars[order],
+            user_ids=users,
+            item_ids=items,
+            titles=None if titles is None else _titles(titles, items),
+            name=name,
+            filters=tuple(filters),
+        )
+
+    @property
+    def num_users(self) -> int:
+        """Users in the vocabulary, with or without rows."""
+        return len(self.user_ids)
+
+    @property
+    def num_items(self) -> int:
+        """Items in the vocabulary, with or without rows."""
+        return len(self.item_ids)
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def __repr__(self) -> str:
+        filters = "".join(f", {name}" for name in self.filters)
+        return f"InteractionLog({self.name}{filters}: {len(self)} interactions of {self.num_users} users, {self.num_items} items)"
+
+    @cached_property
+    def offsets(self) -> Ints:
+        """(num_users + 1,) int64: the rows of user u are offsets[u] to offsets[u + 1]."""
+        return _offsets(np.bincount(self.user, minlength=self.num_users))
+
+    @cached_property
+    def position(self) -> Ints:
+        """(n,) int64: 0 for the first event of a user, 1 for the second, and so on."""
+        return np.arange(len(self), dtype=np.int64) - self.offsets[self.user]
+
+    def select(self, rows: npt.ArrayLike) -> InteractionLog:
+        """The log of some rows, over the same users and items, in the order of this log.
+
+        Args:
+            rows: (n,) bool mask, or distinct row numbers.
+
+        Raises:
+            DataError: the mask does not fit, a row does not exist or stands there twice.
+        """
+        chosen = np.asarray(rows)
+        if chosen.dtype == np.bool_:
+            if chosen.shape != self.user.shape:
+                raise DataError(f"the mask has shape {chosen.shape}; expected {self.user.shape}")
+            index = np.flatnonzero(chosen)
+        else:
+            index = np.sort(chosen.astype(np.int64))
+            if len(index) and (index[0] < 0 or index[-1] >= len(self) or (np.diff(index) == 0).any()):
+                raise DataError(f"row numbers must be distinct and between 0 and {len(self) - 1}")
+        return self._take(index)
+
+    def _take(self, index: Ints) -> InteractionLog:
+        """Rows `index` in that order, which must keep (user, time) sorted."""
+        return dataclasses.replace(
+            self,
+            user=self.user[index],
+            item=self.item[index],
+            time=None if self.time is None else self.time[index],
+            rating=None if self.rating is None else self.rating[index],
+        )
+
+    def k_core(self, k: int) -> InteractionLog:
+        """The largest part of the log in which every user and every item has at least `k` rows.
+
+        Rows are counted, not distinct pairs: ratings of any value and repeats count. Users and items that lose all their
+        rows leave the vocabulary; the others keep their order.
+
+        Raises:
+            DataError: `k` is below 1, or nothing is left.
+
+        >>> log = InteractionLog.from_arrays(["a", "a", "b", "b", "c"], ["x", "y", "x", "y", "z"])
+        >>> log.k_core(2)
+        InteractionLog(log, 2-core: 4 interactions of 2 users, 2 items)
+        """
+        if k < 1:
+            raise DataError(f"k_core is {k}; expected at least 1")
+        keep = np.ones(len(self), dtype=bool)
+        while True:
+            users = np.bincount(self.user[keep], minlength=self.num_users)
+            items = np.bincount(self.item[keep], minlength=self.num_items)
+            drop = keep & ((users[self.user] < k) | (items[self.item] < k))
+            if not drop.any():
+                break
+            keep &= ~drop
+        if not keep.any():
+            raise DataError(f"the {k}-core of {self.name!r} is empty: no users and items have {k} rows with each other; try a smaller k")
+        new_user, new_item = np.cumsum(users > 0) - 1, np.cumsum(items > 0) - 1  # index before -> index after
+        rows = self.select(keep)
+        return dataclasses.replace(
+            rows,
+            user=new_user[rows.user],
+            item=new_item[rows.item],
+            user_ids=self.user_ids[users > 0],
+            item_ids=self.item_ids[items > 0],
+            titles=None if self.titles is None else self.titles[items > 0],
+            filters=(*(name for name in self.filters if name != f"{k}-core"), f"{k}-core"),
+        )
+
+    @cached_property
+    def _digest(self) -> str:
+        hasher = hashlib.sha256(_FORMAT.encode())
+        rating = self.rating
+        if rating is not None:
+            rating = np.where(np.isnan(rating), np.float32(np.nan), rating)  # one bit pattern for every NaN
+        for label, values in (("user", self.user), ("item", self.item), ("time", self.time), ("rating", rating)):
+            if values is not None:
+                hasher.update(f"|{label} {len(values)}|".encode())
+                hasher.update(np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")).tobytes())
+        for label, ids in (("user_ids", self.user_ids), ("item_ids", self.item_ids)):
+            hasher.update(f"|{label} {len(ids)}|".encode())
+            hasher.update("\0".join(ids.tolist()).encode("utf-8", "surrogatepass"))
+        return hasher.hexdigest()
+
+    def digest(self) -> str:
+        """Hex SHA-256 of rows, their order and the ids; titles, name and filters do not count."""
+        return self._digest
+
+    @overload
+    def user_index(self, ids: str) -> int: ...
+    @overload
+    def user_index(self, ids: Sequence[str] | npt.NDArray[Any]) -> Ints: ...
+    def user_index(self, ids: str | Sequence[str] | npt.NDArray[Any]) -> int | Ints:
+        """Index of one user id, or indices of many.
+
+        Raises:
+            DataError: an id is not in the log; the closest one is named.
+        """
+        return _lookup(ids, self._user_numbers, "user")
+
+    @overload
+    def item_index(self, ids: str) -> int: ...
+    @overload
+    def item_index(self, ids: Sequence[str] | npt.NDArray[Any]) -> Ints: ...
+    def item_index(self, ids: str | Sequence[str] | npt.NDArray[Any]) -> int | Ints:
+        """Index of one item id, or indices of many.
+
+        Raises:
+            DataError: an id is not in the log; the closest one is named.
+        """
+        return _lookup(ids, self._item_numbers, "item")
+
+    @cached_property
+    def _user_numbers(self) -> dict[str, int]:
+        return dict(zip(self.user_ids.tolist(), range(self.num_users), strict=True))
+
+    @cached_property
+    def _item_numbers(self) -> dict[str, int]:
+        return dict(zip(self.item_ids.tolist(), range(self.num_items), strict=True))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the log as one .npz file (no pickle), complete or not at all; reading it takes numpy alone.
+
+        Raises:
+            DataError: the file cannot be written.
+        """
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "format": np.array(_FORMAT),
+            "digest": np.array(self.digest()),
+            "name": np.array(self.name),
+            "filters": np.array(self.filters, dtype=np.str_),
+            "user": self.user,
+            "item": self.item,
+            "user_ids": self.user_ids,
+            "item_ids": self.item_ids,
+        }
+        if self.time is not None:
+            arrays["time"] = self.time
+        if self.rating is not None:
+            arrays["rating"] = self.rating
+        if self.titles is not None:
+            encoded = [title.encode() for title in self.titles.tolist()]
+            arrays["title_bytes"] = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+            arrays["title_offsets"] = _offsets(np.array([len(title) for title in encoded], dtype=np.int64))
+        with atomic_write(path) as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> InteractionLog:
+        """Reads a log that `save` wrote. Nothing in the file can run code.
+
+        Raises:
+            DataError: the file is missing, damaged, or something else than a saved log.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                if not hasattr(file, "files") or "format" not in file.files or str(file["format"]) != _FORMAT:
+                    raise DataError(f"{path} is not a log that this version of InteractionLog.save wrote")
+                arrays = {key: file[key] for key in file.files}
+        except FileNotFoundError as error:
+            raise DataError(f"no file {path}; expected a log that InteractionLog.save wrote") from error
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(f"{path} is damaged or no saved log ({_first_line(error)}); save it again") from error
+        try:
+            titles = None
+            if "title_bytes" in arrays:
+                text, ends = arrays["title_bytes"].tobytes(), arrays["title_offsets"].tolist()
+                titles = np.empty(len(ends) - 1, dtype=np.object_)
+                titles[:] = [text[start:end].decode() for start, end in zip(ends[:-1], ends[1:], strict=True)]
+            log = cls(
+                user=arrays["user"],
+                item=arrays["item"],
+                time=arrays.get("time"),
+                rating=arrays.get("rating"),
+                user_ids=arrays["user_ids"],
+                item_ids=arrays["item_ids"],
+                titles=titles,
+                name=str(arrays["name"]),
+                filters=tuple(arrays["filters"].tolist()),
+            )
+        except (KeyError, ValueError) as error:
+            raise DataError(f"{path} is no complete log ({_first_line(error)}); save it again") from error
+        if log.digest() != str(arrays["digest"]):
+            raise DataError(f"{path} was changed after it was saved (its SHA-256 differs); save it again")
+        return log
+
+
+def _offsets(counts: npt.NDArray[Any]) -> Ints:
+    """(n,) counts -> (n + 1,) running sums from 0."""
+    offsets = np.zeros(len(counts) + 1, dtype=np.int64)
+    np.cumsum(counts, out=offsets[1:])
+    return offsets
+
+
+def _encode(values: npt.ArrayLike, ids: npt.ArrayLike | None, what: str) -> tuple[Ints, Strings]:
+    """(n,) raw ids -> (n,) indices, and the ids in order of first appearance; with `ids`, values are indices already."""
+    raw = np.asarray(values)
+    if raw.ndim != 1:
+        raise DataError(f"column {what!r} has {raw.ndim} dimensions; expected 1")
+    if ids is not None:
+        known = np.asarray(ids).astype(np.str_)
+        if len(np.unique(known)) != len(known):
+            raise DataError(f"{what}_ids holds an id twice; expected distinct ids")
+        if len(raw) and raw.dtype.kind not in "iu":
+            raise DataError(f"column {what!r} holds {raw.dtype}; expected integer indices into {what}_ids")
+        return raw.astype(np.int64), known
+    if raw.dtype.kind == "O":
+        missing = np.flatnonzero((raw == None) | (raw != raw))  # noqa: E711 - element by element: None and NaN
+        if len(missing):
+            raise DataError(f"row {missing[0]} has no {what} id; expected text or an integer in every row")
+        raw = raw.astype(np.str_)
+    if len(raw) and raw.dtype.kind not in "iuU":
+        raise DataError(f"column {what!r} holds {raw.dtype}; expected ids as text or integers")
+    if raw.dtype.kind == "U" and (raw == "").any():
+        raise DataError(f"row {np.flatnonzero(raw == '')[0]} has an empty {what} id; expected text or an integer in every row")
+    distinct, first, index = np.unique(raw, return_index=True, return_inverse=True)
+    order = np.argsort(first)  # first appearances are distinct, so any sort is stable
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    return rank[index], distinct[order].astype(np.str_)
+
+
+def _numbers(values: npt.ArrayLike, what: str) -> Floats:
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"column {what!r} holds something else than numbers ({_first_line(error)})") from error
+
+
+def _seconds(values: npt.ArrayLike) -> Floats:
+    """(n,) times -> (n,) float64 seconds, all of them finite."""
+    raw = np.asarray(values)
+    if raw.dtype.kind == "M":
+        seconds = raw.astype("datetime64[us]").astype(np.float64) / 1e6
+        seconds[np.isnat(raw)] = np.nan
+    else:
+        seconds = _numbers(raw, "time")
+    bad = np.flatnonzero(~np.isfinite(seconds))
+    if len(bad):
+        raise DataError(f"time of row {bad[0]} is {seconds[bad[0]]}; expected a finite number of seconds in every row")
+    return seconds
+
+
+def _titles(titles: Mapping[str, str] | npt.ArrayLike, item_ids: Strings) -> npt.NDArray[np.object_]:
+    """Titles by item index, "" where there is none."""
+    texts = np.empty(len(item_ids), dtype=np.object_)
+    if isinstance(titles, Mapping):
+        texts[:] = [str(titles.get(item, "")) for item in item_ids.tolist()]
+        return texts
+    given = np.asarray(titles).tolist()
+    if len(given) != len(item_ids):
+        raise DataError(f"{len(given)} titles for {len(item_ids)} items; expected one an item, or a mapping id -> title")
+    texts[:] = ["" if title is None else str(title) for title in given]
+    return texts
+
+
+def _lookup(ids: str | Sequence[str] | npt.NDArray[Any], numbers: dict[str, int], what: str) -> int | Ints:
+    single = isinstance(ids, str) or np.ndim(ids) == 0
+    wanted = [str(ids)] if single else [str(one) for one in ids]
+    index = np.array([numbers.get(one, -1) for one in wanted], dtype=np.int64)
+    unknown = np.flatnonzero(index < 0)
+    if len(unknown):
+        name = wanted[unknown[0]]
+        raise DataError(f"unknown {what} {name!r}; {_closest_id(name, numbers)}")
+    return int(index[0]) if single else index
+
+
+def _closest_id(name: str, numbers: dict[str, int]) -> str:
+    """A hint for an unknown id; of many ids only those with the same beginning are compared."""
+    ids = list(numbers)
+    if len(ids) > 50_000:
+        ids = [one for one in ids if one[:2] == name[:2]][:50_000]
+    found = difflib.get_close_matches(name, ids, n=2, cutoff=0.75)
+    if found:
+        return "did you mean " + " or ".join(repr(one) for one in found) + "?"
+    return f"known ids look like {', '.join(repr(one) for one in list(numbers)[:3])}"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,524 @@
+"""Readers of tidy tables: a file or a frame with one interaction a row -> an InteractionLog.
+
+A tidy table has the columns `user_id item_id rating timestamp`; the last two may be absent or empty. Files are .tsv, .csv
+(either also as .gz) or .parquet. Reading takes the fast path through polars; only where that fails is the file read again,
+line by line, to say in which line it is wrong.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import itertools
+import math
+import os
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
+
+import numpy as np
+
+from ..errors import DataError, closest
+from .log import InteractionLog, Ints, Strings, _first_line
+
+if TYPE_CHECKING:
+    import polars
+
+SUFFIXES = (".tsv.gz", ".csv.gz", ".tsv", ".csv", ".parquet")
+COLUMNS = ("user_id", "item_id", "rating", "timestamp")
+
+# Headers that other sources use. They are not guessed at: the error says how to name them.
+_OTHER_SPELLINGS = {
+    "user_id": ("user", "uid", "userid", "reviewerid", "user_idx", "visitorid", "session_id"),
+    "item_id": ("item", "iid", "itemid", "asin", "movieid", "movie_id", "business_id", "product_id", "item_idx"),
+    "rating": ("ratings", "stars", "score", "overall"),
+    "timestamp": ("time", "ts", "date", "datetime", "timestamps", "unixreviewtime", "unix_time"),
+}
+
+
+class Problem(NamedTuple):
+    """Something wrong in a file: the line (1 is the header; None: the file as a whole), and what."""
+
+    line: int | None
+    text: str
+
+
+def read_interactions(
+    path: str | os.PathLike[str],
+    *,
+    columns: Mapping[str, str] | None = None,
+    order: Literal["time", "file"] = "time",
+    titles: Mapping[str, str] | None = None,
+    name: str | None = None,
+) -> InteractionLog:
+    """Reads a tidy interaction file.
+
+    Args:
+        path: a .tsv, .csv, .tsv.gz, .csv.gz or .parquet file with a header.
+        columns: the file's names of the columns, such as {"user_id": "uid"}; those not named have their own name.
+        order: "time" sorts each user's rows by time; "file" drops the times and keeps the rows as they stand.
+        titles: item id -> title.
+        name: name of the log; the file's name without suffix by default.
+
+    Raises:
+        DataError: the file cannot be used; the message names file, line and value.
+    """
+    path = Path(path)
+    if path.suffix == ".parquet":
+        frame = _read_parquet(path)
+        return from_frame(frame, columns=columns, order=order, titles=titles, name=name or stem(path), source=str(path))
+    table = _read_text(path, ("user_id", "item_id"), ("rating", "timestamp"), columns)
+    use_time = order == "time"
+    try:
+        return _to_log(table, use_time, titles, name or stem(path), str(path))
+    except DataError as error:
+        _raise_with_line(path, columns, use_time, error)
+
+
+def from_frame(
+    frame: Any,
+    *,
+    columns: Mapping[str, str] | None = None,
+    order: Literal["time", "file"] = "time",
+    titles: Mapping[str, str] | None = None,
+    name: str = "frame",
+    source: str = "the frame",
+) -> InteractionLog:
+    """A log from a pandas or polars frame with the columns of a tidy file; times may be seconds or datetimes.
+
+    Args:
+        frame: the frame.
+        columns: the frame's names of the columns, such as {"user_id": "uid"}.
+        order: as in `read_interactions`.
+        titles: item id -> title.
+        name: name of the log.
+        source: what error messages call the frame.
+
+    Raises:
+        DataError: a column is missing or holds what it should not; rows are counted from 0.
+    """
+    header = [str(column) for column in frame.columns]
+    wanted = _match_columns(header, ("user_id", "item_id"), ("rating", "timestamp"), columns, source)
+    series = {column: _to_polars(frame[frame.columns[place]]) for column, place in wanted.items()}
+    return _to_log(series, order == "time", titles, name, source)
+
+
+def read_titles(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Item id -> title from a file with the columns `item_id title` (and others, which are left alone).
+
+    Raises:
+        DataError: the file cannot be used.
+    """
+    path = Path(path)
+    if path.suffix == ".parquet":
+        frame = _read_parquet(path)
+        wanted = _match_columns(frame.columns, ("item_id", "title"), (), None, str(path))
+        table = {column: _to_polars(frame[frame.columns[place]]) for column, place in wanted.items()}
+    else:
+        table = _read_text(path, ("item_id", "title"), (), None)
+    ids, texts = table["item_id"].cast(_pl().String), table["title"].cast(_pl().String).fill_null("")
+    return dict(zip(ids.to_list(), texts.to_list(), strict=True))
+
+
+def find_problems(
+    path: str | os.PathLike[str],
+    columns: Mapping[str, str] | None = None,
+    use_time: bool = True,
+) -> Iterator[Problem]:
+    """Reads a text file line by line and yields what is wrong with it, in the order of the lines.
+
+    This is the slow path: it is taken when the fast one failed, and by `check`.
+    """
+    path = Path(path)
+    try:
+        lines = _text_lines(path)
+        delimiter, quoting = _dialect(path)
+        rows = csv.reader(lines, delimiter=delimiter, quoting=quoting)
+        header = next(rows, None)
+        if header is None:
+            yield Problem(None, "the file is empty; expected a header line such as " + "  ".join(COLUMNS))
+            return
+        place = _match_columns(header, ("user_id", "item_id"), ("rating", "timestamp"), columns, "")
+    except DataError as error:
+        yield Problem(1, str(error))
+        return
+    timed, untimed, number_of_rows, blank = None, None, 0, None
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            break
+        except (csv.Error, DataError) as error:
+            yield Problem(rows.line_num, str(error))
+            if isinstance(error, DataError):  # the file ends here
+                return
+            continue
+        line = rows.line_num
+        if not row:
+            blank = line if blank is None else blank
+            continue
+        if blank is not None:  # blank lines at the end are nobody's mistake
+            yield Problem(blank, "the line is empty")
+            blank = None
+        number_of_rows += 1
+        broken = next((cell for cell in row if not cell.isascii() and _undecodable(cell)), None)
+        if broken is not None:
+            yield Problem(line, f"{_shown(broken)} is not UTF-8; save the file with encoding UTF-8")
+            continue
+        if len(row) != len(header):
+            yield Problem(line, f"{len(row)} fields where the header has {len(header)}")
+            continue
+        for column in ("user_id", "item_id"):
+            if row[place[column]] == "":
+                yield Problem(line, f"{column} is empty")
+        if "rating" in place and (text := row[place["rating"]].strip()) != "":
+            stars = _number(text)
+            if stars is None or math.isinf(stars):
+                yield Problem(line, f"rating is {_shown(text)}; expected a number, or nothing")
+        if "timestamp" in place and use_time:
+            text = row[place["timestamp"]].strip()
+            if text == "":
+                untimed = line if untimed is None else untimed
+            else:
+                timed = line if timed is None else timed
+                seconds = _number(text)
+                if seconds is None:
+                    yield Problem(line, f"timestamp is {_shown(text)}; expected a number (seconds since 1970)")
+                elif not math.isfinite(seconds):
+                    yield Problem(line, f"timestamp is {_shown(text)}; expected a finite number of seconds")
+            if timed is not None and untimed is not None and max(timed, untimed) == line:
+                yield Problem(untimed, "timestamp is empty, and other lines have one; fill it in, or leave out the column")
+                timed, untimed = math.inf, math.inf  # said once
+    if number_of_rows == 0:
+        yield Problem(None, "the file has a header and no rows; expected at least one interaction")
+
+
+def stem(path: Path) -> str:
+    """The name of a file without its suffixes: "clicks" for clicks.tsv.gz."""
+    suffix = next((suffix for suffix in (*SUFFIXES, ".npz") if path.name.endswith(suffix)), "")
+    return path.name[: len(path.name) - len(suffix)] or path.name
+
+
+# The fast path ---------------------------------------------------------------------------------------------------------
+
+
+def _pl() -> Any:
+    """polars, imported here alone, so that everything but reading files works without it."""
+    try:
+        import polars
+    except ImportError as error:
+        raise DataError("reading tables needs polars; run: pip install polars") from error
+    return polars
+
+
+def _read_text(
+    path: Path,
+    required: Sequence[str],
+    optional: Sequence[str],
+    columns: Mapping[str, str] | None,
+) -> dict[str, polars.Series]:
+    """The columns of a text file that were asked for, as text; an empty cell is null."""
+    pl = _pl()
+    data = _read_bytes(path)
+    delimiter, quoting = _dialect(path)
+    _check_encoding(path, data)
+    data = data.removeprefix(b"\xef\xbb\xbf")  # the mark that Excel puts before UTF-8
+    while data.endswith((b"\n\n", b"\r\n\r\n")):  # blank lines at the end
+        data = data.rstrip(b"\r\n") + b"\n"
+    if not data.strip():
+        raise DataError(f"{path} is empty; expected a header line such as: {' '.join(COLUMNS)}")
+    first = data[: data.find(b"\n") if b"\n" in data else len(data)].decode("utf-8", "replace").rstrip("\r")
+    header = next(csv.reader([first], delimiter=delimiter, quoting=quoting), [])
+    place = _match_columns(header, required, optional, columns, str(path))
+    try:
+        table = pl.read_csv(
+            io.BytesIO(data),
+            separator=delimiter,
+            quote_char=None if quoting == csv.QUOTE_NONE else '"',
+            infer_schema=False,
+            has_header=False,
+            skip_rows=1,
+            new_columns=[f"c{number}" for number in range(len(header))],
+            schema={f"c{number}": pl.String for number in range(len(header))},
+        )
+    except pl.exceptions.NoDataError as error:
+        raise DataError(f"{path} has a header and no rows; expected at least one interaction") from error
+    except pl.exceptions.PolarsError as error:
+        _raise_with_line(path, columns, "timestamp" in optional, DataError(f"{path} cannot be read ({_first_line(error)})"))
+    if len(table) == 0:
+        raise DataError(f"{path} has a header and no rows; expected at least one interaction")
+    # A row that is too short arrives as nulls at its end.
+    short = table[:, -1].null_count() > 0 and data.count(delimiter.encode()) != (len(table) + 1) * (len(header) - 1)
+    if short:
+        problem = next((problem for problem in find_problems(path, columns) if "fields where" in problem.text), None)
+        if problem is not None:
+            raise _error(path, problem)
+    return {column: table[:, number] for column, number in place.items()}
+
+
+def _to_log(
+    table: Mapping[str, polars.Series],
+    use_time: bool,
+    titles: Mapping[str, str] | None,
+    name: str,
+    source: str,
+) -> InteractionLog:
+    """Columns -> a log; an error names the row (from 0), and the caller may know the line."""
+    user, user_ids = _codes(table["user_id"], "user_id", source)
+    item, item_ids = _codes(table["item_id"], "item_id", source)
+    rating = time = None
+    if "rating" in table:
+        stars = _floats(table["rating"], "rating", source)
+        if np.isinf(stars).any():
+            raise DataError(f"{source}: rating of row {_first(np.isinf(stars))} is infinite; expected a number, or nothing")
+        rating = None if np.isnan(stars).all() else stars
+    if "timestamp" in table and use_time:
+        column = table["timestamp"]
+        seconds = _floats(column, "timestamp", source)
+        absent = column.is_null().to_numpy()
+        if column.dtype.is_float():  # pandas writes NaN where nothing is
+            absent = absent | np.isnan(seconds)
+        if not absent.all():
+            if absent.any():
+                raise DataError(
+                    f"{source}: timestamp of row {_first(absent)} is missing, and other rows have one; "
+                    "fill it in, or leave out the column"
+                )
+            if not np.isfinite(seconds).all():
+                row = _first(~np.isfinite(seconds))
+                raise DataError(f"{source}: timestamp of row {row} is {seconds[row]}; expected a finite number of seconds")
+            time = seconds
+    if len(user) == 0:
+        raise DataError(f"{source} has no rows; expected at least one interaction")
+    return InteractionLog.from_arrays(
+        user, item, time, rating, user_ids=user_ids, item_ids=item_ids, titles=titles, name=name
+    )
+
+
+def _codes(ids: polars.Series, column: str, source: str) -> tuple[Ints, Strings]:
+    """Ids -> index of each row's id in order of first appearance, and the ids."""
+    pl = _pl()
+    if ids.dtype.is_float() or not (ids.dtype.is_integer() or ids.dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null)):
+        raise DataError(f"{source}: column {column!r} holds {ids.dtype}; expected ids as text or integers")
+    text = ids.cast(pl.String)
+    empty = (text.is_null() | (text == "")).fill_null(True).to_numpy()
+    if empty.any():
+        raise DataError(f"{source}: {column} of row {_first(empty)} is empty; expected an id in every row")
+    frame = text.alias("id").to_frame()
+    known = frame.unique(maintain_order=True)
+    index = frame.join(known.with_row_index("code"), on="id", how="left", maintain_order="left")["code"]
+    return index.to_numpy().astype(np.int64), np.array(known["id"].to_list(), dtype=np.str_)
+
+
+def _floats(values: polars.Series, column: str, source: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Numbers, text of numbers, or datetimes -> float64, NaN where there is nothing."""
+    pl = _pl()
+    if values.dtype == pl.String:
+        values = values.str.strip_chars()
+        values = values.set(values == "", None)
+        numbers = values.cast(pl.Float64, strict=False)
+    elif values.dtype.is_temporal() and values.dtype in (pl.Datetime, pl.Date):
+        numbers = values.cast(pl.Datetime("us")).dt.epoch("us").cast(pl.Float64) / 1e6
+    elif values.dtype.is_numeric() or values.dtype == pl.Null:
+        numbers = values.cast(pl.Float64)
+    else:
+        raise DataError(f"{source}: column {column!r} holds {values.dtype}; expected numbers")
+    wrong = (numbers.is_null() & values.is_not_null()).to_numpy()
+    if wrong.any():
+        row = _first(wrong)
+        raise DataError(f"{source}: {column} of row {row} is {_shown(str(values[row]))}; expected a number")
+    result: np.ndarray[Any, np.dtype[np.float64]] = numbers.fill_null(float("nan")).to_numpy().astype(np.float64)
+    return result
+
+
+def _to_polars(values: Any) -> polars.Series:
+    """A column of a pandas or polars frame as a polars series (without pyarrow)."""
+    pl = _pl()
+    if isinstance(values, pl.Series):
+        return values  # type: ignore[no-any-return]
+    kind = getattr(values.dtype, "kind", "O")
+    if kind == "M":
+        zone = getattr(values.dtype, "tz", None)
+        naive = values if zone is None else values.dt.tz_convert("UTC").dt.tz_localize(None)
+        return pl.Series(naive.to_numpy().astype("datetime64[us]"))  # type: ignore[no-any-return]
+    if isinstance(values.dtype, np.dtype) and kind in "iufb":
+        return pl.Series(values.to_numpy())  # type: ignore[no-any-return]
+    present = values.notna().to_numpy()
+    objects = values.astype(object).to_numpy()
+    if present.any() and kind in "iuf":  # pandas' nullable numbers
+        return pl.Series([one if here else None for one, here in zip(objects, present, strict=True)])  # type: ignore[no-any-return]
+    texts = [str(one) if here else None for one, here in zip(objects, present, strict=True)]
+    return pl.Series(texts, dtype=pl.String)  # type: ignore[no-any-return]
+
+
+def _match_columns(
+    header: Sequence[str],
+    required: Sequence[str],
+    optional: Sequence[str],
+    columns: Mapping[str, str] | None,
+    source: str,
+) -> dict[str, int]:
+    """Our column name -> its place in the header; a column that only looks like one of ours is an error."""
+    where = f"{source}: " if source else ""
+    names = {column: column for column in (*required, *optional)}
+    for ours, theirs in (columns or {}).items():
+        if ours not in COLUMNS:
+            raise DataError(f"columns has no {ours!r}; {closest(ours, COLUMNS)}")
+        if ours in names:
+            names[ours] = theirs
+    place: dict[str, int] = {}
+    for column, theirs in names.items():
+        found = [number for number, label in enumerate(header) if label == theirs]
+        if len(found) > 1:
+            raise DataError(f"{where}the header has {theirs!r} twice")
+        if found:
+            place[column] = found[0]
+            continue
+        if theirs != column:
+            raise DataError(f"{where}no column {theirs!r}; {closest(theirs, header)}")
+        like = _looks_like(column, [label for label in header if label not in names.values()])
+        if like:
+            raise DataError(f'{where}no column {column!r}, but {like!r}; rename it, or pass columns={{"{column}": "{like}"}}')
+        if column in required:
+            raise DataError(f"{where}no column {column!r}; the header line is {_shown(' '.join(header), 60)}{_header_hint(header)}")
+    return place
+
+
+def _looks_like(column: str, header: Sequence[str]) -> str:
+    """The label that probably means `column`, or ""."""
+    bare = column.replace("_", "")
+    for label in header:
+        plain = label.strip().lower()
+        if plain == column or plain.replace("_", "") == bare or plain in _OTHER_SPELLINGS.get(column, ()):
+            return label
+    import difflib
+
+    found = difflib.get_close_matches(column, header, n=1, cutoff=0.8)
+    return found[0] if found else ""
+
+
+def _header_hint(header: Sequence[str]) -> str:
+    if len(header) == 1 and "\t" in header[0]:
+        return " (separated by tabs: name the file .tsv)"
+    if len(header) == 1 and "," in header[0]:
+        return " (separated by commas: name the file .csv)"
+    return " (has the file no header?)" if any(any(c.isdigit() for c in label) for label in header) else ""
+
+
+# Bytes, lines, and the slow path ---------------------------------------------------------------------------------------
+
+
+def _dialect(path: Path) -> tuple[str, Literal[0, 3]]:
+    """Separator and quoting by suffix: quotes mean something in .csv and nothing in .tsv."""
+    name = path.name.removesuffix(".gz")
+    if name.endswith(".csv"):
+        return ",", csv.QUOTE_MINIMAL
+    if name.endswith(".tsv"):
+        return "\t", csv.QUOTE_NONE
+    raise DataError(f"{path} is no table that can be read; expected a name that ends in {', '.join(SUFFIXES)}")
+
+
+def _open(path: Path) -> Any:
+    """The file's bytes as a stream, decompressed where the name ends in .gz."""
+    try:
+        return gzip.open(path, "rb") if path.name.endswith(".gz") else open(path, "rb")
+    except FileNotFoundError as error:
+        raise DataError(f"no file {path}") from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    """The file's bytes in blocks; a damaged or cut-off .gz is an error that names the last line."""
+    lines = 0
+    with _open(path) as stream:
+        while True:
+            try:
+                block = stream.read1(1 << 20) if path.name.endswith(".gz") else stream.read(1 << 24)
+            except EOFError as error:
+                raise DataError(f"{path} is cut off in line {lines + 1}: the compressed file has no end; fetch it again") from error
+            except gzip.BadGzipFile as error:
+                raise DataError(f"{path} is damaged or no gzip file, in line {lines + 1} ({error}); fetch it again") from error
+            except zlib.error as error:
+                raise DataError(f"{path} is damaged in line {lines + 1} ({error}); fetch it again") from error
+            except OSError as error:
+                raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+            if not block:
+                return
+            lines += block.count(b"\n")
+            yield block
+
+
+def _read_bytes(path: Path) -> bytes:
+    return b"".join(_chunks(path))
+
+
+def _text_lines(path: Path) -> Iterator[str]:
+    """Lines as text with their ends; bytes that are not UTF-8 become surrogates, which `_undecodable` finds."""
+    rest, first = b"", True
+    for block in itertools.chain(_chunks(path), [b""]):
+        if first:
+            _check_encoding(path, block)
+            block, first = block.removeprefix(b"\xef\xbb\xbf"), False
+        lines = (rest + block).split(b"\n")
+        rest = lines.pop()
+        if not block:
+            lines, rest = ([rest] if rest else []), b""
+            yield from (line.decode("utf-8", "surrogateescape") for line in lines)
+            return
+        yield from (line.decode("utf-8", "surrogateescape") + "\n" for line in lines)
+
+
+def _check_encoding(path: Path, data: bytes) -> None:
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"{path} is encoded as UTF-16, in line 1; save it with encoding UTF-8")
+    if data.startswith(b"\x1f\x8b"):
+        raise DataError(f"{path} is compressed; give it a name that ends in .gz")
+    if b"\0" in data[:4096]:
+        raise DataError(f"{path} holds zero bytes, in line {data[: data.index(0)].count(10) + 1}; expected text in UTF-8")
+
+
+def _read_parquet(path: Path) -> polars.DataFrame:
+    pl = _pl()
+    try:
+        frame: polars.DataFrame = pl.read_parquet(path)
+    except FileNotFoundError as error:
+        raise DataError(f"no file {path}") from error
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise DataError(f"{path} is damaged or no parquet file ({_first_line(error)})") from error
+    return frame
+
+
+def _raise_with_line(path: Path, columns: Mapping[str, str] | None, use_time: bool, error: DataError) -> NoReturn:
+    """Raises the first problem that the slow path finds; what the fast path said where it finds none."""
+    problem = next(find_problems(path, columns, use_time), None)
+    raise error if problem is None else _error(path, problem) from None
+
+
+def _error(path: Path, problem: Problem) -> DataError:
+    if problem.line is None or str(path) in problem.text:
+        return DataError(problem.text if str(path) in problem.text else f"{path}: {problem.text}")
+    return DataError(f"{path} line {problem.line}: {problem.text}")
+
+
+def _number(text: str) -> float | None:
+    try:
+        return None if "_" in text else float(text)
+    except ValueError:
+        return None
+
+
+def _undecodable(text: str) -> bool:
+    return any("\udc80" <= character <= "\udcff" for character in text)
+
+
+def _shown(text: str, width: int = 40) -> str:
+    """A value for an error message: quoted, on one line, not too long."""
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return repr(text if len(text) <= width else text[: width - 3] + "...")
+
+
+def _first(mask: Any) -> int:
+    return int(np.flatnonzero(mask)[0])

@@ -1,0 +1,467 @@
+"""Splits: a training log, and the queries that are held out for validation and test.
+
+A split is cut either by position (the last event of each user) or by time (all events from a moment on). It carries the
+recipe that made it (`rule`) and a digest of log and recipe, so that weights and results can name the split they belong
+to, and it counts what a reader of a metric should know: cold targets, repeats, targets that only a tie decides.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import DataError, closest
+from .log import Bools, Floats, InteractionLog, Ints, _offsets
+
+Rule: TypeAlias = dict[str, Any]
+Index: TypeAlias = int | slice | Sequence[int] | npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Queries:
+    """Questions to a recommender: each is a history, and a set of items that would be right.
+
+    All Q queries lie one after the other in flat arrays; the part of query q is `offsets[q]` to `offsets[q + 1]`.
+
+    Attributes:
+        user: (Q,) int64, index of the user; -1 for a user whom the log does not know.
+        offsets: (Q + 1,) int64, row pointers of the histories.
+        items: (H,) int64, items of the histories, oldest first.
+        times: (H,) float64 seconds, or None.
+        target_offsets: (Q + 1,) int64, row pointers of the targets.
+        targets: (P,) int64, the items that are right, distinct within a query.
+        time: (Q,) float64 seconds of the (first) target, or None.
+        candidate_offsets: (Q + 1,) int64, or None where all items are candidates.
+        candidates: (C,) int64, or None.
+        name: "valid", "test", or "".
+        split_digest: digest of the split that the queries belong to, or "".
+
+    >>> queries = Queries.from_histories([[4, 2], [7]])
+    >>> len(queries), queries.lengths.tolist(), queries[1].items.tolist()
+    (2, [2, 1], [7])
+    """
+
+    user: Ints
+    offsets: Ints
+    items: Ints
+    times: Floats | None
+    target_offsets: Ints
+    targets: Ints
+    time: Floats | None
+    candidate_offsets: Ints | None = None
+    candidates: Ints | None = None
+    name: str = ""
+    split_digest: str = ""
+
+    @classmethod
+    def from_histories(
+        cls,
+        histories: Sequence[npt.ArrayLike],
+        users: npt.ArrayLike | None = None,
+        times: Sequence[npt.ArrayLike] | None = None,
+    ) -> Queries:
+        """Queries without targets, for recommending.
+
+        Args:
+            histories: item indices of each query, oldest first.
+            users: (Q,) indices of the users; without it they are unknown (-1).
+            times: seconds of each history's items.
+
+        Raises:
+            DataError: users or times do not fit the histories.
+        """
+        offsets, items = _pack(histories, np.int64)
+        user = np.full(len(histories), -1, dtype=np.int64) if users is None else np.asarray(users, dtype=np.int64)
+        if user.shape != (len(histories),):
+            raise DataError(f"users has shape {user.shape}; expected one for each of the {len(histories)} histories")
+        packed_times = None
+        if times is not None:
+            time_offsets, packed_times = _pack(times, np.float64)
+            if not np.array_equal(offsets, time_offsets):
+                raise DataError("times and histories have different lengths; expected a time for each item")
+        no_targets = np.zeros(len(histories) + 1, dtype=np.int64)
+        return cls(user, offsets, items, packed_times, no_targets, np.zeros(0, dtype=np.int64), None)
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def __repr__(self) -> str:
+        label = f"{self.name}: " if self.name else ""
+        return f"Queries({label}{len(self)} queries, {len(self.items)} items in histories, {len(self.targets)} targets)"
+
+    @property
+    def lengths(self) -> Ints:
+        """(Q,) int64, items in each history."""
+        return np.diff(self.offsets)
+
+    def __getitem__(self, index: Index) -> Queries:
+        """Some of the queries, by number, slice, numbers or mask."""
+        if isinstance(index, (int, np.integer)):
+            index = [int(index)]
+        chosen = np.arange(len(self))[np.asarray(index, dtype=np.int64) if isinstance(index, list) else index]
+        history, offsets = _segments(self.offsets, chosen)
+        target, target_offsets = _segments(self.target_offsets, chosen)
+        candidates, candidate_offsets = self.candidates, self.candidate_offsets
+        if candidates is not None and candidate_offsets is not None:
+            rows, candidate_offsets = _segments(candidate_offsets, chosen)
+            candidates = candidates[rows]
+        return dataclasses.replace(
+            self,
+            user=self.user[chosen],
+            offsets=offsets,
+            items=self.items[history],
+            times=None if self.times is None else self.times[history],
+            target_offsets=target_offsets,
+            targets=self.targets[target],
+            time=None if self.time is None else self.time[chosen],
+            candidate_offsets=candidate_offsets,
+            candidates=candidates,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """A log cut into what is learned from and what is asked.
+
+    Attributes:
+        log: the full (filtered) log, in the order that the split used.
+        train: the training log, over the same users and items.
+        valid: queries to select by.
+        test: queries to report.
+        kind: "position" (the end of each user's history is held out) or "time" (all that happens from a moment on).
+        rule: the recipe, {"function": name, argument: value, ...}; `make_split(log, rule)` makes the split again.
+        digest: hex SHA-256 of log and rule.
+        counts: what a reader of a metric should know; see `leave_one_out` and `time_point`.
+        valid_time: for kind "time": training events are before it, in seconds; None otherwise.
+        test_time: for kind "time": validation events are before it, in seconds; None otherwise.
+    """
+
+    log: InteractionLog
+    train: InteractionLog
+    valid: Queries
+    test: Queries
+    kind: Literal["position", "time"]
+    rule: Rule
+    digest: str
+    counts: dict[str, int | float]
+    valid_time: float | None = None
+    test_time: float | None = None
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{key}={value!r}" for key, value in self.rule.items() if key != "function" and value is not None)
+        return (
+            f"Split({self.log.name}, {self.rule['function']}({arguments}): {len(self.train)} training interactions, "
+            f"{len(self.valid)} validation and {len(self.test)} test queries)"
+        )
+
+    def verify(self, digest: str | None = None) -> None:
+        """Checks that no held-out event is in the training log, and that this is the split with `digest`.
+
+        Raises:
+            DataError: the digest is another one, or an event leaks.
+        """
+        if digest is not None and digest != self.digest:
+            raise DataError(
+                f"this split has digest {self.digest[:12]}, expected {digest[:12]}: "
+                "the data, the filter or the rule differ from those of the saved run"
+            )
+        for queries in (self.valid, self.test):
+            if queries.split_digest != self.digest:
+                raise DataError(f"the {queries.name} queries belong to another split ({queries.split_digest[:12]})")
+        if self.kind == "time":
+            assert self.train.time is not None and self.valid_time is not None and self.test_time is not None
+            if len(self.train) and self.train.time.max() >= self.valid_time:
+                raise DataError("the training log holds events from the validation period")
+            for queries, start in ((self.valid, self.valid_time), (self.test, self.test_time)):
+                assert queries.time is not None and queries.times is not None
+                if (queries.time < start).any() or (queries.times >= start).any():
+                    raise DataError(f"a {queries.name} query mixes events before and after its time point")
+            return
+        for queries, later in ((self.valid, 2), (self.test, 1)):
+            rows, _ = _segments(self.log.offsets, queries.user)
+            full = self.log.offsets[queries.user + 1] - self.log.offsets[queries.user]
+            ends = _offsets(full)[1:]
+            keep = np.ones(len(rows), dtype=bool)
+            for back in range(1, later + 1):
+                keep[ends - back] = False
+            same = np.array_equal(self.log.item[rows[keep]], queries.items)
+            if not same or not np.array_equal(self.log.item[rows[ends - later]], queries.targets):
+                raise DataError(f"the {queries.name} queries do not match the log that they were cut from")
+        held_out = np.bincount(self.test.user, minlength=self.log.num_users) * 2
+        if not np.array_equal(np.diff(self.log.offsets) - held_out, np.diff(self.train.offsets)):
+            raise DataError("the training log holds other rows than the log without its held-out events")
+
+
+def leave_one_out(
+    log: InteractionLog,
+    *,
+    ties: Literal["file", "random"] = "file",
+    seed: int = 0,
+    order: Literal["time", "file"] = "time",
+) -> Split:
+    """The last event of each user is a test query, the one before it a validation query, the rest is for training.
+
+    The history of a test query holds the validation item. Users with fewer than three events stay in training and give no
+    query.
+
+    Args:
+        log: the full log, filtered as wanted.
+        ties: events of a user at the same time stay in the order of the file ("file"), or are shuffled by `seed`
+            ("random"), in histories as well. The random order does not depend on the order in the file.
+        seed: of the shuffle.
+        order: "time"; "file" for a log without times, whose rows then count as oldest first.
+
+    Returns:
+        A split with, in `counts`: queries_valid, queries_test, train_interactions; short_users (no query);
+        cold_targets_* (the target is not in the training log); repeat_targets_* (it stands in the query's own history);
+        and with times tie_decided_targets_* (the target shares its time with the event that would else be held out
+        in its place) and older_share_* (queries older than the last training event, the leak in time that this kind of
+        split has).
+
+    Raises:
+        DataError: the log has no times, `order` does not fit, or no user has three events.
+
+    >>> log = InteractionLog.from_arrays(["a"] * 4, ["p", "q", "r", "s"], time=[1, 2, 3, 4])
+    >>> split = leave_one_out(log)
+    >>> split.train.item.tolist(), split.valid.items.tolist(), split.valid.targets.tolist(), split.test.items.tolist()
+    ([0, 1], [0, 1], [2], [0, 1, 2])
+    """
+    if ties not in ("file", "random"):
+        raise DataError(f"ties is {ties!r}; expected 'file' or 'random'")
+    _check_order(log, order)
+    rule: Rule = {"function": "leave_one_out", "ties": ties, "seed": int(seed), "order": order}
+    if ties == "random":
+        canonical, log = _shuffle_ties(log, seed)
+        digest = _digest(canonical, rule)
+    else:
+        digest = _digest(log, rule)
+
+    start, end = log.offsets[:-1], log.offsets[1:]  # (U,)
+    user = np.flatnonzero(end - start >= 3)  # (Q,)
+    if len(user) == 0:
+        raise DataError(f"no user of {log.name!r} has three events; leave-one-out needs one each for training, validation, test")
+    start, end = start[user], end[user]
+    in_train = np.ones(len(log), dtype=bool)
+    in_train[end - 1] = in_train[end - 2] = False
+    train = log.select(in_train)
+    valid = _queries(log, user, start, end - 2, end - 2, end - 1, "valid", digest)
+    test = _queries(log, user, start, end - 1, end - 1, end, "test", digest)
+
+    counts: dict[str, int | float] = {"short_users": log.num_users - len(user)}
+    counts |= _counts(train, valid, test)
+    if log.time is not None:
+        last, second, third = log.time[end - 1], log.time[end - 2], log.time[end - 3]  # (Q,) each
+        counts["tie_decided_targets_valid"] = int(((second == last) | (second == third)).sum())
+        counts["tie_decided_targets_test"] = int((last == second).sum())
+    return Split(log, train, valid, test, "position", rule, digest, counts)
+
+
+def time_point(
+    log: InteractionLog,
+    *,
+    valid_share: float = 0.1,
+    test_share: float = 0.1,
+    valid_time: float | None = None,
+    test_time: float | None = None,
+    targets: Literal["all", "next"] = "all",
+) -> Split:
+    """Training sees what happened before a moment; validation asks for what came next, and test for what came then.
+
+    A validation query is a user with an event before `valid_time` and one in [valid_time, test_time); a test query one
+    with an event before `test_time` and one from then on. The history is all that the user did before the moment.
+
+    Args:
+        log: the full log, with times.
+        valid_share: share of the events that fall into validation; events at the same moment stay together.
+        test_share: share of the (latest) events that fall into test.
+        valid_time: the moment itself, in seconds, instead of a share.
+        test_time: likewise; both are given or none.
+        targets: "all" events of the period, as a set in order of first appearance, or the "next" one alone.
+
+    Returns:
+        A split with the `counts` of `leave_one_out`; short_users are those without any query; older_share_* is 0 by
+        construction; tie_decided_targets_* counts, for targets="next", the queries whose first two events of the period
+        share a time; cold_users_* are queries of users without a training event.
+
+    Raises:
+        DataError: the log has no times, or the moments leave nothing to train on, to validate or to test.
+    """
+    if targets not in ("all", "next"):
+        raise DataError(f"targets is {targets!r}; expected 'all' or 'next'")
+    _check_order(log, "time")
+    assert log.time is not None
+    if (valid_time is None) != (test_time is None):
+        raise DataError("valid_time and test_time go together; give both, or the shares alone")
+    rule: Rule = {"function": "time_point", "targets": targets}
+    if valid_time is None or test_time is None:
+        if not (valid_share > 0 and test_share > 0 and valid_share + test_share < 1):
+            raise DataError(f"valid_share {valid_share} and test_share {test_share} must be positive and sum to less than 1")
+        rule |= {"valid_share": float(valid_share), "test_share": float(test_share)}
+        ordered = np.sort(log.time)
+        valid_time = float(ordered[int(len(log) * (1 - valid_share - test_share))])
+        test_time = float(ordered[int(len(log) * (1 - test_share))])
+    else:
+        valid_time, test_time = float(valid_time), float(test_time)
+        rule |= {"valid_time": valid_time, "test_time": test_time}
+    if not valid_time < test_time:
+        raise DataError(f"validation starts at {valid_time:.0f} s and test at {test_time:.0f} s; expected test later than validation")
+    digest = _digest(log, rule)
+
+    # Rows are sorted by (user, time), so each user's row range splits at two places.
+    start, end = log.offsets[:-1], log.offsets[1:]  # (U,)
+    valid_start = start + np.bincount(log.user[log.time < valid_time], minlength=log.num_users)
+    test_start = start + np.bincount(log.user[log.time < test_time], minlength=log.num_users)
+    train = log.select(log.time < valid_time)
+    if len(train) == 0:
+        raise DataError(f"no event of {log.name!r} is before {valid_time:.0f} s; nothing to train on")
+    queries = {}
+    ties = {}
+    for name, first, last in (("valid", valid_start, test_start), ("test", test_start, end)):
+        user = np.flatnonzero((first > start) & (last > first))
+        if len(user) == 0:
+            raise DataError(f"no user of {log.name!r} has events before and after the moment at which {name} starts")
+        first, last = first[user], last[user]
+        second = np.minimum(first + 1, len(log) - 1)
+        ties[name] = int(((last - first > 1) & (log.time[first] == log.time[second])).sum()) if targets == "next" else 0
+        last = first + 1 if targets == "next" else last
+        queries[name] = _queries(log, user, start[user], first, first, last, name, digest)
+    valid, test = queries["valid"], queries["test"]
+
+    asked = np.union1d(valid.user, test.user)
+    counts: dict[str, int | float] = {"short_users": log.num_users - len(asked)}
+    counts |= _counts(train, valid, test)
+    trained = np.diff(train.offsets) > 0
+    for name, some in queries.items():
+        counts[f"tie_decided_targets_{name}"] = ties[name]
+        counts[f"cold_users_{name}"] = int((~trained[some.user]).sum())
+    return Split(log, train, valid, test, "time", rule, digest, counts, valid_time, test_time)
+
+
+_RULES = {"leave_one_out": leave_one_out, "time_point": time_point}
+
+
+def make_split(log: InteractionLog, rule: Mapping[str, Any]) -> Split:
+    """Makes a split again from its `rule`.
+
+    Raises:
+        DataError: the rule names no function of this file, or arguments that the function does not take.
+
+    >>> log = InteractionLog.from_arrays(["a"] * 4, ["p", "q", "r", "s"], time=[1, 2, 3, 4])
+    >>> split = leave_one_out(log, ties="random", seed=3)
+    >>> make_split(log, split.rule).digest == split.digest
+    True
+    """
+    arguments = dict(rule)
+    name = str(arguments.pop("function", ""))
+    if name not in _RULES:
+        raise DataError(f"unknown split {name!r}; {closest(name, _RULES)}")
+    try:
+        split: Split = _RULES[name](log, **arguments)  # type: ignore[operator]
+    except TypeError as error:
+        raise DataError(f"the rule of split {name!r} does not fit: {error}") from error
+    return split
+
+
+def _check_order(log: InteractionLog, order: str) -> None:
+    if order not in ("time", "file"):
+        raise DataError(f"order is {order!r}; expected 'time' or 'file'")
+    if order == "time" and log.time is None:
+        raise DataError(f"{log.name!r} has no times; pass order='file' if its rows stand oldest first, and the split says so")
+    if order == "file" and log.time is not None:
+        raise DataError(f"{log.name!r} is sorted by time already; load it with order='file' to keep the order of its rows")
+
+
+def _digest(log: InteractionLog, rule: Rule) -> str:
+    return hashlib.sha256(f"{log.digest()} {json.dumps(rule, sort_keys=True)}".encode()).hexdigest()
+
+
+def _shuffle_ties(log: InteractionLog, seed: int) -> tuple[InteractionLog, InteractionLog]:
+    """The log with its ties sorted (so that the file's order plays no part), and with its ties shuffled by seed."""
+    time = np.arange(len(log)) if log.time is None else log.time  # without times nothing is tied
+    rating = np.zeros(len(log)) if log.rating is None else log.rating
+    canonical = log._take(np.lexsort((rating, log.item, time, log.user)))
+    key = np.random.default_rng([int(seed), 0x71E5]).random(len(log))
+    return canonical, canonical._take(np.lexsort((key, time, log.user)))
+
+
+def _queries(
+    log: InteractionLog,
+    user: Ints,
+    start: Ints,
+    end: Ints,
+    target_start: Ints,
+    target_end: Ints,
+    name: str,
+    digest: str,
+) -> Queries:
+    """Queries of users whose history is rows start to end, and whose targets are the distinct items of target rows."""
+    history, offsets = _ranges(start, end)
+    rows, target_offsets = _ranges(target_start, target_end)
+    targets = log.item[rows]
+    if len(rows) > len(user):  # sets: keep the first appearance of each (query, item)
+        query = np.repeat(np.arange(len(user)), np.diff(target_offsets))
+        keep = _first_of_pairs(query, targets, log.num_items)
+        targets, target_offsets = targets[keep], _offsets(np.bincount(query[keep], minlength=len(user)))
+    return Queries(
+        user=user,
+        offsets=offsets,
+        items=log.item[history],
+        times=None if log.time is None else log.time[history],
+        target_offsets=target_offsets,
+        targets=targets,
+        time=None if log.time is None else log.time[target_start],
+        name=name,
+        split_digest=digest,
+    )
+
+
+def _counts(train: InteractionLog, valid: Queries, test: Queries) -> dict[str, int | float]:
+    """What both kinds of split count."""
+    counts: dict[str, int | float] = {"train_interactions": len(train)}
+    known = np.bincount(train.item, minlength=train.num_items) > 0
+    for queries in (valid, test):
+        name, number = queries.name, len(queries)
+        query_of_target = np.repeat(np.arange(number), np.diff(queries.target_offsets))
+        query_of_item = np.repeat(np.arange(number), queries.lengths)
+        pair = query_of_target * train.num_items + queries.targets
+        seen = np.isin(pair, query_of_item * train.num_items + queries.items)
+        counts[f"queries_{name}"] = number
+        counts[f"targets_{name}"] = len(queries.targets)
+        counts[f"cold_targets_{name}"] = int((~known[queries.targets]).sum())
+        counts[f"repeat_targets_{name}"] = int(seen.sum())
+        if queries.time is not None and train.time is not None:
+            counts[f"older_share_{name}"] = float((queries.time < train.time.max()).mean())
+    return counts
+
+
+def _first_of_pairs(group: Ints, item: Ints, num_items: int) -> Bools:
+    """(n,) bool: the row is the first with its (group, item)."""
+    keep = np.zeros(len(group), dtype=bool)
+    keep[np.unique(group * num_items + item, return_index=True)[1]] = True
+    return keep
+
+
+def _ranges(start: Ints, end: Ints) -> tuple[Ints, Ints]:
+    """Row numbers start[0] .. end[0], start[1] .. end[1], ... in one array, and the (Q + 1,) row pointers."""
+    offsets = _offsets(end - start)
+    rows = np.arange(offsets[-1], dtype=np.int64) + np.repeat(start - offsets[:-1], end - start)
+    return rows, offsets
+
+
+def _segments(offsets: Ints, index: Ints) -> tuple[Ints, Ints]:
+    """Flat positions of the segments `index`, and their new row pointers."""
+    return _ranges(offsets[index], offsets[index + 1])
+
+
+def _pack(lists: Sequence[npt.ArrayLike], dtype: type[Any]) -> tuple[Ints, npt.NDArray[Any]]:
+    """Arrays one after the other: (row pointers, values)."""
+    arrays = [np.asarray(values, dtype=dtype).reshape(-1) for values in lists]
+    values = np.concatenate(arrays) if arrays else np.zeros(0, dtype=dtype)
+    return _offsets(np.array([len(one) for one in arrays], dtype=np.int64)), values

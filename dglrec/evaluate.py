@@ -1,0 +1,620 @@
+"""Ranking metrics of any model, over the full catalogue or given candidates, with the protocol beside them.
+
+A block of queries is scored at a time, and every positive is compared with its whole row: `greater` counts the items
+that score higher, `equal` the block of items that score the same (the positive among them). Nothing is sorted and
+nothing is kept of the scores. From those two numbers follow all metrics, as their *mean over the orders of tied items*:
+a positive stands at each rank from greater + 1 to greater + equal with the same chance, so that a model which gives all
+items one score gets chance, recall@k = k / M.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from .errors import ConfigError, DataError, closest
+from .protocol import Protocol
+
+if TYPE_CHECKING:
+    from .data.splits import Queries
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+
+AT_K = ("recall", "ndcg", "mrr", "hit", "precision")  # "mrr" also gives the reciprocal rank without a cut
+WHOLE = ("auc", "auc_pooled")  # metrics of the whole ranking
+_BLOCK_SCORES = 1 << 23  # scores a block: 32 MiB of float32
+_CHUNK_SCORES = 1 << 20  # scores compared at once: 4 MiB, which stays in a cache
+
+
+class Metrics(Mapping[str, float]):
+    """Metric names to values ("recall@10": 0.0826), with the protocol that they were measured under.
+
+    Attributes:
+        protocol: how they were measured.
+        standard_errors: of the mean over queries, by name (none for "auc_pooled", which is no mean).
+        queries: number of queries.
+        seconds: seconds of the evaluation, scoring included.
+        per_query: name -> (Q,) values of each query, where they were asked for.
+    """
+
+    def __init__(
+        self,
+        values: Mapping[str, float],
+        protocol: Protocol,
+        standard_errors: Mapping[str, float] | None = None,
+        seconds: float = 0.0,
+        per_query: Mapping[str, Floats] | None = None,
+    ) -> None:
+        self._values = dict(values)
+        self.protocol = protocol
+        self.standard_errors = dict(standard_errors or {})
+        self.seconds = seconds
+        self.per_query = per_query
+
+    @property
+    def queries(self) -> int:
+        return self.protocol.queries
+
+    def __getitem__(self, name: str) -> float:
+        if name not in self._values:
+            raise KeyError(f"no metric {name!r}; {closest(name, self._values)}")
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"Metrics({', '.join(f'{name}={value:.4f}' for name, value in self.items())})"
+
+    def __str__(self) -> str:
+        """The protocol, then a table with a row a metric and a column a cut."""
+        cuts = sorted({int(name.partition("@")[2]) for name in self if "@" in name})
+        rows = list(dict.fromkeys(name.partition("@")[0] for name in self))
+        whole = any("@" not in name for name in self)
+        head = [f"@{k}" for k in cuts] + (["all"] if whole else [])
+        lines = [str(self.protocol), "", " " * 12 + "".join(f"{column:>16}" for column in head)]
+        for row in rows:
+            names = [f"{row}@{k}" for k in cuts] + ([row] if whole else [])
+            lines.append(f"{row:<12}" + "".join(f"{self._cell(name):>16}" for name in names))
+        lines.append(f"(+- standard error of the mean over {self.queries:,} queries; {self.seconds:.1f} s)")
+        return "\n".join(lines)
+
+    def _cell(self, name: str) -> str:
+        if name not in self:
+            return ""
+        error = self.standard_errors.get(name)
+        return f"{self[name]:.4f}" + ("" if error is None else f" +-{error:.4f}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Values, standard errors, seconds and protocol as JSON-able values (not `per_query`)."""
+        return {
+            "metrics": dict(self._values),
+            "standard_errors": self.standard_errors,
+            "seconds": self.seconds,
+            "protocol": self.protocol.to_dict(),
+        }
+
+    def to_json(self) -> str:
+        """`to_dict` as JSON text."""
+        return json.dumps(self.to_dict(), indent=1)
+
+
+def evaluate(
+    model: Any,
+    queries: Queries,
+    *,
+    k: Sequence[int] | int = (5, 10, 20, 50),
+    metrics: Sequence[str] | str = ("recall", "ndcg"),
+    seen: Literal["mask", "keep"] | None = None,
+    ties: Literal["expected", "pessimistic"] = "expected",
+    block: int | None = None,
+    per_query: bool = False,
+    progress: Callable[[int, int], object] | bool | None = None,
+) -> Metrics:
+    """Rank items for each query and average the metrics.
+
+    Args:
+        model: anything with `scores(queries, items=None)` -> (B, M), or (B, C) for items (B, C). A model whose `beam` is
+            a number is generative: its `top(queries, beam)` -> (ids (B, beam), scores) is the ranking, best first.
+        queries: histories and positives; where they hold candidates, only those are ranked.
+        k: cuts of the ranking.
+        metrics: of "recall", "ndcg", "mrr", "hit", "precision" (at each k; "mrr" also without a cut), "auc" (a query) and
+            "auc_pooled" (over all pairs of query and candidate).
+        seen: "mask" takes the items of the history out of the ranking, though never a query's own positive; "keep" leaves
+            all in; None asks `model.config.seen`, and masks where that is not set.
+        ties: "expected" means over the orders of items of one score, "pessimistic" puts positives behind them.
+        block: queries scored at a time; None: as many as give 32 MiB of scores.
+        per_query: keep the values of each query as well.
+        progress: True for a bar, or a function of (queries done, queries in all).
+
+    Returns:
+        Metrics, a mapping such as {"recall@5": ..., "recall@10": ...}, with `.protocol` and `.standard_errors`.
+
+    Raises:
+        DataError: a score is NaN; the queries come from another split than the model; a query has no positive.
+        ConfigError: an unknown metric, or one that the model cannot give.
+    """
+    start = time.perf_counter()
+    beam = getattr(model, "beam", None)
+    cuts = _cuts(k, beam)
+    wanted = _wanted(metrics, queries, beam)
+    masked = str(seen or getattr(getattr(model, "config", None), "seen", "mask"))
+    _choice("seen", masked, ("mask", "keep"))
+    _choice("ties", ties, ("expected", "pessimistic"))
+    check_split(model, queries)
+    _check_queries(queries)
+    parts: list[dict[str, Floats]] = []
+    ranker = _Ranker(model, masked, wanted)
+    with _eval_mode(model), torch.no_grad():
+        for part in _blocks(queries, _block_size(model, queries, beam) if block is None else block, progress):
+            ranks = ranker.scored(part) if beam is None else ranker.listed(part, beam)
+            parts.append(query_metrics(ranks if ties == "expected" else ranks.pessimistic(), wanted, cuts, beam is None))
+    each = {name: np.concatenate([values[name] for values in parts]) for name in parts[0]}
+    means = {name: float(values.mean()) for name, values in each.items()}
+    if "auc_pooled" in wanted:
+        means["auc_pooled"] = _pooled_auc(ranker.pairs, ties)
+    split = getattr(model, "split", None) if queries.split_digest else None
+    protocol = Protocol.of(queries, split, seen=masked, metrics=means, ties=ties, beam=beam)
+    errors = {name: _standard_error(values) for name, values in each.items()}
+    return Metrics(means, protocol, errors, time.perf_counter() - start, each if per_query else None)
+
+
+def check_split(model: Any, queries: Queries) -> None:
+    """Refuse to evaluate a model on queries that it may have learnt from.
+
+    Raises:
+        DataError: the queries were cut by another split than the model's, or, where the split is by time, the model's
+            training log reaches into the time of the queries.
+    """
+    split = getattr(model, "split", None)
+    if split is None:
+        return
+    if queries.split_digest and queries.split_digest != split.digest:
+        raise DataError(
+            f"the model was made from split {split.digest[:12]}, the queries come from split {queries.split_digest[:12]}: "
+            "the model may have trained on their targets; evaluate on model.split.valid or .test, or train on this split"
+        )
+    if split.kind == "time" and queries.time is not None and split.train.time is not None and len(queries):
+        last, first = float(split.train.time.max()), float(queries.time.min())
+        if last >= first:
+            raise DataError(
+                f"the model's training log reaches to time {last:.0f}, the queries begin at {first:.0f}: "
+                "a split by time must end its training log before its first query"
+            )
+
+
+# --- From scores to ranks ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Ranks:
+    """Where the positives of B queries stand; positive p belongs to query `row[p]`, rows ascend.
+
+    Attributes:
+        row: (P,) query of each positive.
+        greater: (P,) items of its row that score higher.
+        equal: (P,) items of its row that score the same, itself among them.
+        tied: (P,) positives of its row that score the same, itself among them.
+        positives: (B,) positives of each query.
+        ranked: (B,) items in each ranking, positives among them; empty where it was not asked for.
+    """
+
+    row: Ints
+    greater: Ints
+    equal: Ints
+    tied: Ints
+    positives: Ints
+    ranked: Ints
+
+    @classmethod
+    def of(cls, row: Ints, greater: Ints, equal: Ints, num_queries: int, ranked: Ints | None = None) -> Ranks:
+        """Ranks with the numbers of positives counted: those of a row with equal `greater` are tied."""
+        positives = np.bincount(row, minlength=num_queries)
+        tied = np.ones_like(row)
+        if len(row) > num_queries:
+            _, inverse, counts = np.unique(_keys(row, greater), return_inverse=True, return_counts=True)
+            tied = counts[inverse.reshape(-1)]
+        return cls(row, greater, equal, tied, positives, np.zeros(0, np.int64) if ranked is None else ranked)
+
+    def pessimistic(self) -> Ranks:
+        """The same with every positive behind the other items of its score."""
+        greater = self.greater + self.equal - self.tied
+        return Ranks(self.row, greater, self.tied, self.tied, self.positives, self.ranked)
+
+
+class _Ranker:
+    """Turns the scores of a block of queries into `Ranks`; its work space is used again from block to block."""
+
+    def __init__(self, model: Any, seen: str, metrics: Sequence[str]) -> None:
+        self.model, self.seen, self.metrics = model, seen, metrics
+        self.pairs: list[tuple[Floats, Flags]] = []  # scores of all pairs and which are positive, for "auc_pooled"
+        self.copy = torch.empty(0)
+        self.flags = torch.empty(0)
+        self.done = 0  # queries ranked so far, for messages
+
+    def scored(self, queries: Queries) -> Ranks:
+        """Ranks by the model's scores of all items, or of the queries' candidates."""
+        if queries.candidates is None:
+            scores = self._check(self.model.scores(queries), len(queries), None)
+            row, col, hidden = _full_cells(queries, self.seen, scores.shape[1])
+        else:
+            items = _padded(queries.candidate_offsets, queries.candidates)
+            device = getattr(self.model, "device", "cpu")
+            scores = self.model.scores(queries, items=torch.from_numpy(np.maximum(items, 0)).to(device))
+            scores = self._check(scores, len(queries), items.shape[1])
+            row, col, hidden = _candidate_cells(queries, self.seen, items, self.done)
+        self.done += len(queries)
+        scores = self._hide(scores, hidden)
+        ranked = self._count(torch.eq, scores, None, None).cpu().numpy() if "auc" in self.metrics else None
+        if "auc_pooled" in self.metrics:
+            self.pairs.append(_pairs(scores, row, col))
+        at = _to((row, col), scores.device)
+        single = None if len(row) == len(queries) else at[0]
+        target = scores[at[0], at[1]].unsqueeze(1)  # (P, 1)
+        greater = self._count(torch.gt, scores, target, single)
+        equal = self._count(torch.ge, scores, target, single) - greater
+        return Ranks.of(row, greater.cpu().numpy(), equal.cpu().numpy(), len(queries), ranked)
+
+    def listed(self, queries: Queries, beam: int) -> Ranks:
+        """Ranks by a generative model's list; a positive that is not in it stands behind every cut."""
+        ids = torch.as_tensor(self.model.top(queries, beam)[0]).cpu().numpy()  # (B, beam), -1 where there are fewer
+        row = _spread(queries.target_offsets)
+        wanted = _keys(row, queries.targets)
+        keys = _keys(np.arange(len(ids))[:, None], ids)
+        drop = (ids < 0) | _repeated(keys)
+        if self.seen == "mask":
+            drop |= np.isin(keys, np.setdiff1d(_keys(_spread(queries.offsets), queries.items), wanted))
+        rank = np.cumsum(~drop, axis=1)  # 1 for the first item that stays
+        _, where, which = np.intersect1d(np.where(drop, -1, keys), wanted, return_indices=True)
+        greater = np.full(len(row), np.iinfo(np.int32).max, np.int64)
+        greater[which] = rank.reshape(-1)[where] - 1
+        alone = np.ones_like(row)
+        return Ranks(row, greater, alone, alone, np.diff(queries.target_offsets), np.zeros(0, np.int64))
+
+    def _check(self, scores: torch.Tensor, num_queries: int, num_items: int | None) -> torch.Tensor:
+        """The scores, if they have the right shape and no NaN among them."""
+        expected = (num_queries, scores.shape[-1] if num_items is None else num_items)
+        if tuple(scores.shape) != expected:
+            raise DataError(f"{self._name} gave scores of shape {tuple(scores.shape)}; expected {expected} (queries, items)")
+        if not scores.is_floating_point():
+            raise DataError(f"{self._name} gave scores of type {scores.dtype}; expected floating point numbers")
+        bad = scores.amax(1).isnan()  # the largest of a row with a NaN is NaN
+        if bool(bad.any()):
+            query = self.done + int(bad.nonzero()[0, 0])
+            raise DataError(f"{self._name} gave NaN scores, first for query {query}; did training diverge?")
+        return scores
+
+    @property
+    def _name(self) -> str:
+        name = getattr(self.model, "preset", None)
+        return f"model {name!r}" if isinstance(name, str) else f"model {type(self.model).__name__}"
+
+    def _hide(self, scores: torch.Tensor, hidden: tuple[Ints, Ints] | None) -> torch.Tensor:
+        """A copy of the scores, the hidden cells NaN: neither greater than nor equal to anything."""
+        if hidden is None and scores.dtype in (torch.float32, torch.float64):
+            return scores
+        if self.copy.numel() < scores.numel() or self.copy.device != scores.device:
+            dtype = torch.float64 if scores.dtype == torch.float64 else torch.float32
+            self.copy = torch.empty(scores.numel(), dtype=dtype, device=scores.device)
+        copy = self.copy[: scores.numel()].view(scores.shape).copy_(scores)
+        if hidden is not None:
+            rows, cols = _to(hidden, scores.device)
+            copy[rows, cols] = math.nan
+        return copy
+
+    def _count(self, compare: Any, scores: torch.Tensor, target: torch.Tensor | None, row: torch.Tensor | None) -> torch.Tensor:
+        """How many cells of a row `compare` well with each target (P, 1) -> (P,); row None: target p is of row p.
+
+        The outcome is written as floats, which torch sums 20 times faster than truth values, a chunk at a time that
+        stays in the cache.
+        """
+        num_targets, num_items = (len(scores) if target is None else len(target)), scores.shape[1]
+        step = num_targets if scores.is_cuda and row is None else max(1, _CHUNK_SCORES // max(1, num_items))
+        counts = torch.empty(num_targets, dtype=torch.int64, device=scores.device)
+        if self.flags.numel() < step * num_items or self.flags.device != scores.device:
+            self.flags = torch.empty(step * num_items, device=scores.device)
+        exact = torch.float64 if num_items > 1 << 24 else torch.float32  # float32 counts no further than 2^24
+        for start in range(0, num_targets, step):
+            part = slice(start, start + step)
+            cells = scores[part] if row is None else scores[row[part]]
+            flags = self.flags[: cells.numel()].view(cells.shape)
+            counts[part] = compare(cells, cells if target is None else target[part], out=flags).sum(1, dtype=exact)
+        return counts
+
+
+def _full_cells(queries: Queries, seen: str, num_items: int) -> tuple[Ints, Ints, tuple[Ints, Ints] | None]:
+    """Rows and columns of the positives in (B, M), and of the cells to hide."""
+    row, col = _spread(queries.target_offsets), queries.targets
+    if col.max() >= num_items:
+        raise DataError(f"item {int(col.max())} is a target, but the model scores {num_items} items; are they of one log?")
+    if seen == "keep" or not len(queries.items):
+        return row, col, None
+    rows, cols = _spread(queries.offsets), queries.items
+    stay = ~np.isin(_keys(rows, cols), _keys(row, col))
+    return row, col, (rows[stay], cols[stay])
+
+
+def _candidate_cells(queries: Queries, seen: str, items: Ints, done: int) -> tuple[Ints, Ints, tuple[Ints, Ints]]:
+    """Rows and columns of the positives in (B, C), and of the cells to hide: padding, and what was seen."""
+    keys = _keys(np.arange(len(items))[:, None], items)
+    positive = np.isin(keys, _keys(_spread(queries.target_offsets), queries.targets))
+    wrong = np.flatnonzero(positive.sum(1) != np.diff(queries.target_offsets))
+    if len(wrong):
+        raise DataError(f"query {done + wrong[0]}: each of its positives must stand once among its candidates")
+    hide = items < 0
+    if seen == "mask":
+        hide |= np.isin(keys, _keys(_spread(queries.offsets), queries.items)) & ~positive
+    row, col = positive.nonzero()
+    return row.astype(np.int64), col.astype(np.int64), (hide.nonzero()[0], hide.nonzero()[1])
+
+
+def _pairs(scores: torch.Tensor, row: Ints, col: Ints) -> tuple[Floats, Flags]:
+    """Scores of all (query, candidate) pairs that are ranked, and which of them are positive."""
+    cells = scores.cpu().numpy()
+    positive = np.zeros(cells.shape, bool)
+    positive[row, col] = True
+    ranked = ~np.isnan(cells)
+    return cells[ranked].astype(np.float64), positive[ranked]
+
+
+def _padded(offsets: Ints | None, values: Ints) -> Ints:
+    """Packed values as (B, longest), -1 behind the end of a row."""
+    assert offsets is not None
+    lengths = np.diff(offsets)
+    inside = np.arange(lengths.max()) < lengths[:, None]
+    table = np.full(inside.shape, -1, np.int64)
+    table[inside] = values
+    return table
+
+
+def _spread(offsets: Ints) -> Ints:
+    """Row of each packed value: offsets [0, 2, 3] -> [0, 0, 1]."""
+    return np.repeat(np.arange(len(offsets) - 1, dtype=np.int64), np.diff(offsets))
+
+
+def _keys(row: Ints, item: Ints) -> Ints:
+    """One number for each pair of row and item (or count), below 2^31 each."""
+    return (row << 32) + item
+
+
+def _repeated(keys: Ints) -> Flags:
+    """Which entries stood before, in reading order."""
+    again = np.ones(keys.size, bool)
+    again[np.unique(keys, return_index=True)[1]] = False
+    return again.reshape(keys.shape)
+
+
+def _to(arrays: tuple[Ints, Ints], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.from_numpy(arrays[0]).to(device), torch.from_numpy(arrays[1]).to(device)
+
+
+# --- From ranks to metrics -----------------------------------------------------------------------------------------
+
+
+def query_metrics(ranks: Ranks, metrics: Iterable[str], cuts: Sequence[int], whole: bool = True) -> dict[str, Floats]:
+    """Metrics of each query, name -> (B,), as their mean over the orders of tied items.
+
+    Recall, precision, DCG and AUC are sums over positives, and each positive is spread evenly over its tied block. A hit
+    and the reciprocal rank ask for the *first* positive: the t positives of the best block of n items are drawn without
+    putting back, so that none stands in the first j places with chance C(n - t, j) / C(n, j).
+
+    Args:
+        ranks: where the positives stand.
+        metrics: names; "auc_pooled" is left out, for it is no metric of a query.
+        cuts: the k.
+        whole: also give "mrr" without a cut.
+    """
+    gains = np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(max(cuts)) + 2))])  # gains[r]: DCG of r hits on top
+    table: dict[str, Floats] = {}
+    for name in metrics:
+        if name == "auc":
+            table["auc"] = _auc(ranks)
+        if name == "mrr" and whole:
+            table["mrr"] = _reciprocal_rank(ranks)
+        for k in cuts if name in AT_K else ():
+            table[f"{name}@{k}"] = _AT_K[name](ranks, k, gains)
+    return table
+
+
+def _sum(ranks: Ranks, values: Floats) -> Floats:
+    """(B,) sums over the positives of each query of `values` (P,)."""
+    return np.bincount(ranks.row, values, len(ranks.positives)).astype(np.float64)
+
+
+def _hits(ranks: Ranks, k: int) -> Floats:
+    """(B,) expected number of positives in the first k places."""
+    return _sum(ranks, np.clip(k - ranks.greater, 0, ranks.equal) / ranks.equal)
+
+
+def _recall(ranks: Ranks, k: int, gains: Floats) -> Floats:
+    return _hits(ranks, k) / ranks.positives
+
+
+def _precision(ranks: Ranks, k: int, gains: Floats) -> Floats:
+    return _hits(ranks, k) / k
+
+
+def _ndcg(ranks: Ranks, k: int, gains: Floats) -> Floats:
+    """DCG over that of min(k, positives) hits on top."""
+    gain = (gains[np.minimum(k, ranks.greater + ranks.equal)] - gains[np.minimum(k, ranks.greater)]) / ranks.equal
+    return _sum(ranks, gain) / gains[np.minimum(k, ranks.positives)]
+
+
+def _row_sum(values: Floats) -> Floats:
+    return np.asarray(values.sum(1), np.float64)
+
+
+def _best(ranks: Ranks) -> tuple[Ints, Ints, Ints]:
+    """(B,) greater, equal and tied of the best block of each query that holds a positive."""
+    order = np.lexsort((ranks.greater, ranks.row))
+    first = order[np.concatenate([[0], np.cumsum(ranks.positives)[:-1]])]
+    return ranks.greater[first], ranks.equal[first], ranks.tied[first]
+
+
+def _first_place(equal: Ints, tied: Ints, places: int) -> Floats:
+    """(B, places) chance that the first of `tied` positives in a block of `equal` stands at place 1, 2, ... of it."""
+    place = np.arange(places)
+    none_yet = np.cumprod(np.maximum(equal - tied - place[:, None], 0) / np.maximum(equal - place[:, None], 1), axis=0).T
+    return -np.diff(none_yet, axis=1, prepend=1.0)
+
+
+def _hit(ranks: Ranks, k: int, gains: Floats) -> Floats:
+    greater, equal, tied = _best(ranks)
+    chance = _first_place(equal, tied, k)
+    return _row_sum(np.where(np.arange(1, k + 1) + greater[:, None] <= k, chance, 0.0))
+
+
+def _reciprocal_rank_at(ranks: Ranks, k: int, gains: Floats) -> Floats:
+    greater, equal, tied = _best(ranks)
+    rank = np.arange(1, k + 1) + greater[:, None]
+    return _row_sum(np.where(rank <= k, _first_place(equal, tied, k) / rank, 0.0))
+
+
+def _reciprocal_rank(ranks: Ranks) -> Floats:
+    """(B,) mean of 1 / rank of the first positive; the many queries with one block in common are computed once."""
+    blocks, inverse = np.unique(np.stack(_best(ranks)), axis=1, return_inverse=True)
+    values = np.empty(blocks.shape[1])
+    for start in range(0, len(values), 64):
+        greater, equal, tied = blocks[:, start : start + 64]
+        places = int((equal - tied).max()) + 1
+        rank = np.arange(1, places + 1) + greater[:, None]
+        values[start : start + 64] = _row_sum(_first_place(equal, tied, places) / rank)
+    return values[inverse.reshape(-1)]
+
+
+def _auc(ranks: Ranks) -> Floats:
+    """(B,) chance that a positive stands before a negative, from the sum of the positives' ranks."""
+    negatives = ranks.ranked - ranks.positives
+    if not negatives.all():
+        raise DataError("a query has no negative to rank; auc needs one in each query")
+    total = _sum(ranks, ranks.greater + (ranks.equal + 1) / 2)
+    return 1 - (total - ranks.positives * (ranks.positives + 1) / 2) / (ranks.positives * negatives)
+
+
+def _pooled_auc(pairs: Sequence[tuple[Floats, Flags]], ties: str) -> float:
+    """Chance that a positive pair scores above a negative pair, over the pairs of all queries together."""
+    scores = np.concatenate([part[0] for part in pairs])
+    positive = np.concatenate([part[1] for part in pairs])
+    negatives, targets = np.sort(scores[~positive]), scores[positive]
+    if not len(negatives):
+        raise DataError("no query has a negative to rank; auc_pooled needs one")
+    below = np.searchsorted(negatives, targets, side="left")
+    tied = np.searchsorted(negatives, targets, side="right") - below if ties == "expected" else 0
+    return float((below + tied / 2).mean() / len(negatives))
+
+
+_AT_K: dict[str, Callable[[Ranks, int, Floats], Floats]] = {
+    "recall": _recall,
+    "ndcg": _ndcg,
+    "mrr": _reciprocal_rank_at,
+    "hit": _hit,
+    "precision": _precision,
+}
+
+
+# --- Arguments, blocks, modes --------------------------------------------------------------------------------------
+
+
+def _cuts(k: Sequence[int] | int, beam: int | None) -> list[int]:
+    cuts = sorted({int(cut) for cut in ((k,) if isinstance(k, int) else k)})
+    if not cuts or cuts[0] < 1:
+        raise ConfigError(f"k is {k!r}; expected positive numbers, e.g. (10, 50)")
+    if beam is not None and cuts[-1] > beam:
+        raise ConfigError(f"k={cuts[-1]} is more than the model's beam of {beam}; ask for k up to {beam} or widen the beam")
+    return cuts
+
+
+def _wanted(metrics: Sequence[str] | str, queries: Queries, beam: int | None) -> list[str]:
+    wanted = list(dict.fromkeys((metrics,) if isinstance(metrics, str) else metrics))
+    if not wanted:
+        raise ConfigError("no metrics asked for; known: " + ", ".join(AT_K + WHOLE))
+    for name in wanted:
+        if name not in AT_K + WHOLE:
+            hint = "cuts go into k=" if "@" in name else closest(name, AT_K + WHOLE)
+            raise ConfigError(f"unknown metric {name!r}; {hint}")
+        if name in WHOLE and beam is not None:
+            raise ConfigError(f"{name} needs a ranking of all items; this model gives a list of {beam}")
+    if "auc_pooled" in wanted and queries.candidates is None:
+        raise ConfigError("auc_pooled is measured over given candidates; these queries have none")
+    if beam is not None and queries.candidates is not None:
+        raise ConfigError("a generative model cannot rank given candidates; evaluate it on queries without them")
+    return wanted
+
+
+def _standard_error(values: Floats) -> float:
+    """Of the mean of `values` (Q,)."""
+    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 0.0
+
+
+def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name} is {value!r}; {closest(str(value), choices)}")
+
+
+def _check_queries(queries: Queries) -> None:
+    """At least one query, at least one positive in each, none twice."""
+    if not len(queries):
+        raise DataError("there are no queries to evaluate")
+    counts = np.diff(queries.target_offsets)
+    if not counts.all():
+        raise DataError(f"query {int(np.argmin(counts))} has no positive, so that nothing can be measured")
+    if len(queries.targets) > len(queries):
+        twice = _repeated(_keys(_spread(queries.target_offsets), queries.targets))
+        if twice.any():
+            raise DataError(f"query {int(_spread(queries.target_offsets)[twice][0])} holds a positive twice; expected a set")
+
+
+def _block_size(model: Any, queries: Queries, beam: int | None) -> int:
+    """Queries a block so that their scores take about 32 MiB."""
+    split = getattr(model, "split", None)
+    width = 4096 if split is None else int(split.log.num_items)
+    if queries.candidate_offsets is not None:
+        width = int(np.diff(queries.candidate_offsets).max())
+    return int(min(4096, max(1, _BLOCK_SCORES // max(1, beam or width))))
+
+
+def _blocks(queries: Queries, size: int, progress: Callable[[int, int], object] | bool | None) -> Iterator[Queries]:
+    """The queries in slices of `size`, with progress reported after each."""
+    if size < 1:
+        raise ConfigError(f"block is {size}; expected at least 1")
+    bar = None
+    if progress is True:
+        from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+        bar = tqdm(total=len(queries), unit="query", desc="evaluate", leave=False)
+    for start in range(0, len(queries), size):
+        part = queries[start : start + size]
+        yield part
+        if bar is not None:
+            bar.update(len(part))
+        elif callable(progress):
+            progress(min(start + size, len(queries)), len(queries))
+    if bar is not None:
+        bar.close()
+
+
+@contextmanager
+def _eval_mode(model: Any) -> Iterator[None]:
+    """All modules in evaluation mode, and as they were after."""
+    modes = [(module, module.training) for module in model.modules()] if isinstance(model, torch.nn.Module) else []
+    if modes:
+        model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

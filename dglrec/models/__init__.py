@@ -1,0 +1,53 @@
+"""Models, one file a system, and presets named after the rows of the papers' tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..data.splits import Split
+from ..errors import ConfigError, closest
+from .base import Model
+from .counts import Counts, CountsConfig
+from .gsau import GSAU, GSAUConfig
+from .lightgcn import LightGCN, LightGCNConfig
+from .sasrec import SASRec, SASRecConfig
+
+__all__ = [
+    "GSAU", "PRESETS", "Counts", "CountsConfig", "GSAUConfig", "LightGCN", "LightGCNConfig", "Model", "Preset", "SASRec",
+    "SASRecConfig", "preset",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A model class, the fields in which it differs from the class's defaults, and where it comes from."""
+
+    model: type[Model]
+    fields: dict[str, Any]
+    source: str
+
+
+PRESETS = {
+    "popularity": Preset(Counts, {"what": "popularity"}, "number of training interactions of an item"),
+    "recency": Preset(Counts, {"what": "recency"}, "the same, fading with time"),
+    "transitions": Preset(Counts, {"what": "transitions"}, "what came right after the last item"),
+    "lightgcn": Preset(LightGCN, {}, "He et al., SIGIR 2020, as in GSAU's Table 1"),
+    "sasrec": Preset(SASRec, {}, "Kang and McAuley, ICDM 2018, as in GSAU's Table 1"),
+    "gsau": Preset(GSAU, {}, "Cao et al., WWW 2025 Companion"),
+    "gsau-rec": Preset(GSAU, {"rec": True}, "GSAU (rec): cross-entropy in place of the sequential alignment"),
+}
+
+
+def preset(name: str, split: Split, **fields: Any) -> Model:
+    """The model of a preset, with changes to its config.
+
+    Raises:
+        ConfigError: no such preset, field or value; the closest name is given.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"unknown preset {name!r}; {closest(name, PRESETS)}")
+    found = PRESETS[name]
+    model = found.model(split, **{**found.fields, **fields})
+    model.preset = name
+    return model

@@ -1,0 +1,128 @@
+"""What every model is: a config, the batches that it learns from, a loss with named terms, and how it scores items."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..config import TrainConfig, replace
+from ..data.splits import Queries, Split
+from ..graphs import Sequences
+from ..streams import Streams
+
+if TYPE_CHECKING:
+    from ..recommend import Recommendations
+
+
+class Model(nn.Module):
+    """Base of all models. A new one gives `Config`, `batches`, `loss`, and two vectors (or `scores`, or `top`).
+
+    Args:
+        split: what to learn from; only `split.train` is read.
+        config: an instance of the class's `Config`; its defaults if not given.
+        fields: changes to it, such as `gamma=0.2` or `train={"lr": 1e-4}`.
+
+    Attributes:
+        Config: the class of the config: a frozen dataclass with the fields `train` (TrainConfig) and `seen`.
+        preset: name of the preset that the model was made from, or of its class.
+        beam: number of items that a generative model can rank at most; None where all items have a score.
+    """
+
+    Config: ClassVar[type[Any]]
+    beam: int | None = None
+    config: Any
+
+    def __init__(self, split: Split, config: Any = None, **fields: Any) -> None:
+        super().__init__()
+        self.config = replace(config if config is not None else self.Config(), fields)
+        self.split = split
+        self.preset = type(self).__name__.lower()
+        self.num_users = split.train.num_users
+        self.num_items = split.train.num_items
+
+    @property
+    def train_config(self) -> TrainConfig:
+        """The field `train` of the config."""
+        train: TrainConfig = self.config.train
+        return train
+
+    @property
+    def seen(self) -> Literal["keep", "mask"]:
+        """Whether the paper's protocol keeps or masks the items of the history when this model is evaluated."""
+        seen: Literal["keep", "mask"] = self.config.seen
+        return seen
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        tensor = next(iter(self.parameters()), next(iter(self.buffers()), None))
+        return torch.device("cpu") if tensor is None else tensor.device
+
+    def batches(self, split: Split, streams: Streams) -> Iterator[Any]:
+        """The batches of one epoch, on the model's device; every draw comes from `streams`."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it learns from: define batches()")
+
+    def loss(self, batch: Any) -> dict[str, Tensor]:
+        """Named terms of the loss of a batch; their sum is the objective."""
+        raise NotImplementedError(f"{type(self).__name__} has no loss: define loss()")
+
+    def query_vectors(self, queries: Queries) -> Tensor:
+        """(B, K, d): one or more vectors a query."""
+        raise NotImplementedError(f"{type(self).__name__} has no query vectors: define query_vectors(), scores() or top()")
+
+    def item_vectors(self) -> Tensor:
+        """(M, d): one vector an item."""
+        raise NotImplementedError(f"{type(self).__name__} has no item vectors: define item_vectors(), scores() or top()")
+
+    def scores(self, queries: Queries, items: Tensor | None = None) -> Tensor:
+        """How much each item fits each query: the largest dot product over the query's K vectors.
+
+        Shapes: B queries, items (B, C) int64 or None for all -> (B, M) or (B, C).
+        """
+        vectors, table = self.query_vectors(queries), self.item_vectors()
+        if items is not None:
+            return torch.einsum("bkd,bcd->bkc", vectors, table[items]).amax(1)
+        if vectors.shape[1] == 1:
+            return vectors[:, 0] @ table.T
+        return (vectors.flatten(0, 1) @ table.T).unflatten(0, vectors.shape[:2]).amax(1)
+
+    def top(self, queries: Queries, k: int) -> tuple[Tensor, Tensor]:
+        """The k best items of each query: ids (B, k), scores (B, k). Generative models override this."""
+        best = self.scores(queries).topk(k, dim=1)
+        return best.indices, best.values
+
+    def recommend(
+        self, user: str | None = None, *, users: Sequence[str] | None = None, history: Sequence[str] | None = None,
+        histories: Sequence[Sequence[str]] | None = None, k: int = 10, seen: Literal["mask", "keep"] = "mask",
+    ) -> Recommendations:
+        """The k best items for a known user, for a new history, or for many of either; see `dglrec.recommend`."""
+        from ..recommend import recommend
+
+        return recommend(self, user, users=users, history=history, histories=histories, k=k, seen=seen)
+
+
+def query_sequences(queries: Queries, max_length: int, device: torch.device) -> Sequences:
+    """The last `max_length` items of each query's history, packed, on `device`."""
+    times = None if queries.times is None else torch.as_tensor(queries.times, device=device)
+    offsets, items = torch.as_tensor(queries.offsets, device=device), torch.as_tensor(queries.items, device=device)
+    return Sequences(offsets, items, times, np.diff(queries.offsets)).last(max_length)
+
+
+def initialise(module: nn.Module, how: str) -> None:
+    """Initial weights of all embeddings and linear layers, biases at 0.
+
+    Args:
+        how: "xavier_normal", "xavier_uniform" (over the whole table, as RecBole does it), or "normal" with deviation .02.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Embedding | nn.Linear):
+            if how == "normal":
+                nn.init.normal_(part.weight, std=0.02)
+            else:
+                {"xavier_normal": nn.init.xavier_normal_, "xavier_uniform": nn.init.xavier_uniform_}[how](part.weight)
+            if isinstance(part, nn.Linear) and part.bias is not None:
+                nn.init.zeros_(part.bias)

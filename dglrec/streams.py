@@ -1,0 +1,55 @@
+"""Random streams: every draw in training is a function of (seed, epoch, step, name), whatever was drawn before it."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class Streams:
+    """The random streams of one epoch.
+
+    >>> Streams(seed=1, epoch=0).numpy("edges").integers(100) == Streams(seed=1, epoch=0).numpy("edges").integers(100)
+    True
+    """
+
+    seed: int
+    epoch: int = 0
+
+    def numpy(self, name: str, step: int = 0) -> np.random.Generator:
+        """A NumPy generator of its own for `name`."""
+        return np.random.Generator(np.random.PCG64(self._sequence(name, step)))
+
+    def torch_seed(self, name: str, step: int = 0) -> int:
+        """A seed for a torch generator."""
+        return int(self._sequence(name, step).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+    def _sequence(self, name: str, step: int) -> np.random.SeedSequence:
+        return np.random.SeedSequence([self.seed, self.epoch, step, zlib.crc32(name.encode())])
+
+
+@contextmanager
+def global_generator() -> Iterator[None]:
+    """Put torch's global generators (CPU and, where there is one, CUDA) back as they were at the end."""
+    cpu = torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
+    try:
+        yield
+    finally:
+        torch.set_rng_state(cpu)
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)
+
+
+@contextmanager
+def seeded(seed: int, name: str) -> Iterator[None]:
+    """Seed torch's global generator from (seed, name) for a block, as for initial weights, and put it back after."""
+    with global_generator():
+        torch.manual_seed(Streams(seed).torch_seed(name))
+        yield
