@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-VERSION = re.search(r'^__version__ = "([^"]+)"', (HERE / "dglrec" / "__init__.py").read_text("utf-8"), re.MULTILINE)
+VERSION = re.search(r'^__version__ = "([^"]+)"', (HERE / "dglrec" / "version.py").read_text("utf-8"), re.MULTILINE)
 README = HERE / "README.md"
 
 setup(

@@ -1,3 +1,28 @@
-"""Graph, sequential and language-model recommenders on DGL and PyTorch."""
+"""Graph-based and sequential recommendation on DGL.
 
-__version__ = "0.1.0"
+    log = dglrec.load("amazon-beauty")                 # what happened: who touched what, when
+    split = dglrec.leave_one_out(log)                  # what is learned from, and what is asked
+    model = dglrec.models.preset("gsau-rec", split)    # a system
+    run = dglrec.fit(model, split)                     # trained; the epoch is chosen on validation
+    print(dglrec.evaluate(model, split.test))          # metrics under a protocol that prints itself
+    model.recommend(user="A1YJEY40YUW4SE", k=10)
+"""
+
+from __future__ import annotations
+
+from . import data, graphs, losses, models, nn
+from .checkpoint import load as load_model
+from .checkpoint import save as save_model
+from .data import InteractionLog, Queries, Split, leave_one_out, load, make_split, time_point
+from .errors import CheckpointError, ConfigError, DataError, DglrecError
+from .evaluate import Metrics, evaluate
+from .protocol import Protocol
+from .train import Run, fit
+from .version import __version__
+
+__all__ = [
+    "CheckpointError", "ConfigError", "DataError", "DglrecError", "InteractionLog", "Metrics", "Protocol", "Queries", "Run",
+    "Split", "__version__", "data", "evaluate", "fit", "graphs", "leave_one_out", "load", "load_model", "losses", "make_split", "models",
+    "nn", "save_model", "time_point",
+]  # fmt: skip
+

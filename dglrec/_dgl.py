@@ -1,8 +1,8 @@
 """The one door to DGL: every other module says ``from dglrec._dgl import dgl``.
 
 DGL is imported here so that it starts silently on a fresh home, and so that DGL 2 works on a PyTorch for which it ships
-no GraphBolt binary (GraphBolt is its data-loading extension; the graph core, the samplers and message passing do without).
-There an empty placeholder stands in for ``dgl.graphbolt`` and says what is missing when something asks it. A DGL that is
+no GraphBolt binary. (GraphBolt is its data loading; the graph core, the samplers and message passing do without.) There
+an empty placeholder stands in for ``dgl.graphbolt`` and says what is missing when something asks it. A DGL that is
 complete, and one that the caller has imported already, is left as it is.
 """
 
@@ -30,10 +30,14 @@ def _dgl_line() -> str:
     return f"pip install dgl=={version} packaging pandas"
 
 
-def _pip_line(error: ImportError) -> str:
-    """The pip line that brings the module which was not found."""
-    module = (error.name or "dgl").partition(".")[0]
-    return f"pip install {_PIP_NAMES.get(module, module)}"
+def _pip_line(module: str) -> str:
+    """The pip line that brings a module which was not found.
+
+    >>> _pip_line("torchdata.datapipes")
+    'pip install "torchdata<0.10"'
+    """
+    name = module.partition(".")[0]
+    return f"pip install {_PIP_NAMES.get(name, name)}"
 
 
 def _missing_binary(package: Path, torch_version: str) -> str:
@@ -77,13 +81,19 @@ class _MissingGraphBolt(types.ModuleType):
         )
 
 
+class _Unusable(ImportError):
+    """DGL cannot be used; `mend` is the line that changes that, and ends the message."""
+
+    def __init__(self, reason: str, mend: str, module: str = "dgl") -> None:
+        super().__init__(f"{reason}: {mend}", name=module)
+        self.mend = mend
+
+
 def _set_backend() -> None:
     """Chooses PyTorch before DGL would ask: where nothing is chosen it prints to standard output and writes ~/.dgl."""
     chosen = os.environ.get("DGLBACKEND", "")
     if chosen.lower() not in ("", "pytorch"):
-        raise ImportError(
-            f"DGLBACKEND is {chosen!r}, dglrec works on PyTorch only: export DGLBACKEND=pytorch", name="dgl"
-        )
+        raise _Unusable(f"DGLBACKEND is {chosen!r}, dglrec works on PyTorch only", "export DGLBACKEND=pytorch")
     os.environ["DGLBACKEND"] = "pytorch"
 
 
@@ -91,20 +101,19 @@ def _import_dgl() -> Any:
     """Imports DGL as the module docstring says.
 
     Raises:
-        ImportError: PyTorch, DGL or something that DGL needs is missing; the message has the line that mends it.
+        ImportError: PyTorch, DGL or something that DGL needs is missing; the message ends with the line that mends it.
     """
-    if "dgl" in sys.modules:
-        return sys.modules["dgl"]
+    if loaded := sys.modules.get("dgl"):
+        return loaded
     try:
         import torch
     except ModuleNotFoundError as error:
-        raise ImportError(
-            f"dglrec needs PyTorch, but {error.name} is not installed: {_pip_line(error)}", name="torch"
-        ) from error
+        name = error.name or "torch"
+        raise _Unusable(f"dglrec needs PyTorch, and {name} is not installed", _pip_line(name), name) from None
     _set_backend()
     spec = importlib.util.find_spec("dgl")  # finds the package, imports nothing
     if spec is None or spec.origin is None:
-        raise ImportError(f"dglrec needs DGL, which is not installed: {_dgl_line()}", name="dgl")
+        raise _Unusable("dglrec needs DGL, which is not installed", _dgl_line())
     package = Path(spec.origin).parent
     try:
         if missing := _missing_binary(package, torch.__version__):
@@ -115,16 +124,15 @@ def _import_dgl() -> Any:
             frames = traceback.extract_tb(error.__traceback__)
             if not any(Path(frame.filename).is_relative_to(package / "graphbolt") for frame in frames):
                 raise
-            asked = f"it needs {error.name}: {_pip_line(error)}" if error.name else str(error)
-            return _import_without_graphbolt(asked)
+            reason = f"it needs {error.name}: {_pip_line(error.name)}" if error.name else str(error)
+        return _import_without_graphbolt(reason)
     except ModuleNotFoundError as error:
-        raise ImportError(
-            f"DGL needs {error.name}, which is not installed: {_pip_line(error)}", name=error.name
-        ) from error
+        name = error.name or "dgl"
+        raise _Unusable(f"DGL needs {name}, which is not installed", _pip_line(name), name) from None
     except Exception as error:  # a binary of another platform, a damaged installation
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         line = _dgl_line().replace("install", "install --force-reinstall --no-deps", 1)
-        raise ImportError(f"DGL in {package} cannot be imported ({reason}): {line}", name="dgl") from error
+        raise _Unusable(f"DGL in {package} cannot be imported ({reason})", line) from error
 
 
 def _quiet_import() -> Any:
@@ -144,7 +152,24 @@ def _import_without_graphbolt(reason: str) -> Any:
     return module
 
 
-dgl: Any = _import_dgl()
+class _MissingDGL:
+    """Stands in for DGL where it cannot be imported, so that `import dglrec` works; any use of it says what mends it."""
+
+    def __init__(self, error: ImportError) -> None:
+        self.error = error
+
+    def __getattr__(self, name: str) -> Any:
+        raise self.error
+
+
+def _dgl_or_placeholder() -> Any:
+    try:
+        return _import_dgl()
+    except ImportError as error:
+        return _MissingDGL(error)
+
+
+dgl: Any = _dgl_or_placeholder()
 
 
 def dgl_version() -> str:

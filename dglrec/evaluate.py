@@ -33,8 +33,8 @@ Flags = npt.NDArray[np.bool_]
 
 AT_K = ("recall", "ndcg", "mrr", "hit", "precision")  # "mrr" also gives the reciprocal rank without a cut
 WHOLE = ("auc", "auc_pooled")  # metrics of the whole ranking
-_BLOCK_SCORES = 1 << 23  # scores a block: 32 MiB of float32
-_CHUNK_SCORES = 1 << 20  # scores compared at once: 4 MiB, which stays in a cache
+_BLOCK_SCORES = 1 << 22  # scores a block: 16 MiB of float32; larger ones are slower, being made outside of the caches
+_CHUNK_SCORES = 1 << 21  # scores compared at once: 8 MiB, which stay in a cache
 
 
 class Metrics(Mapping[str, float]):
@@ -64,6 +64,7 @@ class Metrics(Mapping[str, float]):
 
     @property
     def queries(self) -> int:
+        """Number of queries."""
         return self.protocol.queries
 
     def __getitem__(self, name: str) -> float:
@@ -128,16 +129,17 @@ def evaluate(
     """Rank items for each query and average the metrics.
 
     Args:
-        model: anything with `scores(queries, items=None)` -> (B, M), or (B, C) for items (B, C). A model whose `beam` is
-            a number is generative: its `top(queries, beam)` -> (ids (B, beam), scores) is the ranking, best first.
+        model: anything with `scores(queries, items=None)` -> (B, M), or (B, C) for items (B, C), whose rows may end in
+            padding, item 0. A model whose `beam` is a number is generative: its `top(queries, beam)` -> (ids (B,
+            beam), scores) is the ranking, best first, -1 where a list ends early.
         queries: histories and positives; where they hold candidates, only those are ranked.
         k: cuts of the ranking.
-        metrics: of "recall", "ndcg", "mrr", "hit", "precision" (at each k; "mrr" also without a cut), "auc" (a query) and
-            "auc_pooled" (over all pairs of query and candidate).
-        seen: "mask" takes the items of the history out of the ranking, though never a query's own positive; "keep" leaves
-            all in; None asks `model.config.seen`, and masks where that is not set.
+        metrics: of "recall", "ndcg", "mrr", "hit", "precision" (at each k; "mrr" also without a cut), "auc" (a query)
+            and "auc_pooled" (over all pairs of query and candidate).
+        seen: "mask" takes the items of the history out of the ranking, though never a query's own positive; "keep"
+            leaves all in; None asks `model.config.seen`, and masks where that is not set.
         ties: "expected" means over the orders of items of one score, "pessimistic" puts positives behind them.
-        block: queries scored at a time; None: as many as give 32 MiB of scores.
+        block: queries scored at a time; None: as many as give 16 MiB of scores.
         per_query: keep the values of each query as well.
         progress: True for a bar, or a function of (queries done, queries in all).
 
@@ -162,7 +164,8 @@ def evaluate(
     with _eval_mode(model), torch.no_grad():
         for part in _blocks(queries, _block_size(model, queries, beam) if block is None else block, progress):
             ranks = ranker.scored(part) if beam is None else ranker.listed(part, beam)
-            parts.append(query_metrics(ranks if ties == "expected" else ranks.pessimistic(), wanted, cuts, beam is None))
+            ranks = ranks.pessimistic() if ties == "pessimistic" else ranks
+            parts.append(query_metrics(ranks, wanted, cuts, whole=beam is None))
     each = {name: np.concatenate([values[name] for values in parts]) for name in parts[0]}
     means = {name: float(values.mean()) for name, values in each.items()}
     if "auc_pooled" in wanted:
@@ -185,8 +188,8 @@ def check_split(model: Any, queries: Queries) -> None:
         return
     if queries.split_digest and queries.split_digest != split.digest:
         raise DataError(
-            f"the model was made from split {split.digest[:12]}, the queries come from split {queries.split_digest[:12]}: "
-            "the model may have trained on their targets; evaluate on model.split.valid or .test, or train on this split"
+            f"the model was made from split {split.digest[:12]}, the queries of split {queries.split_digest[:12]}: it "
+            "may have trained on their targets; evaluate on model.split.valid or .test, or train a model on this split"
         )
     if split.kind == "time" and queries.time is not None and split.train.time is not None and len(queries):
         last, first = float(split.train.time.max()), float(queries.time.min())
@@ -287,9 +290,10 @@ class _Ranker:
 
     def _check(self, scores: torch.Tensor, num_queries: int, num_items: int | None) -> torch.Tensor:
         """The scores, if they have the right shape and no NaN among them."""
-        expected = (num_queries, scores.shape[-1] if num_items is None else num_items)
-        if tuple(scores.shape) != expected:
-            raise DataError(f"{self._name} gave scores of shape {tuple(scores.shape)}; expected {expected} (queries, items)")
+        shape = tuple(scores.shape)
+        if len(shape) != 2 or shape[0] != num_queries or num_items not in (None, shape[1]):
+            expected = f"({num_queries}, {num_items or 'items'})"
+            raise DataError(f"{self._name} gave scores of shape {shape}; expected {expected}")
         if not scores.is_floating_point():
             raise DataError(f"{self._name} gave scores of type {scores.dtype}; expected floating point numbers")
         bad = scores.amax(1).isnan()  # the largest of a row with a NaN is NaN
@@ -316,7 +320,9 @@ class _Ranker:
             copy[rows, cols] = math.nan
         return copy
 
-    def _count(self, compare: Any, scores: torch.Tensor, target: torch.Tensor | None, row: torch.Tensor | None) -> torch.Tensor:
+    def _count(
+        self, compare: Any, scores: torch.Tensor, target: torch.Tensor | None, row: torch.Tensor | None
+    ) -> torch.Tensor:
         """How many cells of a row `compare` well with each target (P, 1) -> (P,); row None: target p is of row p.
 
         The outcome is written as floats, which torch sums 20 times faster than truth values, a chunk at a time that
@@ -339,8 +345,9 @@ class _Ranker:
 def _full_cells(queries: Queries, seen: str, num_items: int) -> tuple[Ints, Ints, tuple[Ints, Ints] | None]:
     """Rows and columns of the positives in (B, M), and of the cells to hide."""
     row, col = _spread(queries.target_offsets), queries.targets
-    if col.max() >= num_items:
-        raise DataError(f"item {int(col.max())} is a target, but the model scores {num_items} items; are they of one log?")
+    last = max(col.max(), queries.items.max(initial=0))
+    if last >= num_items:
+        raise DataError(f"item {last} is in a query, but the model scores {num_items} items; are both of one log?")
     if seen == "keep" or not len(queries.items):
         return row, col, None
     rows, cols = _spread(queries.offsets), queries.items
@@ -408,9 +415,9 @@ def _to(arrays: tuple[Ints, Ints], device: torch.device) -> tuple[torch.Tensor, 
 def query_metrics(ranks: Ranks, metrics: Iterable[str], cuts: Sequence[int], whole: bool = True) -> dict[str, Floats]:
     """Metrics of each query, name -> (B,), as their mean over the orders of tied items.
 
-    Recall, precision, DCG and AUC are sums over positives, and each positive is spread evenly over its tied block. A hit
-    and the reciprocal rank ask for the *first* positive: the t positives of the best block of n items are drawn without
-    putting back, so that none stands in the first j places with chance C(n - t, j) / C(n, j).
+    Recall, precision, DCG and AUC are sums over positives, and each positive is spread evenly over its tied block. A
+    hit and the reciprocal rank ask for the *first* positive: the t positives of the best block of n items are drawn
+    without putting back, so that none stands in the first j places with chance C(n - t, j) / C(n, j).
 
     Args:
         ranks: where the positives stand.
@@ -468,7 +475,8 @@ def _best(ranks: Ranks) -> tuple[Ints, Ints, Ints]:
 def _first_place(equal: Ints, tied: Ints, places: int) -> Floats:
     """(B, places) chance that the first of `tied` positives in a block of `equal` stands at place 1, 2, ... of it."""
     place = np.arange(places)
-    none_yet = np.cumprod(np.maximum(equal - tied - place[:, None], 0) / np.maximum(equal - place[:, None], 1), axis=0).T
+    others, left = equal[:, None] - tied[:, None] - place, equal[:, None] - place  # (B, places)
+    none_yet = np.cumprod(np.maximum(others, 0) / np.maximum(left, 1), axis=1)
     return -np.diff(none_yet, axis=1, prepend=1.0)
 
 
@@ -534,7 +542,7 @@ def _cuts(k: Sequence[int] | int, beam: int | None) -> list[int]:
     if not cuts or cuts[0] < 1:
         raise ConfigError(f"k is {k!r}; expected positive numbers, e.g. (10, 50)")
     if beam is not None and cuts[-1] > beam:
-        raise ConfigError(f"k={cuts[-1]} is more than the model's beam of {beam}; ask for k up to {beam} or widen the beam")
+        raise ConfigError(f"k={cuts[-1]} is more than the model's beam of {beam}; ask for less, or widen the beam")
     return cuts
 
 
@@ -573,13 +581,14 @@ def _check_queries(queries: Queries) -> None:
     if not counts.all():
         raise DataError(f"query {int(np.argmin(counts))} has no positive, so that nothing can be measured")
     if len(queries.targets) > len(queries):
-        twice = _repeated(_keys(_spread(queries.target_offsets), queries.targets))
-        if twice.any():
-            raise DataError(f"query {int(_spread(queries.target_offsets)[twice][0])} holds a positive twice; expected a set")
+        row = _spread(queries.target_offsets)
+        twice = row[_repeated(_keys(row, queries.targets))]
+        if len(twice):
+            raise DataError(f"query {twice[0]} holds a positive twice; expected a set")
 
 
 def _block_size(model: Any, queries: Queries, beam: int | None) -> int:
-    """Queries a block so that their scores take about 32 MiB."""
+    """Queries a block so that their scores take about 16 MiB."""
     split = getattr(model, "split", None)
     width = 4096 if split is None else int(split.log.num_items)
     if queries.candidate_offsets is not None:
@@ -593,7 +602,7 @@ def _blocks(queries: Queries, size: int, progress: Callable[[int, int], object] 
         raise ConfigError(f"block is {size}; expected at least 1")
     bar = None
     if progress is True:
-        from tqdm.auto import tqdm  # type: ignore[import-untyped]
+        from tqdm.auto import tqdm
 
         bar = tqdm(total=len(queries), unit="query", desc="evaluate", leave=False)
     for start in range(0, len(queries), size):

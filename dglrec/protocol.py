@@ -20,9 +20,12 @@ from .errors import DataError, closest
 if TYPE_CHECKING:
     from .data.splits import Queries, Split
 
-# What makes two results incomparable. Not here: `metrics` (a column is one metric), `beam` (how one model ranks, shown in
-# its row) and `counts` (they follow from the data and the split).
-_COLUMN = ("data", "filters", "split", "split_digest", "kind", "part", "seen", "candidates", "ties", "tie_rule", "queries")
+# What makes two results incomparable. Not here: `metrics` (a column is one metric), `beam` (how one model ranks, shown
+# in its row) and `counts` (they follow from the data and the split).
+_COLUMN = (
+    *("data", "filters", "split", "split_digest", "kind", "part", "tie_rule", "queries"),
+    *("seen", "candidates", "ties"),
+)
 
 
 @dataclass(frozen=True)
@@ -143,13 +146,10 @@ class Protocol:
                 raise DataError(f"unknown field {name!r} of a protocol; {closest(name, hints)}")
         if missing := [name for name in hints if name not in values]:
             raise DataError(f"a protocol lacks the fields {', '.join(missing)}; was the file cut off?")
-        fields = dict(values)
         for name, value in values.items():
-            if name in ("filters", "metrics") and isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value):
-                fields[name] = tuple(value)
-            elif not _fits(name, value):
+            if not _fits(name, value):
                 raise DataError(f"field {name!r} of a protocol is {value!r}, which is not what it holds")
-        return cls(**fields)
+        return cls(**{**values, "filters": tuple(values["filters"]), "metrics": tuple(values["metrics"])})
 
     def to_json(self) -> str:
         """The protocol as JSON text."""
@@ -183,28 +183,30 @@ def rule_text(rule: Mapping[str, Any]) -> str:
 
 
 def _fits(name: str, value: Any) -> bool:
-    """Whether `value` may stand in the field `name`, of those that are not tuples."""
-    number = isinstance(value, int) and not isinstance(value, bool)
+    """Whether `value` may stand in the field `name`."""
     if name == "counts":
-        return isinstance(value, Mapping) and all(isinstance(v, (int, float)) for v in value.values())
+        return isinstance(value, Mapping) and all(isinstance(v, int | float) for v in value.values())
     if name in ("filters", "metrics"):
-        return False
-    return number or (name == "beam" and value is None) if name in ("beam", "queries") else isinstance(value, str)
+        return isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
+    if name in ("beam", "queries"):
+        return (isinstance(value, int) and not isinstance(value, bool)) or (name == "beam" and value is None)
+    return isinstance(value, str)
 
 
 def _counts_of(counts: Mapping[str, float], part: str) -> dict[str, float]:
     """The counts that concern `part`: those of the other part are left out, the part's name is taken off."""
-    other = {"valid": "_test", "test": "_valid"}.get(part)
-    return {name.removesuffix(f"_{part}"): value for name, value in counts.items() if not (other and name.endswith(other))}
+    other = {"valid": "_test", "test": "_valid"}.get(part, "no other part")
+    return {name.removesuffix(f"_{part}"): value for name, value in counts.items() if not name.endswith(other)}
 
 
 def _count_text(name: str, value: float) -> str:
-    """"cold targets 12", or "queries older than training 99.2 %" for a share."""
-    return f"{name.replace('_', ' ')} " + (f"{value:,}" if isinstance(value, int) else f"{value:.1%}".replace("%", " %"))
+    """A count as in "cold targets 12", a share as in "queries older than the model's newest event 99.2 %"."""
+    label = {"older_share": "queries older than the model's newest event"}.get(name, name.replace("_", " "))
+    return f"{label} {value:,}" if isinstance(value, int) else f"{label} {100 * value:.1f} %"
 
 
 def _candidates_text(queries: Queries) -> str:
-    """"full", or the numbers of positives and negatives of a query: "1+999"; a range where they differ."""
+    """The numbers of positives and negatives of a query, "1+999" (a range where they differ), or "full"."""
     if queries.candidates is None or queries.candidate_offsets is None:
         return "full"
     positives = np.diff(queries.target_offsets)

@@ -62,6 +62,11 @@ class Model(nn.Module):
         tensor = next(iter(self.parameters()), next(iter(self.buffers()), None))
         return torch.device("cpu") if tensor is None else tensor.device
 
+    @property
+    def targets_per_epoch(self) -> int:
+        """What an epoch learns from: by default every training position that has a past; the pairs, for graph models."""
+        return int((self.split.train.position > 0).sum())
+
     def batches(self, split: Split, streams: Streams) -> Iterator[Any]:
         """The batches of one epoch, on the model's device; every draw comes from `streams`."""
         raise NotImplementedError(f"{type(self).__name__} does not say what it learns from: define batches()")

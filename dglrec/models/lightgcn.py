@@ -64,6 +64,11 @@ class LightGCN(Model):
         self.encoder = LightGCNEncoder(c.layers, c.combine)
         self.adjacency = Adjacency(user_item(split.train, unique=True))
 
+    @property
+    def targets_per_epoch(self) -> int:
+        """The training interactions."""
+        return len(self.split.train)
+
     def batches(self, split: Split, streams: Streams) -> Iterator[Edges]:
         """Every training pair once, with one uniform unseen item."""
         return edge_batches(split.train, self.config.train.batch_size, streams.numpy("edges"), self.device, negatives=True)

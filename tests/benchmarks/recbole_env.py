@@ -46,7 +46,7 @@ def python_of(folder: Path) -> Path:
 
 
 def make(folder: Path) -> Path:
-    """Make the environment in `folder`, or find the one that was made there with the same packages, and return its Python.
+    """Make the environment in `folder`, or find the one that was made there before, and return its Python.
 
     Raises:
         RuntimeError: pip failed; the message is the end of what pip said.
@@ -68,7 +68,8 @@ def make(folder: Path) -> Path:
             text=True,
         )
         if done.returncode:
-            raise RuntimeError(f"pip install {' '.join(arguments)} failed:\n" + "\n".join(done.stdout.splitlines()[-15:]))
+            said = "\n".join(done.stdout.splitlines()[-15:])
+            raise RuntimeError(f"pip install {' '.join(arguments)} failed:\n{said}")
     stamp.write_text(json.dumps(recipe))
     return python
 

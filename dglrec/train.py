@@ -1,0 +1,345 @@
+"""Training: one loop for every model, on a CPU or a GPU, that can be stopped and resumed to the bit."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ._dgl import dgl_version
+from .checkpoint import load_state, read_json, save_state, save_weights, set_weights, start_folder, write_json
+from .config import TrainConfig
+from .config import replace as replace_config
+from .data.files import atomic_write
+from .data.splits import Split
+from .errors import CheckpointError, ConfigError, DglrecError
+from .evaluate import Metrics, evaluate
+from .models import Model
+from .streams import Streams, global_generator
+from .version import __version__
+
+CUTS = (5, 10, 20, 50)
+
+
+@dataclass
+class Run:
+    """A training: the model with the weights of its best epoch, a row an epoch, and the result.
+
+    Attributes:
+        model: the trained model.
+        rows: one dict an epoch: epoch, seconds, loss (mean a step), loss_sum, every loss term, validation metrics.
+        best_epoch: the epoch (from 0) whose weights the model has; None if there was none to choose.
+        valid: validation metrics of that epoch.
+        folder: the run folder, or None.
+        result: what `result.json` holds; `test` fills in the test metrics.
+    """
+
+    model: Model
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    best_epoch: int | None = None
+    valid: dict[str, float] = field(default_factory=dict)
+    folder: Path | None = None
+    result: dict[str, Any] = field(default_factory=dict)
+
+    def test(self) -> Metrics:
+        """Read the test set, once and at the end: under the model's own protocol, and with seen items masked."""
+        test = evaluate(self.model, self.model.split.test, k=CUTS)
+        masked = test if self.model.seen == "mask" else evaluate(self.model, self.model.split.test, k=CUTS, seen="mask")
+        self.result |= {
+            "protocol": test.protocol.to_dict(),
+            "test": dict(test),
+            "test_masked": dict(masked),
+            "standard_errors": test.standard_errors,
+        }
+        if self.folder is not None:
+            write_json(self.folder / "result.json", self.result)
+            write_json(self.folder / "protocol.json", test.protocol.to_dict())
+        return test
+
+    def __str__(self) -> str:
+        best = f"best epoch {self.best_epoch} of {len(self.rows)}" if self.rows else "nothing to train"
+        values = ", ".join(f"{name} {value:.4f}" for name, value in self.valid.items())
+        return f"{self.model.preset} on {self.model.split.log.name}: {best}; validation {values}"
+
+
+def fit(
+    model: Model,
+    split: Split,
+    *,
+    epochs: int | None = None,
+    out: str | os.PathLike[str] | None = None,
+    device: Literal["auto", "cpu", "cuda"] | str = "auto",
+    resume: bool = False,
+    progress: bool | None = None,
+    **changes: Any,
+) -> Run:
+    """Train `model` on `split.train`, select the epoch on `split.valid`; the test set is not read.
+
+    Args:
+        model: from `dglrec.models`; it is trained in place and ends with the weights of its best epoch.
+        split: the split that the model was made from.
+        epochs: most epochs, in place of the config's.
+        out: a folder for the run (see `dglrec.checkpoint`); None keeps everything in memory.
+        device: "auto" takes CUDA where there is one.
+        resume: go on after the last finished epoch in `out`; the outcome is that of a run that was never stopped.
+        progress: True or False for bars on standard error; None shows them on a terminal.
+        changes: fields of TrainConfig to change, such as `lr=1e-4`.
+
+    Raises:
+        ConfigError: an unknown device or field. DglrecError: the loss is not finite. DataError: `out` cannot be written.
+    """
+    if split.digest != model.split.digest:
+        raise ConfigError(f"the model was made from split {model.split.digest[:12]}, not {split.digest[:12]}; make it anew")
+    changes |= {} if epochs is None else {"epochs": epochs}
+    if changes:
+        model.config = replace_config(model.config, {"train": changes})
+    model.to(pick_device(device))
+    trainer = _Trainer(model, split, None if out is None else Path(out), progress)
+    with global_generator():
+        return trainer.run(resume)
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """The torch device of a name; "auto" is CUDA where torch sees one, else the CPU."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise ConfigError(f"unknown device {device!r}; expected auto, cpu or cuda") from None
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device is 'cuda', but torch sees no GPU; use --device cpu, or install a CUDA build of torch")
+    return found
+
+
+class _Trainer:
+    """The state of one training: model, optimizer, rows so far, and the best epoch."""
+
+    def __init__(self, model: Model, split: Split, folder: Path | None, progress: bool | None) -> None:
+        self.model, self.split, self.folder, self.progress = model, split, folder, progress
+        self.config: TrainConfig = model.train_config
+        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.optimizer = make_optimizer(self.config, self.parameters.values()) if self.parameters else None
+        self.rows: list[dict[str, Any]] = []
+        self.best: dict[str, Any] = {"epoch": None, "value": -math.inf, "valid": {}}
+        self.best_weights: dict[str, Tensor] | None = None
+        self.steps = 0  # optimizer steps, over all epochs
+        self.targets = 0
+
+    def run(self, resume: bool) -> Run:
+        self._open(resume)
+        epochs = self.config.epochs if self.parameters else 0
+        while len(self.rows) < epochs and not self._exhausted():
+            self._epoch(len(self.rows))
+        if self.best_weights is not None:
+            self.model.load_state_dict(self.best_weights)
+        if not self.rows:
+            self.best["valid"] = dict(evaluate(self.model, self.split.valid, k=CUTS))
+        self.model.eval()
+        run = Run(self.model, self.rows, self.best["epoch"], self.best["valid"], self.folder, self._result())
+        if self.folder is not None:
+            save_weights(self.model, self.folder)
+            write_json(self.folder / "result.json", run.result)
+            if self.rows:
+                from .curves import save_curves
+
+                save_curves(self.rows, self.config.monitor, self.folder / "curves.png", str(run))
+        return run
+
+    def _exhausted(self) -> bool:
+        """Whether more than `patience` epochs in a row stayed below the best one."""
+        return bool(self.rows) and len(self.rows) - 1 - (self.best["epoch"] or 0) > self.config.patience
+
+    def _epoch(self, epoch: int) -> None:
+        row = {"epoch": epoch} | self._train(epoch)
+        valid = evaluate(self.model, self.split.valid, k=CUTS)
+        if self.config.monitor not in valid:
+            raise ConfigError(f"train.monitor is {self.config.monitor!r}; expected one of {', '.join(valid)}")
+        row |= {"valid_seconds": valid.seconds} | dict(valid)
+        self.rows.append(row)
+        value = round(valid[self.config.monitor], self.config.monitor_digits)
+        if value >= self.best["value"]:
+            self.best = {"epoch": epoch, "value": value, "valid": dict(valid)}
+            self.best_weights = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        if self.folder is not None:
+            self._save(epoch)
+
+    def _train(self, epoch: int) -> dict[str, Any]:
+        """One pass over the batches; mean of each loss term over the steps."""
+        assert self.optimizer is not None
+        self.model.train()
+        streams, start, sums, batches = Streams(self.config.seed, epoch), time.perf_counter(), {}, 0
+        with _bar(f"epoch {epoch}", self.progress) as bar:
+            for batches, batch in enumerate(self.model.batches(self.split, streams), 1):  # noqa: B007 - used below
+                torch.manual_seed(streams.torch_seed("dropout", batches))
+                with self._precision():
+                    terms = self.model.loss(batch)
+                    loss = torch.stack(list(terms.values())).sum()
+                (loss / self.config.accumulate).backward()  # type: ignore[no-untyped-call]
+                if batches % self.config.accumulate == 0:
+                    self._step()
+                for name, term in terms.items():
+                    sums[name] = sums.get(name, 0.0) + term.detach()
+                bar.update(1)
+                if batches % 20 == 0 and not bar.disable:
+                    bar.set_postfix({name: f"{float(value) / batches:.3f}" for name, value in sums.items()}, refresh=False)
+        if batches % self.config.accumulate:
+            self._step()
+        values = {name: float(value) for name, value in sums.items()}
+        total = math.fsum(values.values())
+        if not math.isfinite(total):
+            raise DglrecError(f"the loss is {total} in epoch {epoch} ({values}); lower train.lr (now {self.config.lr})")
+        means = {name: value / max(batches, 1) for name, value in values.items()}
+        seconds = time.perf_counter() - start
+        return {"seconds": seconds, "steps": batches, "loss": total / max(batches, 1), "loss_sum": total} | means
+
+    def _precision(self) -> Any:
+        if self.config.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.model.device.type, dtype=torch.bfloat16)
+
+    def _step(self) -> None:
+        assert self.optimizer is not None
+        if self.config.clip > 0:
+            torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.config.clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.lr * self._schedule()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.steps += 1
+
+    def _schedule(self) -> float:
+        """Factor of the learning rate at this step."""
+        c = self.config
+        if self.steps < c.warmup_steps:
+            return (self.steps + 1) / c.warmup_steps
+        if c.schedule == "constant":
+            return 1.0
+        done = min(1.0, len(self.rows) / max(c.epochs, 1))
+        return 1.0 - done if c.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
+
+    def _open(self, resume: bool) -> None:
+        """Start the run folder, or take up what is in it."""
+        if self.folder is None:
+            if resume:
+                raise ConfigError("resume needs the folder of the run; pass out=")
+            return
+        if not resume:
+            if (self.folder / "config.json").exists():
+                raise ConfigError(f"{self.folder} holds a run already; resume it, or choose another folder")
+            start_folder(self.model, self.folder)
+            return
+        saved = read_json(self.folder / "config.json")
+        if saved.get("split_digest") != self.split.digest or saved.get("model") != type(self.model).__name__:
+            raise CheckpointError(f"{self.folder} is a run of {saved.get('model')} on another split; resume it with its own")
+        if not (self.folder / "state" / "latest.json").exists():
+            return  # stopped in the first epoch: nothing is finished, so start again
+        tensors, values = load_state(self.folder)
+        names = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
+        set_weights(self.model, names, self.folder / "state")
+        self._set_optimizer({name.removeprefix("optimizer."): t for name, t in tensors.items() if name.startswith("optimizer.")})
+        best = {name.removeprefix("best."): t for name, t in tensors.items() if name.startswith("best.")}
+        self.best_weights = {name: t.to(self.model.device) for name, t in best.items()} or None
+        self.rows, self.best, self.steps = values["rows"], values["best"], values["steps"]
+
+    def _save(self, epoch: int) -> None:
+        """State first, then what people read; a kill between the two is mended by the next epoch."""
+        assert self.folder is not None and self.optimizer is not None
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in (self.best_weights or {}).items()}
+        for name, parameter in self.parameters.items():
+            for key, value in self.optimizer.state[parameter].items():
+                tensors[f"optimizer.{name}/{key}"] = value
+        save_state(self.folder, tensors, {"epoch": epoch, "rows": self.rows, "best": self.best, "steps": self.steps})
+        with atomic_write(self.folder / "metrics.jsonl") as file:
+            file.write("".join(json.dumps(row) + "\n" for row in self.rows).encode())
+
+    def _set_optimizer(self, tensors: dict[str, Tensor]) -> None:
+        assert self.optimizer is not None
+        for name, tensor in tensors.items():
+            parameter, _, key = name.partition("/")
+            self.optimizer.state[self.parameters[parameter]][key] = tensor.to(
+                self.model.device if tensor.ndim else _step_device(self.optimizer, self.model.device)
+            )
+
+    def _result(self) -> dict[str, Any]:
+        rows, device = self.rows, self.model.device
+        return {
+            "preset": self.model.preset,
+            "model": type(self.model).__name__,
+            "data": self.split.log.name,
+            "config": dataclasses.asdict(self.model.config),
+            "seed": self.config.seed,
+            "valid": self.best["valid"],
+            "best_epoch": self.best["epoch"],
+            "epochs": len(rows),
+            "epoch_seconds": float(np.median([row["seconds"] for row in rows])) if rows else 0.0,
+            "valid_seconds": float(np.median([row["valid_seconds"] for row in rows])) if rows else 0.0,
+            "steps_per_epoch": rows[-1]["steps"] if rows else 0,
+            "targets_per_epoch": self.model.targets_per_epoch,
+            "train_seconds": math.fsum(row["seconds"] + row["valid_seconds"] for row in rows),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({_cpu_name()})",
+            "threads": torch.get_num_threads(),
+            "peak_memory_bytes": peak_memory_bytes(device),
+            "versions": versions(),
+        }
+
+
+def make_optimizer(config: TrainConfig, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+    """Adam or AdamW, in their fused form: one pass over the parameters a step."""
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
+    parameters = list(parameters)
+    fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
+    return kind(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
+
+
+def _step_device(optimizer: torch.optim.Optimizer, device: torch.device) -> torch.device:
+    """Fused optimizers keep their step counter beside the parameters, others on the CPU."""
+    return device if optimizer.defaults.get("fused") else torch.device("cpu")
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Peak memory so far: of the device's allocator on CUDA, of the whole process on a CPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    return {
+        "dglrec": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "dgl": str(dgl_version()),
+        "numpy": np.__version__,
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _bar(text: str, progress: bool | None) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(desc=text, unit=" steps", leave=False, file=sys.stderr, disable=None if progress is None else not progress)

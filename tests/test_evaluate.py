@@ -1,0 +1,467 @@
+"""The evaluator against ranx, against all orders of tied items one by one, and against its own rules."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import math
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from dglrec.data.log import InteractionLog
+from dglrec.data.splits import Queries, leave_one_out, time_point
+from dglrec.errors import ConfigError, DataError
+from dglrec.evaluate import AT_K, Metrics, evaluate
+
+
+def pack(lists):
+    """Lists as (offsets, values)."""
+    return np.cumsum([0] + [len(one) for one in lists]), np.array([x for one in lists for x in one], dtype=np.int64)
+
+
+def ask(histories, targets, candidates=None, **fields):
+    """Queries made by hand; query q is of user q."""
+    offsets, items = pack(histories)
+    target_offsets, targets = pack(targets)
+    candidate_offsets, candidates = (None, None) if candidates is None else pack(candidates)
+    user = np.arange(len(histories))
+    return Queries(user, offsets, items, None, target_offsets, targets, None, candidate_offsets, candidates, **fields)
+
+
+class Table(torch.nn.Module):
+    """Scores from a table (users, items)."""
+
+    def __init__(self, table, seen="mask"):
+        super().__init__()
+        self.table = torch.as_tensor(table)
+        self.config = SimpleNamespace(seen=seen)
+        self.calls = []
+
+    def scores(self, queries, items=None):
+        assert not self.training
+        assert not torch.is_grad_enabled()
+        self.calls.append(len(queries))
+        rows = self.table[torch.as_tensor(queries.user)]
+        return rows if items is None else rows.gather(1, items)
+
+
+class Generative:
+    """Gives the best items of a table as a list; it cannot score an item that it is asked for."""
+
+    config = SimpleNamespace(seen="keep")
+
+    def __init__(self, table, beam):
+        self.table, self.beam = torch.as_tensor(table), beam
+
+    def top(self, queries, k):
+        best = self.table[torch.as_tensor(queries.user)].topk(min(k, self.beam), dim=1)
+        return best.indices, best.values
+
+
+class CandidateConditioned(Table):
+    """Looks at each candidate beside the history: its score is the table's plus a bonus for the history's last item."""
+
+    def scores(self, queries, items=None):
+        scores = super().scores(queries, items)
+        last = torch.as_tensor(queries.items[queries.offsets[1:] - 1])[:, None]
+        ids = torch.arange(scores.shape[1]).expand_as(scores) if items is None else items
+        return scores + 10.0 * (ids == (last + 1) % self.table.shape[1])
+
+
+def random_queries(rng, num_queries=50, num_items=40, most_targets=4, most_seen=6):
+    histories = [rng.integers(0, num_items, rng.integers(0, most_seen + 1)) for _ in range(num_queries)]
+    targets = [rng.permutation(num_items)[: rng.integers(1, most_targets + 1)] for _ in range(num_queries)]
+    return ask(histories, targets)
+
+
+def one_order(order, targets, name, k):
+    """A metric of one query from the definition; `order` is the full ranking, best first."""
+    places = [place for place, item in enumerate(order, 1) if item in targets]
+    inside = [place for place in places if k is None or place <= k]
+    if name in ("recall", "precision"):
+        return len(inside) / (len(targets) if name == "recall" else k)
+    if name == "hit":
+        return float(bool(inside))
+    if name == "mrr":
+        return 1 / inside[0] if inside else 0.0
+    if name == "ndcg":
+        ideal = sum(1 / math.log2(1 + place) for place in range(1, min(k, len(targets)) + 1))
+        return sum(1 / math.log2(1 + place) for place in inside) / ideal
+    negatives = [place for place in range(1, len(order) + 1) if place not in places]
+    return np.mean([p < n for p in places for n in negatives])
+
+
+def all_orders(scores, targets, hidden, name, k, ties):
+    """Mean of a metric over all orders of the tied items; for "pessimistic" the worst of them."""
+    items = [item for item in range(len(scores)) if item not in hidden or item in targets]
+    values = []
+    for shuffled in itertools.permutations(items):
+        order = sorted(shuffled, key=lambda item: -scores[item])
+        values.append(one_order(order, targets, name, k))
+    return np.mean(values) if ties == "expected" else min(values)
+
+
+@pytest.mark.parametrize("most_targets", [1, 4])
+def test_equals_ranx_without_ties(most_targets):
+    ranx = pytest.importorskip("ranx")
+    rng = np.random.default_rng(7)
+    queries = random_queries(rng, most_targets=most_targets)
+    table = rng.permutation(50 * 40).reshape(50, 40) / 2000  # no two alike
+    ks = (1, 5, 10, 40)
+    ours = evaluate(Table(table), queries, k=ks, metrics=AT_K, seen="keep")
+    qrels = {f"q{q}": {f"i{item}": 1 for item in queries[q].targets} for q in range(50)}
+    run = {f"q{q}": {f"i{item}": float(table[q, item]) for item in range(40)} for q in range(50)}
+    theirs = {"recall": "recall", "ndcg": "ndcg", "mrr": "mrr", "precision": "precision", "hit": "hit_rate"}
+    wanted = [f"{theirs[name]}@{k}" for name in AT_K for k in ks]
+    found = ranx.evaluate(ranx.Qrels(qrels), ranx.Run(run), wanted)
+    for name in AT_K:
+        for k in ks:
+            assert ours[f"{name}@{k}"] == pytest.approx(found[f"{theirs[name]}@{k}"], abs=1e-9), (name, k)
+    assert ours["mrr"] == pytest.approx(ours["mrr@40"])
+
+
+@pytest.mark.parametrize("ties", ["expected", "pessimistic"])
+@pytest.mark.parametrize("seen", ["mask", "keep"])
+def test_equals_all_orders_of_tied_items(ties, seen):
+    rng = np.random.default_rng(11)
+    queries = random_queries(rng, num_queries=30, num_items=6, most_targets=4, most_seen=2)
+    table = rng.integers(0, 3, (30, 6)).astype(np.float32)
+    table[:3] = 1.0
+    ks = (1, 2, 3, 5, 9)
+    found = evaluate(Table(table), queries, k=ks, metrics=(*AT_K, "auc"), seen=seen, ties=ties, per_query=True)
+    assert found.per_query is not None
+    for q in range(30):
+        targets, hidden = set(queries[q].targets), set(queries[q].items) if seen == "mask" else set()
+        wanted = [(name, k) for name in AT_K for k in ks] + [("auc", None), ("mrr", None)]
+        for name, k in wanted:
+            key = name if k is None else f"{name}@{k}"
+            truth = all_orders(table[q], targets, hidden, name, k, ties)
+            assert found.per_query[key][q] == pytest.approx(truth, abs=1e-9), (q, key)
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_a_constant_scorer_gets_chance(single):
+    rng = np.random.default_rng(3)
+    targets = rng.integers(0, 100, (200, 1)) if single else [rng.permutation(100)[:5] for _ in range(200)]
+    queries = ask([[]] * 200, targets)
+    found = evaluate(Table(np.zeros((200, 100))), queries, k=(10, 50), metrics=("recall", "hit", "auc", "mrr"))
+    assert found["recall@10"] == pytest.approx(0.1)
+    assert found["recall@50"] == pytest.approx(0.5)
+    assert found["auc"] == pytest.approx(0.5)
+    if single:
+        assert found["hit@10"] == pytest.approx(0.1)
+        assert found["mrr"] == pytest.approx(np.mean(1 / np.arange(1, 101)))
+    else:
+        assert found["hit@10"] == pytest.approx(1 - math.comb(95, 10) / math.comb(100, 10))
+    worst = evaluate(Table(np.zeros((200, 100))), queries, k=50, ties="pessimistic")
+    assert worst["recall@50"] == 0
+
+
+def test_standard_errors_and_per_query_values():
+    rng = np.random.default_rng(1)
+    queries = random_queries(rng)
+    found = evaluate(Table(rng.random((50, 40))), queries, k=10, per_query=True)
+    each = found.per_query["recall@10"]
+    assert each.shape == (50,)
+    assert found["recall@10"] == pytest.approx(each.mean())
+    assert found.standard_errors["recall@10"] == pytest.approx(each.std(ddof=1) / math.sqrt(50))
+    assert evaluate(Table(rng.random((50, 40))), queries, k=10).per_query is None
+
+
+# --- Seen items ----------------------------------------------------------------------------------------------------
+
+
+def test_seen_items_are_masked_but_never_a_target():
+    table = np.array([[5.0, 4.0, 3.0, 2.0], [5.0, 4.0, 3.0, 2.0]])
+    queries = ask([[0, 1, 0], [0, 2, 2]], [[2], [2]])  # the second target is a repeat
+    masked = evaluate(Table(table), queries, k=1, seen="mask", per_query=True)
+    assert masked.per_query["recall@1"].tolist() == [1.0, 0.0]  # behind item 1, which was not seen
+    kept = evaluate(Table(table), queries, k=(1, 3), seen="keep", per_query=True)
+    assert kept.per_query["recall@1"].tolist() == [0.0, 0.0]
+    assert kept.per_query["recall@3"].tolist() == [1.0, 1.0]
+
+
+def test_seen_is_the_models_own_unless_given():
+    queries = ask([[0]], [[1]])
+    table = np.array([[2.0, 1.0]])
+    assert evaluate(Table(table, seen="keep"), queries, k=1)["recall@1"] == 0
+    assert evaluate(Table(table, seen="mask"), queries, k=1)["recall@1"] == 1
+    found = evaluate(Table(table, seen="mask"), queries, k=1, seen="keep")
+    assert found["recall@1"] == 0
+    assert found.protocol.seen == "keep"
+    with pytest.raises(ConfigError, match="seen is 'hide'"):
+        evaluate(Table(table), queries, seen="hide")
+
+
+def test_a_masked_item_never_ties_with_a_target_that_a_model_rules_out():
+    queries = ask([[0, 1]], [[3]])
+    table = np.array([[1.0, 1.0, 1.0, -np.inf]])
+    assert evaluate(Table(table), queries, k=2)["recall@2"] == 1.0
+
+
+def test_the_models_scores_are_not_written_to():
+    table = np.arange(12.0).reshape(3, 4)
+    model = Table(table.copy())
+    evaluate(model, ask([[0], [1], [2]], [[3], [3], [3]]), k=1)
+    assert torch.equal(model.table, torch.as_tensor(table))
+
+
+# --- What must change nothing --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("most_targets", [1, 4])
+def test_block_size_changes_nothing(most_targets):
+    rng = np.random.default_rng(5)
+    queries = random_queries(rng, most_targets=most_targets)
+    model = Table(rng.integers(0, 9, (50, 40)).astype(np.float32))
+    whole = evaluate(model, queries, metrics=(*AT_K, "auc"), per_query=True)
+    for block in (1, 7, 50):
+        model.calls.clear()
+        parts = evaluate(model, queries, metrics=(*AT_K, "auc"), block=block, per_query=True)
+        assert max(model.calls) == block
+        assert sum(model.calls) == 50
+        assert all(np.abs(parts.per_query[name] - whole.per_query[name]).max() < 1e-15 for name in whole)
+
+
+def test_chunks_change_nothing(monkeypatch):
+    rng = np.random.default_rng(6)
+    queries, model = random_queries(rng), Table(rng.integers(0, 9, (50, 40)).astype(np.float32))
+    whole = evaluate(model, queries)
+    monkeypatch.setattr(sys.modules["dglrec.evaluate"], "_CHUNK_SCORES", 90)
+    assert dict(evaluate(model, queries)) == dict(whole)
+
+
+def test_order_of_queries_changes_nothing():
+    rng = np.random.default_rng(9)
+    queries, model = random_queries(rng), Table(rng.integers(0, 9, (50, 40)).astype(np.float32))
+    order = rng.permutation(50)
+    straight, turned = (evaluate(model, q, metrics=AT_K, per_query=True) for q in (queries, queries[order]))
+    for name in straight:
+        assert turned[name] == pytest.approx(straight[name], abs=1e-12)
+        assert np.abs(turned.per_query[name] - straight.per_query[name][order]).max() < 1e-15
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_other_types_of_scores(dtype):
+    rng = np.random.default_rng(2)
+    queries, table = random_queries(rng), torch.as_tensor(rng.integers(0, 9, (50, 40))).float()
+    for seen in ("mask", "keep"):
+        found = evaluate(Table(table.to(dtype)), queries, seen=seen)
+        assert dict(found) == dict(evaluate(Table(table), queries, seen=seen))
+
+
+def test_one_row_of_scores_for_all():
+    class Popularity(Table):
+        def scores(self, queries, items=None):
+            return self.table.expand(len(queries), -1)  # all rows in one memory
+
+    queries = ask([[0], [1]], [[1], [0]])
+    assert evaluate(Popularity(np.array([3.0, 2.0, 1.0])), queries, k=1)["recall@1"] == 1.0
+
+
+def test_modes_are_put_back():
+    model = Table(np.zeros((1, 3)))
+    model.part = torch.nn.Dropout()
+    model.train()
+    model.part.eval()  # a part that its owner keeps frozen
+    evaluate(model, ask([[]], [[1]]))
+    assert model.training
+    assert not model.part.training
+
+
+# --- Candidates ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model_type", [Table, CandidateConditioned])
+@pytest.mark.parametrize("seen", ["mask", "keep"])
+def test_all_items_as_candidates_equal_the_full_ranking(model_type, seen):
+    rng = np.random.default_rng(4)
+    queries = random_queries(rng)
+    queries = queries[queries.lengths > 0]
+    every = ask(
+        np.split(queries.items, queries.offsets[1:-1]),
+        np.split(queries.targets, queries.target_offsets[1:-1]),
+        [rng.permutation(40) for _ in range(len(queries))],
+    )
+    every = dataclasses.replace(every, user=queries.user)
+    model = model_type(rng.integers(0, 9, (50, 40)).astype(np.float32))
+    full = evaluate(model, queries, metrics=(*AT_K, "auc"), seen=seen)
+    some = evaluate(model, every, metrics=(*AT_K, "auc"), seen=seen, block=7)
+    assert dict(some) == pytest.approx(dict(full), abs=1e-12)
+
+
+def test_candidates_of_different_number_are_padded():
+    table = np.array([[9.0, 5.0, 4.0, 3.0], [9.0, 1.0, 2.0, 3.0]])
+    queries = ask([[], []], [[2], [2]], [[3, 2], [1, 3, 2]])
+    found = evaluate(Table(table), queries, k=(1, 2), metrics=("recall", "auc"), per_query=True)
+    assert found.per_query["recall@1"].tolist() == [1.0, 0.0]
+    assert found.per_query["auc"].tolist() == [1.0, 0.5]
+    assert found.protocol.candidates == "1+1..2"
+
+
+def test_pooled_auc_compares_across_queries():
+    table = np.array([[1.0, 2.0, 0.0, 9.0], [8.0, 6.0, 8.0, 9.0]])
+    queries = ask([[3], [3]], [[1], [0]], [[0, 1, 3], [1, 0, 2, 3]])  # item 3 is seen: masked
+    found = evaluate(Table(table), queries, k=1, metrics=("auc", "auc_pooled"), block=1)
+    # positives 2, 8; negatives 1, 6, 8: 2 beats 1; 8 beats 1 and 6, and ties with 8
+    assert found["auc_pooled"] == pytest.approx((1 + 2.5) / 6)
+    assert found["auc"] == pytest.approx((1 + 0.75) / 2)
+    assert "auc_pooled" not in found.standard_errors
+    worst = evaluate(Table(table), queries, k=1, metrics="auc_pooled", ties="pessimistic")
+    assert worst["auc_pooled"] == pytest.approx(3 / 6)
+
+
+@pytest.mark.parametrize("candidates", [[[0, 2], [0, 1]], [[0, 1, 1], [0, 1]]])
+def test_positives_stand_once_among_their_candidates(candidates):
+    with pytest.raises(DataError, match="query 0: each of its positives must stand once"):
+        evaluate(Table(np.zeros((2, 3))), ask([[], []], [[1], [1]], candidates))
+
+
+# --- Generative models ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", [None, 7])
+def test_a_generative_model_equals_scoring_within_its_beam(block):
+    rng = np.random.default_rng(8)
+    queries, table = random_queries(rng), rng.permutation(50 * 40).reshape(50, 40) / 1.0
+    metrics = ("recall", "ndcg", "mrr", "hit", "precision")
+    listed = evaluate(Generative(table, beam=10), queries, k=(5, 10), metrics=metrics, block=block)
+    scored = evaluate(Table(table), queries, k=(5, 10), metrics=metrics, seen="keep")
+    assert dict(listed) == pytest.approx({name: scored[name] for name in listed})
+    assert "mrr" not in listed
+    assert listed.protocol.beam == 10
+    assert "beam 10" in str(listed)
+
+
+def test_a_generative_list_is_masked_and_may_repeat_itself_or_end_early():
+    class Fixed(Generative):
+        def top(self, queries, k):
+            return torch.tensor([[0, 3, 3, 2, -1], [2, 0, 1, -1, -1]]), None
+
+    queries = ask([[0], [2, 2]], [[2, 1], [2]])
+    found = evaluate(Fixed(np.zeros((2, 4)), beam=5), queries, k=(1, 2), seen="mask", per_query=True)
+    assert found.per_query["recall@1"].tolist() == [0.0, 1.0]  # 3, 2 stay; a repeated target stays
+    assert found.per_query["recall@2"].tolist() == [0.5, 1.0]
+
+
+def test_a_generative_model_gives_nothing_beyond_its_beam():
+    model, queries = Generative(np.zeros((1, 30)), beam=10), ask([[]], [[1]])
+    with pytest.raises(ConfigError, match="k=20 is more than the model's beam of 10"):
+        evaluate(model, queries, k=(10, 20))
+    with pytest.raises(ConfigError, match="auc needs a ranking of all items"):
+        evaluate(model, queries, k=5, metrics="auc")
+    with pytest.raises(ConfigError, match="cannot rank given candidates"):
+        evaluate(model, ask([[]], [[1]], [[1, 2]]), k=5)
+
+
+# --- Leaks and bad input -------------------------------------------------------------------------------------------
+
+
+def small_log(name="log"):
+    user, item = np.repeat(np.arange(4), 5), np.tile(np.arange(5), 4)
+    return InteractionLog.from_arrays(user, item, time=np.tile(np.arange(5.0), 4), name=name)
+
+
+def test_queries_of_another_split_are_refused():
+    ours, theirs = leave_one_out(small_log()), leave_one_out(small_log(), ties="random")
+    model = Table(np.zeros((4, 5)))
+    model.split = ours
+    found = evaluate(model, ours.test)
+    assert found.protocol.split_digest == ours.digest
+    assert found.protocol.data == "log"
+    with pytest.raises(DataError, match=f"{ours.digest[:12]}.*{theirs.digest[:12]}.*model.split.valid"):
+        evaluate(model, theirs.test)
+    evaluate(model, dataclasses.replace(theirs.test, split_digest=""))  # made by hand
+
+
+def test_a_split_by_time_is_checked_by_time():
+    split = time_point(small_log(), valid_time=3.0, test_time=4.0)
+    model = Table(np.zeros((4, 5)))
+    model.split = split
+    assert evaluate(model, split.valid).protocol.kind == "time"
+    model.split = dataclasses.replace(split, train=split.log)  # learnt from all, under the same name
+    with pytest.raises(DataError, match="reaches to time 4, the queries begin at 3"):
+        evaluate(model, split.valid)
+
+
+@pytest.mark.parametrize("block", [None, 2])
+def test_nan_scores_are_an_error(block):
+    table = np.zeros((5, 4))
+    table[3, 1] = np.nan
+    model = Table(table)
+    model.preset = "gsau-rec"
+    queries = ask([[1]] * 5, [[2]] * 5)  # item 1 is masked: still an error
+    with pytest.raises(DataError, match="'gsau-rec' gave NaN scores, first for query 3"):
+        evaluate(model, queries, block=block)
+
+
+@pytest.mark.parametrize(
+    ("queries", "message"),
+    [
+        (ask([], []), "no queries"),
+        (ask([[], []], [[1], []]), "query 1 has no positive"),
+        (ask([[], []], [[1], [0, 0]]), "query 1 holds a positive twice"),
+        (ask([[], []], [[1], [4]]), "item 4 is in a query, but the model scores 4"),
+        (ask([[], [7]], [[1], [2]]), "item 7 is in a query, but the model scores 4"),
+    ],
+)
+def test_queries_that_cannot_be_measured(queries, message):
+    with pytest.raises(DataError, match=message):
+        evaluate(Table(np.zeros((2, 4))), queries)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"metrics": ("ndgc",)}, "did you mean 'ndcg'"),
+        ({"metrics": ("recall@10",)}, "cuts go into k="),
+        ({"metrics": ()}, "no metrics"),
+        ({"metrics": ("auc_pooled",)}, "given candidates"),
+        ({"k": ()}, "k is"),
+        ({"k": 0}, "k is 0"),
+        ({"ties": "lucky"}, "ties is 'lucky'"),
+        ({"block": 0}, "block is 0"),
+    ],
+)
+def test_arguments_that_do_not_fit(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        evaluate(Table(np.zeros((1, 4))), ask([[]], [[1]]), **arguments)
+
+
+def test_scores_of_another_shape_or_type():
+    with pytest.raises(DataError, match=r"shape \(1,\)"):
+        evaluate(Table(np.zeros(4)), ask([[]], [[1]]))
+    with pytest.raises(DataError, match=r"type torch\.int64"):
+        evaluate(Table(np.zeros((1, 4), np.int64)), ask([[]], [[1]]))
+
+
+# --- What comes back -----------------------------------------------------------------------------------------------
+
+
+def test_metrics_are_a_mapping_that_prints_its_protocol():
+    found = evaluate(Table(np.eye(4)), ask([[]] * 4, [[0], [1], [2], [3]]), k=(1, 2), metrics=("recall", "mrr"))
+    assert isinstance(found, Metrics)
+    assert list(found) == ["recall@1", "recall@2", "mrr", "mrr@1", "mrr@2"]
+    assert found.queries == 4
+    assert found.seconds > 0
+    text = str(found)
+    assert text.startswith(str(found.protocol))
+    assert "@1" in text
+    assert "1.0000 +-0.0000" in text
+    saved = json.loads(found.to_json())
+    assert saved["metrics"]["recall@1"] == 1.0
+    assert saved["protocol"]["queries"] == 4
+    with pytest.raises(KeyError, match="recall@1"):
+        found["recall@10"]
+
+
+def test_progress_is_reported():
+    seen = []
+    queries = ask([[]] * 5, [[1]] * 5)
+    evaluate(Table(np.zeros((5, 4))), queries, block=2, progress=lambda *done: seen.append(done))
+    assert seen == [(2, 5), (4, 5), (5, 5)]
