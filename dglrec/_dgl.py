@@ -3,7 +3,8 @@
 DGL is imported here so that it starts silently on a fresh home, and so that DGL 2 works on a PyTorch for which it ships
 no GraphBolt binary. (GraphBolt is its data loading; the graph core, the samplers and message passing do without.) There
 an empty placeholder stands in for ``dgl.graphbolt`` and says what is missing when something asks it. A DGL that is
-complete, and one that the caller has imported already, is left as it is.
+complete, and one that the caller has imported already, is left as it is. Where DGL cannot be imported at all, the first
+use of ``dgl`` raises an ImportError that ends with the line that mends it.
 """
 
 from __future__ import annotations
@@ -81,8 +82,8 @@ class _MissingGraphBolt(types.ModuleType):
         )
 
 
-class _Unusable(ImportError):
-    """DGL cannot be used; `mend` is the line that changes that, and ends the message."""
+class DGLUnavailable(ImportError):
+    """DGL cannot be imported; `mend` is the line that changes that, and ends the message."""
 
     def __init__(self, reason: str, mend: str, module: str = "dgl") -> None:
         super().__init__(f"{reason}: {mend}", name=module)
@@ -93,7 +94,7 @@ def _set_backend() -> None:
     """Chooses PyTorch before DGL would ask: where nothing is chosen it prints to standard output and writes ~/.dgl."""
     chosen = os.environ.get("DGLBACKEND", "")
     if chosen.lower() not in ("", "pytorch"):
-        raise _Unusable(f"DGLBACKEND is {chosen!r}, dglrec works on PyTorch only", "export DGLBACKEND=pytorch")
+        raise DGLUnavailable(f"DGLBACKEND is {chosen!r}, dglrec works on PyTorch only", "export DGLBACKEND=pytorch")
     os.environ["DGLBACKEND"] = "pytorch"
 
 
@@ -101,7 +102,7 @@ def _import_dgl() -> Any:
     """Imports DGL as the module docstring says.
 
     Raises:
-        ImportError: PyTorch, DGL or something that DGL needs is missing; the message ends with the line that mends it.
+        DGLUnavailable: PyTorch, DGL or something that DGL needs is missing.
     """
     if loaded := sys.modules.get("dgl"):
         return loaded
@@ -109,11 +110,11 @@ def _import_dgl() -> Any:
         import torch
     except ModuleNotFoundError as error:
         name = error.name or "torch"
-        raise _Unusable(f"dglrec needs PyTorch, and {name} is not installed", _pip_line(name), name) from None
+        raise DGLUnavailable(f"dglrec needs PyTorch, and {name} is not installed", _pip_line(name), name) from None
     _set_backend()
     spec = importlib.util.find_spec("dgl")  # finds the package, imports nothing
     if spec is None or spec.origin is None:
-        raise _Unusable("dglrec needs DGL, which is not installed", _dgl_line())
+        raise DGLUnavailable("dglrec needs DGL, which is not installed", _dgl_line())
     package = Path(spec.origin).parent
     try:
         if missing := _missing_binary(package, torch.__version__):
@@ -128,11 +129,11 @@ def _import_dgl() -> Any:
         return _import_without_graphbolt(reason)
     except ModuleNotFoundError as error:
         name = error.name or "dgl"
-        raise _Unusable(f"DGL needs {name}, which is not installed", _pip_line(name), name) from None
+        raise DGLUnavailable(f"DGL needs {name}, which is not installed", _pip_line(name), name) from None
     except Exception as error:  # a binary of another platform, a damaged installation
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         line = _dgl_line().replace("install", "install --force-reinstall --no-deps", 1)
-        raise _Unusable(f"DGL in {package} cannot be imported ({reason})", line) from error
+        raise DGLUnavailable(f"DGL in {package} cannot be imported ({reason})", line) from error
 
 
 def _quiet_import() -> Any:
@@ -153,19 +154,21 @@ def _import_without_graphbolt(reason: str) -> Any:
 
 
 class _MissingDGL:
-    """Stands in for DGL where it cannot be imported, so that `import dglrec` works; any use of it says what mends it."""
+    """Stands in for DGL where it cannot be imported, so that `import dglrec` works; any use says what mends it."""
 
-    def __init__(self, error: ImportError) -> None:
+    def __init__(self, error: DGLUnavailable) -> None:
         self.error = error
 
     def __getattr__(self, name: str) -> Any:
-        raise self.error
+        if name.startswith("__") and name != "__version__":  # Python's own questions, such as __wrapped__
+            raise AttributeError(name)
+        raise self.error.with_traceback(None)
 
 
 def _dgl_or_placeholder() -> Any:
     try:
         return _import_dgl()
-    except ImportError as error:
+    except DGLUnavailable as error:
         return _MissingDGL(error)
 
 

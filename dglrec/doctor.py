@@ -1,7 +1,7 @@
 """What dglrec runs on: versions, devices, threads and data, and for each thing that is wrong the line that mends it.
 
-Nothing here raises because something is missing: that is what it reports. PyTorch and DGL are imported by the checks that
-need them.
+Nothing here raises because something is missing: that is what it reports. What may be missing is imported by the checks
+that need it.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Doctor:
 def report() -> Doctor:
     """Looks at everything, and names each mending line once, where its cause was found."""
     checks: list[Check] = []
-    for probe in (_python, _libraries, _torch, _dgl, _propagation, _threads, _data_folder, _cache):
+    for probe in (_python, _libraries, _torch, _dgl, _propagation, _threads, _data):
         for check in _guarded(probe):
             known = check.mend in {earlier.mend for earlier in checks}
             checks.append(Check(check.name, check.value) if known else check)
@@ -99,7 +99,7 @@ def _guarded(probe: Callable[[], Iterator[Check]]) -> Iterator[Check]:
 
 
 def _python() -> Iterator[Check]:
-    from . import __version__
+    from .version import __version__
 
     yield Check("dglrec", f"{__version__} in {Path(__file__).parent}")
     yield Check("python", f"{sys.version.split()[0]} on {sys.platform}, {sys.executable}")
@@ -114,18 +114,23 @@ def _libraries() -> Iterator[Check]:
             "libraries", "dglrec is used without being installed: the versions of its libraries are not checked"
         )
         return
-    found = {line: _version(re.split(r"[^\w.-]", line, maxsplit=1)[0]) for line in asked}
+    found = {line: _version(_name(line)) for line in asked}
     yield Check("libraries", ", ".join(version for version in found.values() if version))
     missing = [line for line in asked if not found[line] and not line.startswith(("torch", "dgl"))]  # these tell below
     if missing:
-        lines = " ".join(f'"{line}"' for line in missing)
-        yield Check("missing", ", ".join(missing), f"pip install {lines}")
+        names = " ".join(_name(line) for line in missing)
+        yield Check("missing", ", ".join(missing), f"pip install {names}")
     else:
         from packaging.requirements import Requirement
 
         for line in filter(found.get, asked):
             if not Requirement(line).specifier.contains(found[line].partition(" ")[2], prereleases=True):
                 yield Check("unfit", f"{found[line]}, dglrec needs {line}", f'pip install "{line}"')
+
+
+def _name(requirement: str) -> str:
+    """The distribution that a requirement asks for: "numpy" of "numpy>=1.24"."""
+    return re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
 
 
 def _version(name: str) -> str:
@@ -202,30 +207,27 @@ def _threads() -> Iterator[Check]:
     yield Check("threads", value, f"export OMP_NUM_THREADS={cores}" if threads > cores else "")
 
 
-def _data_sets(folder: Path) -> str:
-    """The names of the data sets in a folder, in words."""
-    names = sorted(entry.name for entry in folder.iterdir() if any(entry.glob("interactions.*")))
-    return ", ".join(names) or "no data set in it"
+def _data() -> Iterator[Check]:
+    """The folder of DGLREC_DATA and the user's cache, and the data sets in them."""
+    from .data.datasets import cache_folder, list_datasets
 
-
-def _data_folder() -> Iterator[Check]:
     given = os.environ.get("DGLREC_DATA")
+    if given and Path(given).is_dir() and not os.access(given, os.R_OK | os.X_OK):
+        yield Check("data", f"DGLREC_DATA={given} may not be read", f"chmod u+rx '{given}'")
+        return
+    names: dict[str, list[str]] = {}
+    for data_set in list_datasets():
+        names.setdefault(data_set.place, []).append(data_set.name)
     if not given:
         yield Check("data", "DGLREC_DATA is not set: data sets are looked for in the cache, then downloaded")
-    elif not Path(given).is_dir():
+    elif Path(given).is_dir():
+        yield Check("data", f"DGLREC_DATA={given}: {', '.join(names.get('DGLREC_DATA', ['no data set in it']))}")
+    else:
         mend = "unset DGLREC_DATA  # or make it the folder that holds your data sets"
         yield Check("data", f"DGLREC_DATA={given} is no folder", mend)
-    elif not os.access(given, os.R_OK | os.X_OK):
-        yield Check("data", f"DGLREC_DATA={given} may not be read", f"chmod u+rx '{given}'")
-    else:
-        yield Check("data", f"DGLREC_DATA={given}: {_data_sets(Path(given))}")
 
-
-def _cache() -> Iterator[Check]:
-    from .data.datasets import folders
-
-    folder = folders()[-1]
-    value = f"{folder}: {_data_sets(folder) if folder.is_dir() else 'not made yet'}"
+    folder = cache_folder()
+    value = f"{folder}: {', '.join(names.get('cache', ['no data set in it'])) if folder.is_dir() else 'not made yet'}"
     nearest = next(place for place in (folder, *folder.parents) if place.exists())
     writable = os.access(nearest, os.W_OK | os.X_OK)
     mend = "" if writable else "export XDG_CACHE_HOME=/a/folder/that/you/may/write"

@@ -139,7 +139,7 @@ def evaluate(
         seen: "mask" takes the items of the history out of the ranking, though never a query's own positive; "keep"
             leaves all in; None asks `model.config.seen`, and masks where that is not set.
         ties: "expected" means over the orders of items of one score, "pessimistic" puts positives behind them.
-        block: queries scored at a time; None: as many as give 16 MiB of scores.
+        block: queries scored at a time; None: as many as give 16 MiB of scores (64 MiB for a large catalogue).
         per_query: keep the values of each query as well.
         progress: True for a bar, or a function of (queries done, queries in all).
 
@@ -588,12 +588,13 @@ def _check_queries(queries: Queries) -> None:
 
 
 def _block_size(model: Any, queries: Queries, beam: int | None) -> int:
-    """Queries a block so that their scores take about 16 MiB."""
+    """Queries a block so that their scores take about 16 MiB; up to 64 MiB where that would be under 64 queries."""
     split = getattr(model, "split", None)
     width = 4096 if split is None else int(split.log.num_items)
     if queries.candidate_offsets is not None:
         width = int(np.diff(queries.candidate_offsets).max())
-    return int(min(4096, max(1, _BLOCK_SCORES // max(1, beam or width))))
+    width = max(1, beam or width)
+    return int(min(4096, max(_BLOCK_SCORES // width, min(64, 4 * _BLOCK_SCORES // width), 1)))
 
 
 def _blocks(queries: Queries, size: int, progress: Callable[[int, int], object] | bool | None) -> Iterator[Queries]:

@@ -108,26 +108,28 @@ def test_graphbolt_that_lacks_a_library_is_replaced(stand_in: Path, needs: str, 
 def test_what_dgl_lacks_is_named_with_the_line_that_mends_it(stand_in: Path, code: str, message: str) -> None:
     (stand_in / "setuptools.py").touch()
     (stand_in / "dgl/inner.py").write_text(code + "\n")
-    assert run_door(stand_in) == [f"ImportError|{message}".replace("ImportError", "_Unusable")]
+    assert run_door(stand_in) == [f"DGLUnavailable|{message}"]
 
 
 def test_a_damaged_dgl_is_named(stand_in: Path) -> None:
     (stand_in / "dgl/inner.py").write_text('raise OSError("libdgl.so: undefined symbol: x\\nmore")\n')
     (line,) = run_door(stand_in)
-    assert line.startswith(f"_Unusable|DGL in {stand_in / 'dgl'} cannot be imported (libdgl.so: undefined symbol: x): ")
+    assert line.startswith(
+        f"DGLUnavailable|DGL in {stand_in / 'dgl'} cannot be imported (libdgl.so: undefined symbol: x): "
+    )
     assert "pip install --force-reinstall --no-deps dgl==" in line
 
 
 def test_missing_dgl_and_missing_torch_are_named(stand_in: Path) -> None:
     (line,) = run_door(stand_in, before="import sys; sys.modules['dgl'] = None")
-    assert line.startswith("_Unusable|dglrec needs DGL, which is not installed: pip install dgl==")
+    assert line.startswith("DGLUnavailable|dglrec needs DGL, which is not installed: pip install dgl==")
     (line,) = run_door(stand_in, before="import sys; sys.modules['torch'] = None")
-    assert line == "_Unusable|dglrec needs PyTorch, and torch is not installed: pip install torch"
+    assert line == "DGLUnavailable|dglrec needs PyTorch, and torch is not installed: pip install torch"
 
 
 def test_another_backend_is_refused(stand_in: Path) -> None:
     (line,) = run_door(stand_in, DGLBACKEND="mxnet")
-    assert line == "_Unusable|DGLBACKEND is 'mxnet', dglrec works on PyTorch only: export DGLBACKEND=pytorch"
+    assert line == "DGLUnavailable|DGLBACKEND is 'mxnet', dglrec works on PyTorch only: export DGLBACKEND=pytorch"
 
 
 def test_a_dgl_that_is_imported_already_is_taken_as_it_is(stand_in: Path) -> None:

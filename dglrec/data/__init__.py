@@ -2,8 +2,26 @@
 
 from __future__ import annotations
 
-from .datasets import load
+from .datasets import DatasetInfo, get, list_datasets, load
 from .log import InteractionLog
+from .readers import from_frame, read_interactions
+from .sample import Oracle, sample, sample_oracle
 from .splits import Queries, Split, leave_one_out, make_split, time_point
 
-__all__ = ["InteractionLog", "Queries", "Split", "leave_one_out", "load", "make_split", "time_point"]
+__all__ = [
+    "DatasetInfo",
+    "InteractionLog",
+    "Oracle",
+    "Queries",
+    "Split",
+    "from_frame",
+    "get",
+    "leave_one_out",
+    "list_datasets",
+    "load",
+    "make_split",
+    "read_interactions",
+    "sample",
+    "sample_oracle",
+    "time_point",
+]

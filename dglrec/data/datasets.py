@@ -1,16 +1,41 @@
-"""Finding data: a name, a path or a frame -> an InteractionLog."""
+"""Finding data: a name, a path or a frame -> an InteractionLog; and fetching the data sets that can be fetched.
+
+A name is looked up in the folder of the environment variable DGLREC_DATA, then in the user's cache, then it is downloaded
+into that cache. A download is checked by SHA-256, turned into tidy tables, and shows up under its name complete or not
+at all.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import gzip
+import hashlib
+import http.client
+import json
 import os
-from collections.abc import Mapping
+import secrets
+import shutil
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ..errors import DataError, closest
-from .log import InteractionLog
-from .readers import SUFFIXES, from_frame, read_interactions, read_titles, stem
+from .log import InteractionLog, _first_line
+from .readers import SUFFIXES, _pl, from_frame, read_interactions, read_titles, stem
+from .sample import KINDS, sample
+
+if TYPE_CHECKING:
+    import polars
+
+Tables: TypeAlias = "tuple[polars.DataFrame, polars.DataFrame | None]"
+
+_TIMEOUT_S = 30.0
+_BLOCK_BYTES = 1 << 20
 
 
 def load(
@@ -35,13 +60,16 @@ def load(
 
     Raises:
         DataError: the source is not found or cannot be used.
+
+    >>> load("sample:grammar", k_core=5).name
+    'sample-grammar'
     """
     if order not in ("time", "file"):
         raise DataError(f"order is {order!r}; expected 'time' or 'file'")
     log = _load(source, order, columns, items, name)
-    if order == "file" and log.time is not None:
-        raise DataError(f"{log.name!r} is sorted by time already; order='file' needs its original table")
-    if name is not None:
+    if order == "file" and log.time is not None:  # a saved log, a sample: its rows stand in their order of time
+        log = dataclasses.replace(log, time=None)
+    if name is not None and log.name != name:
         log = dataclasses.replace(log, name=name)
     return log if k_core is None else log.k_core(k_core)
 
@@ -60,35 +88,44 @@ def _load(
             raise DataError(f"cannot load {type(source).__name__}; expected a name, a path, a pandas or a polars frame")
         titles = None if items is None else read_titles(items)
         return from_frame(source, columns=columns, order=order, titles=titles, name=name or "frame")
-    text = os.fspath(source)
-    path = Path(text)
-    looks_like_path = not isinstance(source, str) or os.sep in text or "/" in text or text.endswith((*SUFFIXES, ".npz"))
-    if not looks_like_path:
-        path = _folder_of(text)
-    if not path.exists():
-        raise DataError(f"no file or folder {path}")
-    if path.is_dir():
-        return _load_folder(path, order, columns, items, name)
+    if isinstance(source, str) and (source == "sample" or source.startswith("sample:")):
+        return sample(source.partition(":")[2] or "shop")  # type: ignore[arg-type]  # sample checks the kind
+    path = find_table(source)
     if path.name.endswith(".npz"):
         return InteractionLog.load(path)
-    if items is None and stem(path) == "interactions":
-        items = _table(path.parent, "items")
+    if stem(path) == "interactions":
+        items = find_items(path) if items is None else items
         name = name or path.absolute().parent.name
     titles = None if items is None else read_titles(items)
     return read_interactions(path, columns=columns, order=order, titles=titles, name=name)
 
 
-def _load_folder(
-    folder: Path,
-    order: Literal["time", "file"],
-    columns: Mapping[str, str] | None,
-    items: str | os.PathLike[str] | None,
-    name: str | None,
-) -> InteractionLog:
-    table = _table(folder, "interactions")
-    if table is None:
-        raise DataError(f"{folder} holds no interactions table; expected interactions{', interactions'.join(SUFFIXES)}")
-    return _load(table, order, columns, items, name or folder.absolute().name)
+def find_table(source: str | os.PathLike[str], *, download: bool = True) -> Path:
+    """The interactions file that a name, a folder or a path stands for.
+
+    Args:
+        source: name, folder or path.
+        download: fetch a data set that is known by name and not here yet.
+
+    Raises:
+        DataError: there is none; the message says where it was looked for, and names the closest data set.
+    """
+    text = os.fspath(source)
+    is_path = not isinstance(source, str) or os.sep in text or "/" in text or text.endswith((*SUFFIXES, ".npz"))
+    path = Path(text).expanduser() if is_path else _find_name(text, download)
+    if path.is_dir():
+        table = _table(path, "interactions")
+        if table is None:
+            raise DataError(f"folder {path} holds no interactions; expected one of interactions{', interactions'.join(SUFFIXES)}")
+        return table
+    if not path.exists():
+        raise DataError(f"no file or folder {path}")
+    return path
+
+
+def find_items(path: Path) -> Path | None:
+    """The file of titles beside an interactions file, if there is one."""
+    return _table(path.parent, "items") if stem(path) == "interactions" else None
 
 
 def _table(folder: Path, name: str) -> Path | None:
@@ -96,17 +133,314 @@ def _table(folder: Path, name: str) -> Path | None:
     return next((folder / f"{name}{suffix}" for suffix in SUFFIXES if (folder / f"{name}{suffix}").is_file()), None)
 
 
+def cache_folder() -> Path:
+    """The user's cache of data sets: $XDG_CACHE_HOME/dglrec, or ~/.cache/dglrec."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(base) / "dglrec"
+
+
 def folders() -> list[Path]:
-    """Where data sets are looked for: $DGLREC_DATA, then the user's cache."""
+    """Where data sets are looked for, in this order: $DGLREC_DATA where it is set, and the user's cache."""
     given = os.environ.get("DGLREC_DATA")
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return ([Path(given)] if given else []) + [Path(cache) / "dglrec"]
+    return ([Path(given)] if given else []) + [cache_folder()]
 
 
-def _folder_of(name: str) -> Path:
+def _find_name(name: str, download: bool) -> Path:
+    """The folder of a data set; one that can be fetched is fetched."""
     for folder in folders():
-        if (folder / name).is_dir():
+        if name and (folder / name).is_dir():
             return folder / name
-    known = [entry.name for folder in folders() if folder.is_dir() for entry in folder.iterdir() if entry.is_dir()]
-    looked = " and ".join(str(folder) for folder in folders())
-    raise DataError(f"unknown data set {name!r} (looked in {looked}); {closest(name, known)}")
+    if name and Path(name).is_dir():  # a folder of this name in the working directory
+        return Path(name)
+    if name in REGISTRY and download:
+        return get(name)
+    known = [info.name for info in list_datasets()]
+    looked = " or ".join(str(folder) for folder in folders())
+    raise DataError(f"no data set {name!r} in {looked}; {closest(name, known)}")
+
+
+# What can be fetched ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a data set comes from, and how it becomes tidy tables. At least one of the two digests is set.
+
+    Attributes:
+        url: the original file.
+        convert: what reads it, a key of `CONVERTERS`.
+        page: where the source describes the data set.
+        terms: what the source says on its use, in short.
+        sha256: hex digest of the original file.
+        table_sha256: hex digest of the finished table, its lines `user_id item_id timestamp` sorted.
+        k_core: filter that the published data set went through.
+    """
+
+    url: str
+    convert: str
+    page: str
+    terms: str
+    sha256: str | None = None
+    table_sha256: str | None = None
+    k_core: int | None = None
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """A line of `dglrec data list`.
+
+    Attributes:
+        name: what `load` takes.
+        place: "DGLREC_DATA" or "cache" (it is here), "download" (it can be fetched), "sample" (it is drawn).
+        path: the folder, where it is here.
+        terms: what the source says on its use, where it is known.
+    """
+
+    name: str
+    place: Literal["DGLREC_DATA", "cache", "download", "sample"]
+    path: Path | None = None
+    terms: str = ""
+
+
+_MOVIELENS = "https://files.grouplens.org/datasets/movielens"
+_MOVIELENS_TERMS = "research use, cite GroupLens; no commercial use without their permission (see the README in the file)"
+_AMAZON = "https://snap.stanford.edu/data/amazon/productGraph/categoryFiles"
+_AMAZON_PAGE = "http://jmcauley.ucsd.edu/data/amazon"
+_AMAZON_TERMS = "no licence stated; the source asks to cite He & McAuley (WWW 2016) or McAuley et al. (SIGIR 2015)"
+
+
+def _movielens(name: str, convert: str, sha256: str) -> Source:
+    page = "https://grouplens.org/datasets/movielens/"
+    return Source(f"{_MOVIELENS}/{name}.zip", convert, page, _MOVIELENS_TERMS, sha256)
+
+
+def _amazon(category: str, table_sha256: str) -> Source:
+    url = f"{_AMAZON}/ratings_{category}.csv"
+    return Source(url, "amazon-ratings", _AMAZON_PAGE, _AMAZON_TERMS, table_sha256=table_sha256, k_core=5)
+
+
+REGISTRY: dict[str, Source] = {
+    "amazon-beauty": _amazon("Beauty", "3d654e09c4489ab1ea97d57b201860b1060bf31a1af93b339adaaae6d771170e"),
+    "amazon-sports": _amazon("Sports_and_Outdoors", "e5895ce9dad4857f08c060742334d06a6ecfb1760b5e291abbb935dd750fb13d"),
+    "amazon-toys": _amazon("Toys_and_Games", "50b032889aaa69d1d43009fa97b841d1028e3dc70614b0c6dae2d0e1530c8ede"),
+    "ml-100k": _movielens("ml-100k", "movielens-100k", "50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229"),
+    "ml-1m": _movielens("ml-1m", "movielens-1m", "a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20"),
+    "ml-20m": _movielens("ml-20m", "movielens-csv", "96f243c338a8665f6bcc89c53edf6ee39162a846940de6b7c8c48aeada765ff3"),
+    "ml-25m": _movielens("ml-25m", "movielens-csv", "8b21cfb7eb1706b4ec0aac894368d90acf26ebdfb6aced3ebd4ad5bd1eb9c6aa"),
+    "ml-latest-small": _movielens(
+        "ml-latest-small", "movielens-csv", "696d65a3dfceac7c45750ad32df2c259311949efec81f0f144fdfb91ebc9e436"
+    ),
+}
+
+
+def list_datasets() -> list[DatasetInfo]:
+    """The data sets that are here, those that can be fetched, and the samples, in this order."""
+    found: dict[str, DatasetInfo] = {}
+    for folder in folders():
+        place: Literal["DGLREC_DATA", "cache"] = "cache" if folder == cache_folder() else "DGLREC_DATA"
+        if not folder.is_dir():
+            continue
+        for entry in sorted(folder.iterdir()):
+            if entry.name not in found and not entry.name.startswith(".") and _table(entry, "interactions"):
+                terms = REGISTRY[entry.name].terms if entry.name in REGISTRY else ""
+                found[entry.name] = DatasetInfo(entry.name, place, entry, terms)
+    for name, source in REGISTRY.items():
+        found.setdefault(name, DatasetInfo(name, "download", None, source.terms))
+    return [*found.values(), *(DatasetInfo(f"sample:{kind}", "sample") for kind in KINDS)]
+
+
+def get(
+    name: str,
+    *,
+    folder: str | os.PathLike[str] | None = None,
+    progress: Callable[[int, int | None], object] | None = None,
+) -> Path:
+    """Downloads a data set, checks it and turns it into tidy tables; does nothing if it is there.
+
+    Args:
+        name: a key of `REGISTRY`.
+        folder: where the data set's own folder goes; the user's cache by default.
+        progress: called with bytes so far and bytes in all (None: unknown).
+
+    Returns:
+        The data set's folder.
+
+    Raises:
+        DataError: an unknown name, no connection, a full disk, or a file that is not the expected one. Nothing
+            half-finished stays.
+    """
+    if name not in REGISTRY:
+        raise DataError(f"data set {name!r} cannot be fetched; {closest(name, REGISTRY)}")
+    source = REGISTRY[name]
+    parent = cache_folder() if folder is None else Path(folder)
+    target = parent / name
+    if target.is_dir() and _table(target, "interactions"):
+        return target
+    part = parent / f".{name}.{secrets.token_hex(4)}.part"
+    try:
+        part.mkdir(parents=True)
+        original = part / "original"
+        digest = _download(source.url, original, progress)
+        if source.sha256 is not None and digest != source.sha256:
+            raise DataError(
+                f"{source.url} has SHA-256 {digest[:12]}..., expected {source.sha256[:12]}...: "
+                "it was changed or cut off; try again, or put the tidy tables there yourself"
+            )
+        _write_tables(name, source, original, part)
+        original.unlink()
+        with contextlib.suppress(FileExistsError):  # another process was faster
+            os.replace(part, target)
+    except OSError as error:
+        raise DataError(f"cannot write {target}: {error.strerror or error}; nothing was changed there") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return target
+
+
+def _download(url: str, path: Path, progress: Callable[[int, int | None], object] | None) -> str:
+    """Fetches a file; its hex SHA-256."""
+    hasher, done = hashlib.sha256(), 0
+    try:
+        request = urllib.request.Request(url, headers={"User-Agent": "dglrec"})
+        response = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
+    except (OSError, http.client.HTTPException) as error:
+        raise DataError(f"cannot fetch {url} ({_reason(error)}); is there a connection? See also data/README.md") from error
+    with response, open(path, "wb") as file:
+        size = int(response.headers.get("Content-Length") or 0) or None
+        while True:
+            try:
+                block = response.read(_BLOCK_BYTES)
+            except (OSError, http.client.HTTPException) as error:
+                raise DataError(f"{url} broke off after {done:,} bytes ({_reason(error)}); try again") from error
+            if not block:
+                break
+            file.write(block)
+            hasher.update(block)
+            done += len(block)
+            if progress is not None:
+                progress(done, size)
+    if size is not None and done != size:
+        raise DataError(f"{url} broke off after {done:,} of {size:,} bytes; try again")
+    return hasher.hexdigest()
+
+
+def _reason(error: BaseException) -> str:
+    return _first_line(error.reason if isinstance(getattr(error, "reason", None), BaseException) else error)  # type: ignore[attr-defined]
+
+
+def _write_tables(name: str, source: Source, original: Path, folder: Path) -> None:
+    """The original file -> interactions.tsv.gz, items.tsv.gz and source.json in `folder`."""
+    pl = _pl()
+    try:
+        interactions, items = CONVERTERS[source.convert](original)
+        log = from_frame(interactions, name=name, source=source.url)
+    except (pl.exceptions.PolarsError, zipfile.BadZipFile, KeyError, UnicodeDecodeError) as error:
+        raise DataError(f"{source.url} is not in the expected form ({_first_line(error)})") from error
+    if source.k_core is not None:
+        log = log.k_core(source.k_core)
+    if source.table_sha256 is not None and (digest := table_digest(log)) != source.table_sha256:
+        raise DataError(
+            f"the {source.k_core}-core of {source.url} has digest {digest[:12]}..., expected {source.table_sha256[:12]}...: "
+            "the source has changed since"
+        )
+    assert log.time is not None
+    table = pl.DataFrame({"user_id": log.user_ids[log.user], "item_id": log.item_ids[log.item]}).with_columns(
+        rating=pl.lit("") if log.rating is None else pl.Series(log.rating),
+        timestamp=pl.Series(log.time).cast(pl.Int64),
+    )
+    _write_tsv(table, folder / "interactions.tsv.gz")
+    if items is not None:
+        plain = items.with_columns(pl.col(pl.String).str.replace_all(r"[\t\r\n]+", " "))
+        _write_tsv(plain, folder / "items.tsv.gz")
+    about = {"url": source.url, "page": source.page, "terms": source.terms, "k_core": source.k_core}
+    (folder / "source.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
+def _write_tsv(table: polars.DataFrame, path: Path) -> None:
+    text = table.write_csv(separator="\t", quote_style="never", null_value="")
+    path.write_bytes(gzip.compress(text.encode(), compresslevel=6, mtime=0))
+
+
+def table_digest(log: InteractionLog) -> str:
+    """Hex SHA-256 of a log's lines `user_id item_id timestamp`, sorted, so that the order in the file does not count."""
+    pl = _pl()
+    assert log.time is not None
+    table = pl.DataFrame({"user": log.user_ids[log.user], "item": log.item_ids[log.item], "time": log.time.astype("int64")})
+    lines = table.select(pl.concat_str("user", "item", "time", separator="\t")).to_series().sort()
+    return hashlib.sha256("\n".join(lines.to_list()).encode()).hexdigest()
+
+
+# Converters: an original file -> its interactions and items as frames of text ------------------------------------------
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """The file `name` of an archive, in whatever folder."""
+    path = next((path for path in archive.namelist() if path.rpartition("/")[2] == name), None)
+    if path is None:
+        raise KeyError(f"no {name} in the archive")
+    return archive.read(path)
+
+
+def _columns(text: bytes, separator: str, names: list[str], *, header: bool, quote: str | None = None) -> polars.DataFrame:
+    """The first columns of a table, as text."""
+    pl = _pl()
+    table = pl.read_csv(
+        text, separator=separator, has_header=header, infer_schema=False, quote_char=quote, truncate_ragged_lines=True
+    )
+    return table[:, : len(names)].rename(dict(zip(table.columns, names, strict=False)))
+
+
+def _item_table(items: polars.DataFrame) -> polars.DataFrame:
+    """item_id, title, genres "A|B" -> the columns of items.tsv.gz."""
+    pl = _pl()
+    return items.select(
+        "item_id",
+        "title",
+        pl.lit("").alias("brand"),
+        pl.col("genres").fill_null("").replace("(no genres listed)", "").str.replace_all("|", " | ", literal=True).alias("categories"),
+        pl.lit("").alias("description"),
+    )
+
+
+_RATING_COLUMNS = ["user_id", "item_id", "rating", "timestamp"]
+_MOVIE_COLUMNS = ["item_id", "title", "genres"]
+
+
+def _movielens_csv(path: Path) -> Tables:
+    with zipfile.ZipFile(path) as archive:
+        ratings = _columns(_member(archive, "ratings.csv"), ",", _RATING_COLUMNS, header=True)
+        movies = _columns(_member(archive, "movies.csv"), ",", _MOVIE_COLUMNS, header=True, quote='"')
+    return ratings, _item_table(movies)
+
+
+def _movielens_1m(path: Path) -> Tables:
+    with zipfile.ZipFile(path) as archive:
+        ratings = _member(archive, "ratings.dat").replace(b"::", b"\t")
+        movies = _member(archive, "movies.dat").decode("latin-1").encode().replace(b"::", b"\t")
+    return (
+        _columns(ratings, "\t", _RATING_COLUMNS, header=False),
+        _item_table(_columns(movies, "\t", _MOVIE_COLUMNS, header=False)),
+    )
+
+
+def _movielens_100k(path: Path) -> Tables:
+    pl = _pl()
+    with zipfile.ZipFile(path) as archive:
+        ratings = _columns(_member(archive, "u.data"), "\t", _RATING_COLUMNS, header=False)
+        genres = [line.rpartition("|")[0] for line in _member(archive, "u.genre").decode("latin-1").splitlines() if line]
+        flags = ["release", "video_release", "url", *genres]
+        movies = _columns(_member(archive, "u.item").decode("latin-1").encode(), "|", ["item_id", "title", *flags], header=False)
+    marked = [pl.when(pl.col(genre) == "1").then(pl.lit(genre)) for genre in genres if genre != "unknown"]
+    return ratings, _item_table(movies.with_columns(genres=pl.concat_str(marked, separator="|", ignore_nulls=True)))
+
+
+def _amazon_ratings(path: Path) -> Tables:
+    return _columns(path.read_bytes(), ",", _RATING_COLUMNS, header=False), None
+
+
+CONVERTERS: dict[str, Callable[[Path], Tables]] = {
+    "amazon-ratings": _amazon_ratings,
+    "movielens-100k": _movielens_100k,
+    "movielens-1m": _movielens_1m,
+    "movielens-csv": _movielens_csv,
+}

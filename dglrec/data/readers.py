@@ -8,6 +8,7 @@ line by line, to say in which line it is wrong.
 from __future__ import annotations
 
 import csv
+import difflib
 import gzip
 import io
 import itertools
@@ -16,7 +17,7 @@ import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -74,7 +75,7 @@ def read_interactions(
     try:
         return _to_log(table, use_time, titles, name or stem(path), str(path))
     except DataError as error:
-        _raise_with_line(path, columns, use_time, error)
+        raise _with_line(path, error, find_problems(path, columns, use_time)) from None
 
 
 def from_frame(
@@ -99,6 +100,8 @@ def from_frame(
     Raises:
         DataError: a column is missing or holds what it should not; rows are counted from 0.
     """
+    if hasattr(frame, "collect"):  # a lazy polars frame
+        frame = frame.collect()
     header = [str(column) for column in frame.columns]
     wanted = _match_columns(header, ("user_id", "item_id"), ("rating", "timestamp"), columns, source)
     series = {column: _to_polars(frame[frame.columns[place]]) for column, place in wanted.items()}
@@ -126,6 +129,9 @@ def find_problems(
     path: str | os.PathLike[str],
     columns: Mapping[str, str] | None = None,
     use_time: bool = True,
+    *,
+    required: Sequence[str] = ("user_id", "item_id"),
+    optional: Sequence[str] = ("rating", "timestamp"),
 ) -> Iterator[Problem]:
     """Reads a text file line by line and yields what is wrong with it, in the order of the lines.
 
@@ -133,14 +139,17 @@ def find_problems(
     """
     path = Path(path)
     try:
-        lines = _text_lines(path)
         delimiter, quoting = _dialect(path)
-        rows = csv.reader(lines, delimiter=delimiter, quoting=quoting)
+        rows = csv.reader(_text_lines(path), delimiter=delimiter, quoting=quoting)
         header = next(rows, None)
-        if header is None:
-            yield Problem(None, "the file is empty; expected a header line such as " + "  ".join(COLUMNS))
-            return
-        place = _match_columns(header, ("user_id", "item_id"), ("rating", "timestamp"), columns, "")
+    except (DataError, csv.Error) as error:
+        yield Problem(None, str(error))
+        return
+    if header is None:
+        yield Problem(None, f"{path} is empty; expected a header line such as: {' '.join(COLUMNS)}")
+        return
+    try:
+        place = _match_columns(header, required, optional, columns, "")
     except DataError as error:
         yield Problem(1, str(error))
         return
@@ -168,10 +177,10 @@ def find_problems(
             yield Problem(line, f"{_shown(broken)} is not UTF-8; save the file with encoding UTF-8")
             continue
         if len(row) != len(header):
-            yield Problem(line, f"{len(row)} fields where the header has {len(header)}")
+            yield Problem(line, f"the number of fields is {len(row)}, and in the header {len(header)}")
             continue
         for column in ("user_id", "item_id"):
-            if row[place[column]] == "":
+            if column in place and row[place[column]] == "":
                 yield Problem(line, f"{column} is empty")
         if "rating" in place and (text := row[place["rating"]].strip()) != "":
             stars = _number(text)
@@ -192,7 +201,23 @@ def find_problems(
                 yield Problem(untimed, "timestamp is empty, and other lines have one; fill it in, or leave out the column")
                 timed, untimed = math.inf, math.inf  # said once
     if number_of_rows == 0:
-        yield Problem(None, "the file has a header and no rows; expected at least one interaction")
+        yield Problem(None, f"{path} has a header and no rows; expected at least one")
+
+
+def first_duplicate(path: str | os.PathLike[str], columns: Mapping[str, str] | None = None) -> tuple[int | None, int]:
+    """Lines of a sound text file with user, item and time of an earlier line: (the first of them, their number)."""
+    path = Path(path)
+    delimiter, quoting = _dialect(path)
+    rows = csv.reader(_text_lines(path), delimiter=delimiter, quoting=quoting)
+    place = _match_columns(next(rows), ("user_id", "item_id"), ("timestamp",), columns, str(path))
+    seen: set[tuple[str, ...]] = set()
+    first, number = None, 0
+    for row in rows:
+        event = tuple(row[column] for column in place.values()) if row else ()
+        if event and event in seen:
+            first, number = rows.line_num if first is None else first, number + 1
+        seen.add(event)
+    return first, number
 
 
 def stem(path: Path) -> str:
@@ -244,15 +269,16 @@ def _read_text(
             schema={f"c{number}": pl.String for number in range(len(header))},
         )
     except pl.exceptions.NoDataError as error:
-        raise DataError(f"{path} has a header and no rows; expected at least one interaction") from error
+        raise DataError(f"{path} has a header and no rows; expected at least one") from error
     except pl.exceptions.PolarsError as error:
-        _raise_with_line(path, columns, "timestamp" in optional, DataError(f"{path} cannot be read ({_first_line(error)})"))
+        failed = DataError(f"{path} cannot be read ({_first_line(error)})")
+        raise _with_line(path, failed, find_problems(path, columns, required=required, optional=optional)) from None
     if len(table) == 0:
-        raise DataError(f"{path} has a header and no rows; expected at least one interaction")
+        raise DataError(f"{path} has a header and no rows; expected at least one")
     # A row that is too short arrives as nulls at its end.
     short = table[:, -1].null_count() > 0 and data.count(delimiter.encode()) != (len(table) + 1) * (len(header) - 1)
     if short:
-        problem = next((problem for problem in find_problems(path, columns) if "fields where" in problem.text), None)
+        problem = next(find_problems(path, columns, required=required, optional=optional), None)
         if problem is not None:
             raise _error(path, problem)
     return {column: table[:, number] for column, number in place.items()}
@@ -393,8 +419,6 @@ def _looks_like(column: str, header: Sequence[str]) -> str:
         plain = label.strip().lower()
         if plain == column or plain.replace("_", "") == bare or plain in _OTHER_SPELLINGS.get(column, ()):
             return label
-    import difflib
-
     found = difflib.get_close_matches(column, header, n=1, cutoff=0.8)
     return found[0] if found else ""
 
@@ -491,10 +515,10 @@ def _read_parquet(path: Path) -> polars.DataFrame:
     return frame
 
 
-def _raise_with_line(path: Path, columns: Mapping[str, str] | None, use_time: bool, error: DataError) -> NoReturn:
-    """Raises the first problem that the slow path finds; what the fast path said where it finds none."""
-    problem = next(find_problems(path, columns, use_time), None)
-    raise error if problem is None else _error(path, problem) from None
+def _with_line(path: Path, error: DataError, problems: Iterator[Problem]) -> DataError:
+    """The first problem that the slow path finds, as an error; what the fast path said where it finds none."""
+    problem = next(problems, None)
+    return error if problem is None else _error(path, problem)
 
 
 def _error(path: Path, problem: Problem) -> DataError:

@@ -103,9 +103,9 @@ class Queries:
 
     def __getitem__(self, index: Index) -> Queries:
         """Some of the queries, by number, slice, numbers or mask."""
-        if isinstance(index, (int, np.integer)):
-            index = [int(index)]
-        chosen = np.arange(len(self))[np.asarray(index, dtype=np.int64) if isinstance(index, list) else index]
+        numbers = np.arange(len(self))
+        chosen = numbers[index] if isinstance(index, slice) or np.size(index) else numbers[:0]  # (Q',)
+        chosen = np.atleast_1d(chosen)
         history, offsets = _segments(self.offsets, chosen)
         target, target_offsets = _segments(self.target_offsets, chosen)
         candidates, candidate_offsets = self.candidates, self.candidate_offsets
@@ -236,8 +236,9 @@ def leave_one_out(
     if ties not in ("file", "random"):
         raise DataError(f"ties is {ties!r}; expected 'file' or 'random'")
     _check_order(log, order)
-    rule: Rule = {"function": "leave_one_out", "ties": ties, "seed": int(seed), "order": order}
+    rule: Rule = {"function": "leave_one_out", "ties": ties, "order": order}
     if ties == "random":
+        rule["seed"] = int(seed)
         canonical, log = _shuffle_ties(log, seed)
         digest = _digest(canonical, rule)
     else:

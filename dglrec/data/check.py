@@ -1,0 +1,280 @@
+"""A look at data before anything is trained on them: what is there, what is wrong, and what is worth knowing."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import itertools
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import DataError
+from .datasets import find_items, find_table
+from .log import InteractionLog
+from .readers import Problem, find_problems, first_duplicate, read_interactions, read_titles, stem
+from .splits import leave_one_out
+
+_UNITS_S = {"days": 86_400, "hours": 3_600, "minutes": 60, "seconds": 1}
+_SHOWN = 20  # problems kept in a report
+
+
+@dataclass
+class Report:
+    """What `check` found; prints itself.
+
+    Attributes:
+        source: what was asked for.
+        path: the file that was read, "" where none was found.
+        statistics: section -> figures; empty where the file cannot be loaded.
+        problems: what is wrong, the first 20; the file cannot be loaded before they are mended.
+        num_problems: how many there are.
+        notes: what is worth knowing.
+    """
+
+    source: str
+    path: str = ""
+    statistics: dict[str, dict[str, Any]] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    num_problems: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the data can be loaded."""
+        return self.num_problems == 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON-able values."""
+        return {**dataclasses.asdict(self), "problems": [p._asdict() for p in self.problems], "ok": self.ok}
+
+    def to_json(self) -> str:
+        """`to_dict` as JSON text."""
+        return json.dumps(self.to_dict(), indent=1)
+
+    def __str__(self) -> str:
+        lines = [f"{self.source}: {self.path}" if self.path and self.path != self.source else self.source]
+        lines += [f"  {name:<14}{text}" for name, text in _sentences(self.statistics)]
+        if self.problems:
+            lines.append(f"Wrong ({self.num_problems:,}):")
+            lines += [f"  {'' if line is None else f'line {line}: '}{text}" for line, text in self.problems]
+            if self.num_problems > len(self.problems):
+                lines.append(f"  ... and {self.num_problems - len(self.problems):,} more")
+        else:
+            lines.append("Nothing is wrong.")
+        lines += ["Worth knowing:", *(f"  {note}" for note in self.notes)] if self.notes else []
+        return "\n".join(lines)
+
+
+def check(source: str | os.PathLike[str], *, columns: Mapping[str, str] | None = None) -> Report:
+    """Looks at a file, a folder or a data set by name. Bad data are reported, not raised.
+
+    Args:
+        source: as for `load`; nothing is downloaded.
+        columns: the file's names of the columns, such as {"user_id": "uid"}.
+
+    >>> print(check("no/such/file.tsv"))
+    no/such/file.tsv
+    Wrong (1):
+      no file or folder no/such/file.tsv
+    """
+    report = Report(os.fspath(source))
+    try:
+        path = find_table(source, download=False)
+    except DataError as error:
+        return _with_problems(report, iter([Problem(None, str(error))]))
+    report.path = str(path)
+    titles: dict[str, str] | None = None
+    problems: Iterator[Problem] = iter(())
+    items = find_items(path)
+    if items is not None:
+        try:
+            titles = read_titles(items)
+        except DataError as error:
+            problems = iter([Problem(None, str(error))])
+    try:
+        if path.name.endswith(".npz"):
+            log = InteractionLog.load(path)
+        else:
+            log = read_interactions(path, columns=columns, titles=titles, name=_name(path))
+    except DataError as error:
+        found = iter(()) if path.suffix in (".parquet", ".npz") else find_problems(path, columns)
+        first = next(found, Problem(None, str(error)))
+        return _with_problems(report, itertools.chain(problems, [first], found))
+    report.statistics = statistics(log)
+    report.notes = _notes(log, path, columns, report.statistics)
+    return _with_problems(report, problems)
+
+
+def _name(path: Path) -> str:
+    return path.absolute().parent.name if stem(path) == "interactions" else stem(path)
+
+
+def _with_problems(report: Report, problems: Iterator[Problem]) -> Report:
+    for problem in problems:
+        report.num_problems += 1
+        if len(report.problems) < _SHOWN:
+            report.problems.append(problem)
+    return report
+
+
+def statistics(log: InteractionLog) -> dict[str, dict[str, Any]]:
+    """The figures of a log, by section: size, history, items, times, ties, repeats, leave_one_out, core, titles, ratings."""
+    lengths = np.diff(log.offsets)
+    pairs = len(np.unique(log.user * log.num_items + log.item))
+    figures: dict[str, dict[str, Any]] = {
+        "size": {
+            "interactions": len(log),
+            "users": log.num_users,
+            "items": log.num_items,
+            "density": pairs / (log.num_users * log.num_items),
+        },
+        "history": _spread(lengths) | {"users_below_3": int((lengths < 3).sum())},
+        "items": _spread(np.bincount(log.item, minlength=log.num_items)),
+        "repeats": {"events": len(log) - pairs, "share": 1 - pairs / len(log)},
+    }
+    if log.time is not None:
+        figures["times"] = _times(log.time)
+        tied = int(((np.diff(log.user) == 0) & (np.diff(log.time) == 0)).sum())
+        figures["ties"] = {"events": tied, "share": tied / len(log)}
+    if (lengths >= 3).any():
+        counts = leave_one_out(log, order="file" if log.time is None else "time").counts
+        queries = counts["queries_test"]
+        figures["leave_one_out"] = {"users": queries}
+        for part in ("valid", "test"):
+            for what in ("tie_decided_targets", "cold_targets", "repeat_targets"):
+                number = counts.get(f"{what}_{part}")
+                if number is not None:
+                    figures["leave_one_out"][f"{what}_{part}"] = number
+                    figures["leave_one_out"][f"{what}_{part}_share"] = number / queries
+    try:
+        core = log.k_core(5)
+        size = {"interactions": len(core), "users": core.num_users, "items": core.num_items}
+    except DataError:
+        size = {"interactions": 0, "users": 0, "items": 0}
+    figures["core"] = size | {"k": 5, "already": size["interactions"] == len(log)}
+    if log.titles is not None:
+        figures["titles"] = {"items_with_title": int((log.titles != "").sum())}
+    if log.rating is not None:
+        given = log.rating[~np.isnan(log.rating)].astype(np.float64)
+        figures["ratings"] = {
+            "given": len(given),
+            "min": float(given.min()) if len(given) else None,
+            "mean": float(given.mean()) if len(given) else None,
+            "max": float(given.max()) if len(given) else None,
+        }
+    return figures
+
+
+def _spread(counts: npt.NDArray[Any]) -> dict[str, Any]:
+    return {
+        "min": int(counts.min()),
+        "median": float(np.median(counts)),
+        "mean": float(counts.mean()),
+        "p90": float(np.quantile(counts, 0.9)),
+        "max": int(counts.max()),
+    }
+
+
+def _times(time: npt.NDArray[np.float64]) -> dict[str, Any]:
+    """First, last, and the coarsest unit that all times are whole in."""
+    granularity = "fractions of a second"
+    if (time == np.floor(time)).all() and np.abs(time).max() < 2**53:
+        step = int(np.gcd.reduce((time - time.min()).astype(np.int64)))
+        granularity = next(name for name, seconds in _UNITS_S.items() if step % seconds == 0) if step else "one moment"
+    return {
+        "first": float(time.min()),
+        "last": float(time.max()),
+        "days": float((time.max() - time.min()) / _UNITS_S["days"]),
+        "granularity": granularity,
+    }
+
+
+def _notes(
+    log: InteractionLog, path: Path, columns: Mapping[str, str] | None, figures: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """What does not keep the data from being used, but may surprise."""
+    notes = []
+    if log.time is None:
+        notes.append("there are no times: leave-one-out takes order='file', and a split by time cannot be made")
+    elif figures["times"]["first"] > 1e11:
+        notes.append("the times look like milliseconds; seconds are expected (divide by 1000)")
+    elif figures["times"]["first"] < 3e8:
+        notes.append("the times begin before 1980: they seem to be relative, which is fine, or in another unit")
+    decided = figures.get("leave_one_out", {}).get("tie_decided_targets_test_share", 0)
+    if decided > 0.05:
+        notes.append(
+            f"for {decided:.0%} of the users the last two events share a time, and the order in the file picks the test item; "
+            "compare leave_one_out(log, ties='random', seed=...)"
+        )
+    if figures["history"]["users_below_3"]:
+        notes.append(f"{figures['history']['users_below_3']:,} users have fewer than 3 events: they train and give no query")
+    if not figures["core"]["already"]:
+        core = figures["core"]
+        notes.append(f"the papers use the 5-core, load(..., k_core=5): {core['interactions']:,} interactions would be left")
+    if figures["repeats"]["events"] and path.suffix not in (".parquet", ".npz"):
+        line, number = first_duplicate(path, columns)
+        if number:
+            notes.append(f"{number:,} lines repeat user, item and time of an earlier line, the first of them line {line}")
+    return notes
+
+
+def _sentences(figures: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """The figures in words: (section, text)."""
+    if not figures:
+        return
+    size = figures["size"]
+    yield (
+        "interactions",
+        f"{size['interactions']:,} of {size['users']:,} users and {size['items']:,} items (density {size['density']:.3%})",
+    )
+    for section, what in (("history", "a user"), ("items", "an item")):
+        one = figures[section]
+        yield (
+            section,
+            f"{one['min']:,} to {one['max']:,} events {what}, median {one['median']:g}, mean {one['mean']:.1f}, "
+            f"90 % have at most {one['p90']:g}",
+        )
+    if "times" in figures:
+        times = figures["times"]
+        yield (
+            "times",
+            f"{_date(times['first'])} to {_date(times['last'])} ({times['days']:,.0f} days), in {_whole(times['granularity'])}",
+        )
+        yield "ties", f"{figures['ties']['events']:,} events ({figures['ties']['share']:.1%}) share their user's previous time"
+    yield "repeats", f"{figures['repeats']['events']:,} events ({figures['repeats']['share']:.1%}) repeat an earlier item of their user"
+    if "leave_one_out" in figures:
+        one = figures["leave_one_out"]
+        text = f"{one['users']:,} users"
+        if "tie_decided_targets_test" in one:
+            text += (
+                f"; a tie decides {one['tie_decided_targets_test']:,} test targets ({one['tie_decided_targets_test_share']:.1%})"
+                f" and {one['tie_decided_targets_valid']:,} validation targets ({one['tie_decided_targets_valid_share']:.1%})"
+            )
+        yield "leave-one-out", text
+    core = figures["core"]
+    size_text = f"{core['interactions']:,} interactions of {core['users']:,} users and {core['items']:,} items"
+    yield "5-core", "it is one already" if core["already"] else size_text
+    yield "titles", f"{figures['titles']['items_with_title']:,} of {size['items']:,} items" if "titles" in figures else "none"
+    if "ratings" in figures:
+        one = figures["ratings"]
+        yield "ratings", f"{one['min']:g} to {one['max']:g}, mean {one['mean']:.2f}, on {one['given']:,} interactions"
+    else:
+        yield "ratings", "none"
+
+
+def _whole(granularity: str) -> str:
+    return f"whole {granularity}" if granularity in _UNITS_S else granularity
+
+
+def _date(seconds: float) -> str:
+    """A day, where the number is plausible as seconds since 1970; the number else."""
+    if not 3e8 <= seconds <= 1e11:
+        return f"{seconds:,.0f} s"
+    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).strftime("%Y-%m-%d")
