@@ -125,7 +125,11 @@ def _with_problems(report: Report, problems: Iterator[Problem]) -> Report:
 
 
 def statistics(log: InteractionLog) -> dict[str, dict[str, Any]]:
-    """The figures of a log, by section: size, history, items, times, ties, repeats, leave_one_out, core, titles, ratings."""
+    """The figures of a log by section.
+
+    Sections: size, history, items, repeats, core; times, ties, titles and ratings where the log has them; leave_one_out
+    where a user has three events.
+    """
     lengths = np.diff(log.offsets)
     pairs = len(np.unique(log.user * log.num_items + log.item))
     figures: dict[str, dict[str, Any]] = {
@@ -210,18 +214,23 @@ def _notes(
     decided = figures.get("leave_one_out", {}).get("tie_decided_targets_test_share", 0)
     if decided > 0.05:
         notes.append(
-            f"for {decided:.0%} of the users the last two events share a time, and the order in the file picks the test item; "
-            "compare leave_one_out(log, ties='random', seed=...)"
+            f"for {decided:.0%} of the users the last two events share a time, and the order in the file picks the test "
+            "item; compare leave_one_out(log, ties='random', seed=...)"
         )
-    if figures["history"]["users_below_3"]:
-        notes.append(f"{figures['history']['users_below_3']:,} users have fewer than 3 events: they train and give no query")
+    short = figures["history"]["users_below_3"]
+    if short:
+        notes.append(f"{short:,} users have fewer than 3 events: they stay in training and give no query")
     if not figures["core"]["already"]:
         core = figures["core"]
-        notes.append(f"the papers use the 5-core, load(..., k_core=5): {core['interactions']:,} interactions would be left")
+        notes.append(
+            f"the papers use the 5-core, load(..., k_core=5): {core['interactions']:,} interactions would be left"
+        )
     if figures["repeats"]["events"] and path.suffix not in (".parquet", ".npz"):
         line, number = first_duplicate(path, columns)
         if number:
-            notes.append(f"{number:,} lines repeat user, item and time of an earlier line, the first of them line {line}")
+            notes.append(
+                f"{number:,} lines repeat user, item and time of an earlier line, the first of them line {line}"
+            )
     return notes
 
 
@@ -232,7 +241,8 @@ def _sentences(figures: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, 
     size = figures["size"]
     yield (
         "interactions",
-        f"{size['interactions']:,} of {size['users']:,} users and {size['items']:,} items (density {size['density']:.3%})",
+        f"{size['interactions']:,} of {size['users']:,} users and {size['items']:,} items "
+        f"(density {size['density']:.3%})",
     )
     for section, what in (("history", "a user"), ("items", "an item")):
         one = figures[section]
@@ -245,23 +255,35 @@ def _sentences(figures: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, 
         times = figures["times"]
         yield (
             "times",
-            f"{_date(times['first'])} to {_date(times['last'])} ({times['days']:,.0f} days), in {_whole(times['granularity'])}",
+            f"{_date(times['first'])} to {_date(times['last'])} ({times['days']:,.0f} days), "
+            f"in {_whole(times['granularity'])}",
         )
-        yield "ties", f"{figures['ties']['events']:,} events ({figures['ties']['share']:.1%}) share their user's previous time"
-    yield "repeats", f"{figures['repeats']['events']:,} events ({figures['repeats']['share']:.1%}) repeat an earlier item of their user"
+        yield (
+            "ties",
+            f"{figures['ties']['events']:,} events ({figures['ties']['share']:.1%}) share their user's previous time",
+        )
+    yield (
+        "repeats",
+        f"{figures['repeats']['events']:,} events ({figures['repeats']['share']:.1%}) "
+        "repeat an earlier item of their user",
+    )
     if "leave_one_out" in figures:
         one = figures["leave_one_out"]
         text = f"{one['users']:,} users"
         if "tie_decided_targets_test" in one:
             text += (
-                f"; a tie decides {one['tie_decided_targets_test']:,} test targets ({one['tie_decided_targets_test_share']:.1%})"
-                f" and {one['tie_decided_targets_valid']:,} validation targets ({one['tie_decided_targets_valid_share']:.1%})"
+                f"; a tie decides {one['tie_decided_targets_test']:,} test targets "
+                f"({one['tie_decided_targets_test_share']:.1%}) and {one['tie_decided_targets_valid']:,} "
+                f"validation targets ({one['tie_decided_targets_valid_share']:.1%})"
             )
         yield "leave-one-out", text
     core = figures["core"]
     size_text = f"{core['interactions']:,} interactions of {core['users']:,} users and {core['items']:,} items"
     yield "5-core", "it is one already" if core["already"] else size_text
-    yield "titles", f"{figures['titles']['items_with_title']:,} of {size['items']:,} items" if "titles" in figures else "none"
+    yield (
+        "titles",
+        f"{figures['titles']['items_with_title']:,} of {size['items']:,} items" if "titles" in figures else "none",
+    )
     if "ratings" in figures:
         one = figures["ratings"]
         yield "ratings", f"{one['min']:g} to {one['max']:g}, mean {one['mean']:.2f}, on {one['given']:,} interactions"

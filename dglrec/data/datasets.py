@@ -1,8 +1,8 @@
 """Finding data: a name, a path or a frame -> an InteractionLog; and fetching the data sets that can be fetched.
 
-A name is looked up in the folder of the environment variable DGLREC_DATA, then in the user's cache, then it is downloaded
-into that cache. A download is checked by SHA-256, turned into tidy tables, and shows up under its name complete or not
-at all.
+A name is looked up in the folder of the environment variable DGLREC_DATA, then in the user's cache, then it is
+downloaded into that cache. A download is checked by SHA-256, turned into tidy tables, and shows up under its name
+complete or not at all.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def load(
     """The interaction log of a data set, a file or a frame.
 
     Args:
-        source: the name of a data set, a folder, a .tsv, .csv (.gz), .parquet or saved .npz file, a pandas or polars frame,
-            "sample" or "sample:KIND", or an InteractionLog.
+        source: the name of a data set, a folder, a .tsv, .csv (.gz), .parquet or saved .npz file, a pandas or polars
+            frame, "sample" or "sample:KIND", or an InteractionLog.
         k_core: keep users and items with at least so many interactions with each other.
         order: "time" sorts each user's rows by time; "file" drops the times and takes the rows as oldest first.
         columns: the source's names of the columns, such as {"user_id": "uid"}.
@@ -116,7 +116,9 @@ def find_table(source: str | os.PathLike[str], *, download: bool = True) -> Path
     if path.is_dir():
         table = _table(path, "interactions")
         if table is None:
-            raise DataError(f"folder {path} holds no interactions; expected one of interactions{', interactions'.join(SUFFIXES)}")
+            raise DataError(
+                f"folder {path} holds no interactions; expected one of interactions{', interactions'.join(SUFFIXES)}"
+            )
         return table
     if not path.exists():
         raise DataError(f"no file or folder {path}")
@@ -159,7 +161,7 @@ def _find_name(name: str, download: bool) -> Path:
     raise DataError(f"no data set {name!r} in {looked}; {closest(name, known)}")
 
 
-# What can be fetched ---------------------------------------------------------------------------------------------------
+# What can be fetched --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,9 @@ class DatasetInfo:
 
 
 _MOVIELENS = "https://files.grouplens.org/datasets/movielens"
-_MOVIELENS_TERMS = "research use, cite GroupLens; no commercial use without their permission (see the README in the file)"
+_MOVIELENS_TERMS = (
+    "research use, cite GroupLens; no commercial use without their permission (see the README in the file)"
+)
 _AMAZON = "https://snap.stanford.edu/data/amazon/productGraph/categoryFiles"
 _AMAZON_PAGE = "http://jmcauley.ucsd.edu/data/amazon"
 _AMAZON_TERMS = "no licence stated; the source asks to cite He & McAuley (WWW 2016) or McAuley et al. (SIGIR 2015)"
@@ -223,7 +227,9 @@ REGISTRY: dict[str, Source] = {
     "amazon-beauty": _amazon("Beauty", "3d654e09c4489ab1ea97d57b201860b1060bf31a1af93b339adaaae6d771170e"),
     "amazon-sports": _amazon("Sports_and_Outdoors", "e5895ce9dad4857f08c060742334d06a6ecfb1760b5e291abbb935dd750fb13d"),
     "amazon-toys": _amazon("Toys_and_Games", "50b032889aaa69d1d43009fa97b841d1028e3dc70614b0c6dae2d0e1530c8ede"),
-    "ml-100k": _movielens("ml-100k", "movielens-100k", "50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229"),
+    "ml-100k": _movielens(
+        "ml-100k", "movielens-100k", "50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229"
+    ),
     "ml-1m": _movielens("ml-1m", "movielens-1m", "a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20"),
     "ml-20m": _movielens("ml-20m", "movielens-csv", "96f243c338a8665f6bcc89c53edf6ee39162a846940de6b7c8c48aeada765ff3"),
     "ml-25m": _movielens("ml-25m", "movielens-csv", "8b21cfb7eb1706b4ec0aac894368d90acf26ebdfb6aced3ebd4ad5bd1eb9c6aa"),
@@ -304,7 +310,9 @@ def _download(url: str, path: Path, progress: Callable[[int, int | None], object
         request = urllib.request.Request(url, headers={"User-Agent": "dglrec"})
         response = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
     except (OSError, http.client.HTTPException) as error:
-        raise DataError(f"cannot fetch {url} ({_reason(error)}); is there a connection? See also data/README.md") from error
+        raise DataError(
+            f"cannot fetch {url} ({_reason(error)}); is there a connection? See also data/README.md"
+        ) from error
     with response, open(path, "wb") as file:
         size = int(response.headers.get("Content-Length") or 0) or None
         while True:
@@ -325,7 +333,8 @@ def _download(url: str, path: Path, progress: Callable[[int, int | None], object
 
 
 def _reason(error: BaseException) -> str:
-    return _first_line(error.reason if isinstance(getattr(error, "reason", None), BaseException) else error)  # type: ignore[attr-defined]
+    reason = getattr(error, "reason", None)
+    return _first_line(reason if isinstance(reason, BaseException) else error)
 
 
 def _write_tables(name: str, source: Source, original: Path, folder: Path) -> None:
@@ -340,8 +349,8 @@ def _write_tables(name: str, source: Source, original: Path, folder: Path) -> No
         log = log.k_core(source.k_core)
     if source.table_sha256 is not None and (digest := table_digest(log)) != source.table_sha256:
         raise DataError(
-            f"the {source.k_core}-core of {source.url} has digest {digest[:12]}..., expected {source.table_sha256[:12]}...: "
-            "the source has changed since"
+            f"the {source.k_core}-core of {source.url} has SHA-256 {digest[:12]}..., "
+            f"expected {source.table_sha256[:12]}...: the source has changed since"
         )
     assert log.time is not None
     table = pl.DataFrame({"user_id": log.user_ids[log.user], "item_id": log.item_ids[log.item]}).with_columns(
@@ -362,15 +371,17 @@ def _write_tsv(table: polars.DataFrame, path: Path) -> None:
 
 
 def table_digest(log: InteractionLog) -> str:
-    """Hex SHA-256 of a log's lines `user_id item_id timestamp`, sorted, so that the order in the file does not count."""
+    """Hex SHA-256 of a log's lines `user_id item_id timestamp`, sorted: the order in the file does not count."""
     pl = _pl()
     assert log.time is not None
-    table = pl.DataFrame({"user": log.user_ids[log.user], "item": log.item_ids[log.item], "time": log.time.astype("int64")})
+    table = pl.DataFrame(
+        {"user": log.user_ids[log.user], "item": log.item_ids[log.item], "time": log.time.astype("int64")}
+    )
     lines = table.select(pl.concat_str("user", "item", "time", separator="\t")).to_series().sort()
     return hashlib.sha256("\n".join(lines.to_list()).encode()).hexdigest()
 
 
-# Converters: an original file -> its interactions and items as frames of text ------------------------------------------
+# Converters: an original file -> its interactions and items as frames of text -----------------------------------------
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:
@@ -381,7 +392,9 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
     return archive.read(path)
 
 
-def _columns(text: bytes, separator: str, names: list[str], *, header: bool, quote: str | None = None) -> polars.DataFrame:
+def _columns(
+    text: bytes, separator: str, names: list[str], *, header: bool, quote: str | None = None
+) -> polars.DataFrame:
     """The first columns of a table, as text."""
     pl = _pl()
     table = pl.read_csv(
@@ -397,7 +410,11 @@ def _item_table(items: polars.DataFrame) -> polars.DataFrame:
         "item_id",
         "title",
         pl.lit("").alias("brand"),
-        pl.col("genres").fill_null("").replace("(no genres listed)", "").str.replace_all("|", " | ", literal=True).alias("categories"),
+        pl.col("genres")
+        .fill_null("")
+        .replace("(no genres listed)", "")
+        .str.replace_all("|", " | ", literal=True)
+        .alias("categories"),
         pl.lit("").alias("description"),
     )
 
@@ -427,9 +444,13 @@ def _movielens_100k(path: Path) -> Tables:
     pl = _pl()
     with zipfile.ZipFile(path) as archive:
         ratings = _columns(_member(archive, "u.data"), "\t", _RATING_COLUMNS, header=False)
-        genres = [line.rpartition("|")[0] for line in _member(archive, "u.genre").decode("latin-1").splitlines() if line]
+        genres = [
+            line.rpartition("|")[0] for line in _member(archive, "u.genre").decode("latin-1").splitlines() if line
+        ]
         flags = ["release", "video_release", "url", *genres]
-        movies = _columns(_member(archive, "u.item").decode("latin-1").encode(), "|", ["item_id", "title", *flags], header=False)
+        movies = _columns(
+            _member(archive, "u.item").decode("latin-1").encode(), "|", ["item_id", "title", *flags], header=False
+        )
     marked = [pl.when(pl.col(genre) == "1").then(pl.lit(genre)) for genre in genres if genre != "unknown"]
     return ratings, _item_table(movies.with_columns(genres=pl.concat_str(marked, separator="|", ignore_nulls=True)))
 

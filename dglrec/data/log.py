@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -69,8 +70,10 @@ class InteractionLog:
             if values is not None and values.shape != self.user.shape:
                 raise DataError(f"column {column!r} has shape {values.shape}; expected {self.user.shape} as 'user' has")
         for values, ids, what in ((self.user, self.user_ids, "user"), (self.item, self.item_ids, "item")):
-            if len(values) and not (0 <= values.min() and values.max() < len(ids)):
-                raise DataError(f"{what} indices run from {values.min()} to {values.max()}; expected 0 to {len(ids) - 1}")
+            if len(values) and not (values.min() >= 0 and values.max() < len(ids)):
+                raise DataError(
+                    f"{what} indices run from {values.min()} to {values.max()}; expected 0 to {len(ids) - 1}"
+                )
         if self.titles is not None and len(self.titles) != len(self.item_ids):
             raise DataError(f"{len(self.titles)} titles for {len(self.item_ids)} items; expected one an item")
         step = np.diff(self.user)
@@ -119,7 +122,9 @@ class InteractionLog:
         n = len(user_index)
         for column, values in (("item", item_index), ("time", seconds), ("rating", stars)):
             if values is not None and len(values) != n:
-                raise DataError(f"column {column!r} has {len(values)} rows and 'user' has {n}; expected the same number")
+                raise DataError(
+                    f"column {column!r} has {len(values)} rows and 'user' has {n}; expected the same number"
+                )
         if n == 0:
             raise DataError("no interactions; expected at least one row")
         order = np.argsort(user_index, kind="stable") if seconds is None else np.lexsort((seconds, user_index))
@@ -150,7 +155,8 @@ class InteractionLog:
 
     def __repr__(self) -> str:
         filters = "".join(f", {name}" for name in self.filters)
-        return f"InteractionLog({self.name}{filters}: {len(self)} interactions of {self.num_users} users, {self.num_items} items)"
+        size = f"{len(self)} interactions of {self.num_users} users, {self.num_items} items"
+        return f"InteractionLog({self.name}{filters}: {size})"
 
     @cached_property
     def offsets(self) -> Ints:
@@ -195,8 +201,8 @@ class InteractionLog:
     def k_core(self, k: int) -> InteractionLog:
         """The largest part of the log in which every user and every item has at least `k` rows.
 
-        Rows are counted, not distinct pairs: ratings of any value and repeats count. Users and items that lose all their
-        rows leave the vocabulary; the others keep their order.
+        Rows are counted, not distinct pairs: ratings of any value and repeats count. Users and items that lose all
+        their rows leave the vocabulary; the others keep their order.
 
         Raises:
             DataError: `k` is below 1, or nothing is left.
@@ -216,7 +222,10 @@ class InteractionLog:
                 break
             keep &= ~drop
         if not keep.any():
-            raise DataError(f"the {k}-core of {self.name!r} is empty: no users and items have {k} rows with each other; try a smaller k")
+            raise DataError(
+                f"the {k}-core of {self.name!r} is empty: no users and items have {k} rows with each other; "
+                "try a smaller k"
+            )
         new_user, new_item = np.cumsum(users > 0) - 1, np.cumsum(items > 0) - 1  # index before -> index after
         rows = self.select(keep)
         return dataclasses.replace(
@@ -251,8 +260,8 @@ class InteractionLog:
     @overload
     def user_index(self, ids: str) -> int: ...
     @overload
-    def user_index(self, ids: Sequence[str] | npt.NDArray[Any]) -> Ints: ...
-    def user_index(self, ids: str | Sequence[str] | npt.NDArray[Any]) -> int | Ints:
+    def user_index(self, ids: list[str] | tuple[str, ...] | npt.NDArray[Any]) -> Ints: ...
+    def user_index(self, ids: str | list[str] | tuple[str, ...] | npt.NDArray[Any]) -> int | Ints:
         """Index of one user id, or indices of many.
 
         Raises:
@@ -263,8 +272,8 @@ class InteractionLog:
     @overload
     def item_index(self, ids: str) -> int: ...
     @overload
-    def item_index(self, ids: Sequence[str] | npt.NDArray[Any]) -> Ints: ...
-    def item_index(self, ids: str | Sequence[str] | npt.NDArray[Any]) -> int | Ints:
+    def item_index(self, ids: list[str] | tuple[str, ...] | npt.NDArray[Any]) -> Ints: ...
+    def item_index(self, ids: str | list[str] | tuple[str, ...] | npt.NDArray[Any]) -> int | Ints:
         """Index of one item id, or indices of many.
 
         Raises:
@@ -330,7 +339,7 @@ class InteractionLog:
             if "title_bytes" in arrays:
                 text, ends = arrays["title_bytes"].tobytes(), arrays["title_offsets"].tolist()
                 titles = np.empty(len(ends) - 1, dtype=np.object_)
-                titles[:] = [text[start:end].decode() for start, end in zip(ends[:-1], ends[1:], strict=True)]
+                titles[:] = [text[start:end].decode() for start, end in itertools.pairwise(ends)]
             log = cls(
                 user=arrays["user"],
                 item=arrays["item"],
@@ -357,7 +366,7 @@ def _offsets(counts: npt.NDArray[Any]) -> Ints:
 
 
 def _encode(values: npt.ArrayLike, ids: npt.ArrayLike | None, what: str) -> tuple[Ints, Strings]:
-    """(n,) raw ids -> (n,) indices, and the ids in order of first appearance; with `ids`, values are indices already."""
+    """(n,) raw ids -> (n,) indices, and the ids in order of first appearance; with `ids`, they are indices already."""
     raw = np.asarray(values)
     if raw.ndim != 1:
         raise DataError(f"column {what!r} has {raw.ndim} dimensions; expected 1")
@@ -376,7 +385,9 @@ def _encode(values: npt.ArrayLike, ids: npt.ArrayLike | None, what: str) -> tupl
     if len(raw) and raw.dtype.kind not in "iuU":
         raise DataError(f"column {what!r} holds {raw.dtype}; expected ids as text or integers")
     if raw.dtype.kind == "U" and (raw == "").any():
-        raise DataError(f"row {np.flatnonzero(raw == '')[0]} has an empty {what} id; expected text or an integer in every row")
+        raise DataError(
+            f"row {np.flatnonzero(raw == '')[0]} has an empty {what} id; expected text or an integer in every row"
+        )
     distinct, first, index = np.unique(raw, return_index=True, return_inverse=True)
     order = np.argsort(first)  # first appearances are distinct, so any sort is stable
     rank = np.empty(len(order), dtype=np.int64)
@@ -413,7 +424,9 @@ def _titles(titles: Mapping[str, str] | npt.ArrayLike, item_ids: Strings) -> npt
         return texts
     given = np.asarray(titles).tolist()
     if len(given) != len(item_ids):
-        raise DataError(f"{len(given)} titles for {len(item_ids)} items; expected one an item, or a mapping id -> title")
+        raise DataError(
+            f"{len(given)} titles for {len(item_ids)} items; expected one an item, or a mapping id -> title"
+        )
     texts[:] = ["" if title is None else str(title) for title in given]
     return texts
 

@@ -1,8 +1,8 @@
 """Readers of tidy tables: a file or a frame with one interaction a row -> an InteractionLog.
 
-A tidy table has the columns `user_id item_id rating timestamp`; the last two may be absent or empty. Files are .tsv, .csv
-(either also as .gz) or .parquet. Reading takes the fast path through polars; only where that fails is the file read again,
-line by line, to say in which line it is wrong.
+A tidy table has the columns `user_id item_id rating timestamp`; the last two may be absent or empty. Files are .tsv,
+.csv (either also as .gz) or .parquet. Reading takes the fast path through polars; only where that fails the file is
+read again, line by line, to say in which line it is wrong.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from ..errors import DataError, closest
-from .log import InteractionLog, Ints, Strings, _first_line
+from .log import Bools, Floats, InteractionLog, Ints, Strings, _first_line
 
 if TYPE_CHECKING:
     import polars
@@ -153,17 +153,20 @@ def find_problems(
     except DataError as error:
         yield Problem(1, str(error))
         return
-    timed, untimed, number_of_rows, blank = None, None, 0, None
+    number_of_rows = 0
+    blank = timed = untimed = None  # the first blank line, the first with a time, the first without
+    mixed = False  # whether it was said that some lines have a time and some have none
     while True:
         try:
             row = next(rows)
         except StopIteration:
             break
-        except (csv.Error, DataError) as error:
+        except csv.Error as error:
             yield Problem(rows.line_num, str(error))
-            if isinstance(error, DataError):  # the file ends here
-                return
             continue
+        except DataError as error:  # the file ends here
+            yield Problem(rows.line_num + 1, str(error))
+            return
         line = rows.line_num
         if not row:
             blank = line if blank is None else blank
@@ -172,36 +175,41 @@ def find_problems(
             yield Problem(blank, "the line is empty")
             blank = None
         number_of_rows += 1
-        broken = next((cell for cell in row if not cell.isascii() and _undecodable(cell)), None)
-        if broken is not None:
-            yield Problem(line, f"{_shown(broken)} is not UTF-8; save the file with encoding UTF-8")
-            continue
-        if len(row) != len(header):
-            yield Problem(line, f"the number of fields is {len(row)}, and in the header {len(header)}")
-            continue
-        for column in ("user_id", "item_id"):
-            if column in place and row[place[column]] == "":
-                yield Problem(line, f"{column} is empty")
-        if "rating" in place and (text := row[place["rating"]].strip()) != "":
-            stars = _number(text)
-            if stars is None or math.isinf(stars):
-                yield Problem(line, f"rating is {_shown(text)}; expected a number, or nothing")
-        if "timestamp" in place and use_time:
-            text = row[place["timestamp"]].strip()
-            if text == "":
+        yield from (Problem(line, text) for text in _row_problems(row, len(header), place, use_time))
+        if use_time and "timestamp" in place and len(row) == len(header):
+            if row[place["timestamp"]].strip() == "":
                 untimed = line if untimed is None else untimed
             else:
                 timed = line if timed is None else timed
-                seconds = _number(text)
-                if seconds is None:
-                    yield Problem(line, f"timestamp is {_shown(text)}; expected a number (seconds since 1970)")
-                elif not math.isfinite(seconds):
-                    yield Problem(line, f"timestamp is {_shown(text)}; expected a finite number of seconds")
-            if timed is not None and untimed is not None and max(timed, untimed) == line:
-                yield Problem(untimed, "timestamp is empty, and other lines have one; fill it in, or leave out the column")
-                timed, untimed = math.inf, math.inf  # said once
+            if untimed is not None and timed is not None and not mixed:
+                yield Problem(untimed, "timestamp is empty, and other lines have one; fill it in, or leave out all")
+                mixed = True
     if number_of_rows == 0:
         yield Problem(None, f"{path} has a header and no rows; expected at least one")
+
+
+def _row_problems(row: list[str], width: int, place: Mapping[str, int], use_time: bool) -> Iterator[str]:
+    """What is wrong with one row, by itself."""
+    broken = next((cell for cell in row if not cell.isascii() and _undecodable(cell)), None)
+    if broken is not None:
+        yield f"{_shown(broken)} is not UTF-8; save the file with encoding UTF-8"
+        return
+    if len(row) != width:
+        yield f"the number of fields is {len(row)}, and in the header {width}"
+        return
+    for column in ("user_id", "item_id"):
+        if column in place and row[place[column]] == "":
+            yield f"{column} is empty"
+    if "rating" in place and (text := row[place["rating"]].strip()) != "":
+        stars = _number(text)
+        if stars is None or math.isinf(stars):
+            yield f"rating is {_shown(text)}; expected a number, or nothing"
+    if use_time and "timestamp" in place and (text := row[place["timestamp"]].strip()) != "":
+        seconds = _number(text)
+        if seconds is None:
+            yield f"timestamp is {_shown(text)}; expected a number (seconds since 1970)"
+        elif not math.isfinite(seconds):
+            yield f"timestamp is {_shown(text)}; expected a finite number of seconds"
 
 
 def first_duplicate(path: str | os.PathLike[str], columns: Mapping[str, str] | None = None) -> tuple[int | None, int]:
@@ -226,7 +234,7 @@ def stem(path: Path) -> str:
     return path.name[: len(path.name) - len(suffix)] or path.name
 
 
-# The fast path ---------------------------------------------------------------------------------------------------------
+# The fast path --------------------------------------------------------------------------------------------------------
 
 
 def _pl() -> Any:
@@ -296,16 +304,14 @@ def _to_log(
     item, item_ids = _codes(table["item_id"], "item_id", source)
     rating = time = None
     if "rating" in table:
-        stars = _floats(table["rating"], "rating", source)
+        stars, _ = _floats(table["rating"], "rating", source)
         if np.isinf(stars).any():
-            raise DataError(f"{source}: rating of row {_first(np.isinf(stars))} is infinite; expected a number, or nothing")
+            raise DataError(
+                f"{source}: rating of row {_first(np.isinf(stars))} is infinite; expected a number, or nothing"
+            )
         rating = None if np.isnan(stars).all() else stars
     if "timestamp" in table and use_time:
-        column = table["timestamp"]
-        seconds = _floats(column, "timestamp", source)
-        absent = column.is_null().to_numpy()
-        if column.dtype.is_float():  # pandas writes NaN where nothing is
-            absent = absent | np.isnan(seconds)
+        seconds, absent = _floats(table["timestamp"], "timestamp", source)
         if not absent.all():
             if absent.any():
                 raise DataError(
@@ -314,7 +320,9 @@ def _to_log(
                 )
             if not np.isfinite(seconds).all():
                 row = _first(~np.isfinite(seconds))
-                raise DataError(f"{source}: timestamp of row {row} is {seconds[row]}; expected a finite number of seconds")
+                raise DataError(
+                    f"{source}: timestamp of row {row} is {seconds[row]}; expected a finite number of seconds"
+                )
             time = seconds
     if len(user) == 0:
         raise DataError(f"{source} has no rows; expected at least one interaction")
@@ -326,7 +334,9 @@ def _to_log(
 def _codes(ids: polars.Series, column: str, source: str) -> tuple[Ints, Strings]:
     """Ids -> index of each row's id in order of first appearance, and the ids."""
     pl = _pl()
-    if ids.dtype.is_float() or not (ids.dtype.is_integer() or ids.dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null)):
+    if ids.dtype.is_float() or not (
+        ids.dtype.is_integer() or ids.dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null)
+    ):
         raise DataError(f"{source}: column {column!r} holds {ids.dtype}; expected ids as text or integers")
     text = ids.cast(pl.String)
     empty = (text.is_null() | (text == "")).fill_null(True).to_numpy()
@@ -338,8 +348,8 @@ def _codes(ids: polars.Series, column: str, source: str) -> tuple[Ints, Strings]
     return index.to_numpy().astype(np.int64), np.array(known["id"].to_list(), dtype=np.str_)
 
 
-def _floats(values: polars.Series, column: str, source: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Numbers, text of numbers, or datetimes -> float64, NaN where there is nothing."""
+def _floats(values: polars.Series, column: str, source: str) -> tuple[Floats, Bools]:
+    """Numbers, text of numbers, or datetimes -> float64, NaN where there is nothing; and where there is nothing."""
     pl = _pl()
     if values.dtype == pl.String:
         values = values.str.strip_chars()
@@ -355,28 +365,31 @@ def _floats(values: polars.Series, column: str, source: str) -> np.ndarray[Any, 
     if wrong.any():
         row = _first(wrong)
         raise DataError(f"{source}: {column} of row {row} is {_shown(str(values[row]))}; expected a number")
-    result: np.ndarray[Any, np.dtype[np.float64]] = numbers.fill_null(float("nan")).to_numpy().astype(np.float64)
-    return result
+    result: Floats = numbers.fill_null(float("nan")).to_numpy().astype(np.float64)
+    absent: Bools = values.is_null().to_numpy()
+    if values.dtype.is_float():  # pandas writes NaN where nothing is
+        absent = absent | np.isnan(result)
+    return result, absent
 
 
 def _to_polars(values: Any) -> polars.Series:
     """A column of a pandas or polars frame as a polars series (without pyarrow)."""
     pl = _pl()
     if isinstance(values, pl.Series):
-        return values  # type: ignore[no-any-return]
+        return values
     kind = getattr(values.dtype, "kind", "O")
     if kind == "M":
         zone = getattr(values.dtype, "tz", None)
         naive = values if zone is None else values.dt.tz_convert("UTC").dt.tz_localize(None)
-        return pl.Series(naive.to_numpy().astype("datetime64[us]"))  # type: ignore[no-any-return]
+        return pl.Series(naive.to_numpy().astype("datetime64[us]"))
     if isinstance(values.dtype, np.dtype) and kind in "iufb":
-        return pl.Series(values.to_numpy())  # type: ignore[no-any-return]
+        return pl.Series(values.to_numpy())
     present = values.notna().to_numpy()
     objects = values.astype(object).to_numpy()
     if present.any() and kind in "iuf":  # pandas' nullable numbers
-        return pl.Series([one if here else None for one, here in zip(objects, present, strict=True)])  # type: ignore[no-any-return]
+        return pl.Series([one if here else None for one, here in zip(objects, present, strict=True)])
     texts = [str(one) if here else None for one, here in zip(objects, present, strict=True)]
-    return pl.Series(texts, dtype=pl.String)  # type: ignore[no-any-return]
+    return pl.Series(texts, dtype=pl.String)
 
 
 def _match_columns(
@@ -406,9 +419,13 @@ def _match_columns(
             raise DataError(f"{where}no column {theirs!r}; {closest(theirs, header)}")
         like = _looks_like(column, [label for label in header if label not in names.values()])
         if like:
-            raise DataError(f'{where}no column {column!r}, but {like!r}; rename it, or pass columns={{"{column}": "{like}"}}')
+            raise DataError(
+                f'{where}no column {column!r}, but {like!r}; rename it, or pass columns={{"{column}": "{like}"}}'
+            )
         if column in required:
-            raise DataError(f"{where}no column {column!r}; the header line is {_shown(' '.join(header), 60)}{_header_hint(header)}")
+            raise DataError(
+                f"{where}no column {column!r}; the header line is {_shown(' '.join(header), 60)}{_header_hint(header)}"
+            )
     return place
 
 
@@ -431,7 +448,7 @@ def _header_hint(header: Sequence[str]) -> str:
     return " (has the file no header?)" if any(any(c.isdigit() for c in label) for label in header) else ""
 
 
-# Bytes, lines, and the slow path ---------------------------------------------------------------------------------------
+# Bytes, lines, and the slow path --------------------------------------------------------------------------------------
 
 
 def _dialect(path: Path) -> tuple[str, Literal[0, 3]]:
@@ -462,9 +479,13 @@ def _chunks(path: Path) -> Iterator[bytes]:
             try:
                 block = stream.read1(1 << 20) if path.name.endswith(".gz") else stream.read(1 << 24)
             except EOFError as error:
-                raise DataError(f"{path} is cut off in line {lines + 1}: the compressed file has no end; fetch it again") from error
+                raise DataError(
+                    f"{path} is cut off in line {lines + 1}: the compressed file has no end; fetch it again"
+                ) from error
             except gzip.BadGzipFile as error:
-                raise DataError(f"{path} is damaged or no gzip file, in line {lines + 1} ({error}); fetch it again") from error
+                raise DataError(
+                    f"{path} is damaged or no gzip file, in line {lines + 1} ({error}); fetch it again"
+                ) from error
             except zlib.error as error:
                 raise DataError(f"{path} is damaged in line {lines + 1} ({error}); fetch it again") from error
             except OSError as error:
@@ -501,7 +522,9 @@ def _check_encoding(path: Path, data: bytes) -> None:
     if data.startswith(b"\x1f\x8b"):
         raise DataError(f"{path} is compressed; give it a name that ends in .gz")
     if b"\0" in data[:4096]:
-        raise DataError(f"{path} holds zero bytes, in line {data[: data.index(0)].count(10) + 1}; expected text in UTF-8")
+        raise DataError(
+            f"{path} holds zero bytes, in line {data[: data.index(0)].count(10) + 1}; expected text in UTF-8"
+        )
 
 
 def _read_parquet(path: Path) -> polars.DataFrame:

@@ -1,7 +1,7 @@
 """Samples: interaction logs drawn from a process that is known, so that the best reachable score is known too.
 
-All kinds are one process with different settings. Items belong to groups, and within its group each item has a successor,
-so that the group is a cycle. A user belongs to one group and takes an item that is new to them at each step:
+All kinds are one process with different settings. Items belong to groups, and within its group each item has a
+successor, so that the group is a cycle. A user belongs to one group and takes an item that is new to them at each step:
 
     with probability `noise`    any item,
     else with `follow`          the successor of the last item of the own group (those already taken or not on sale are
@@ -10,11 +10,11 @@ so that the group is a cycle. A user belongs to one group and takes an item that
 
 communities: 50 items a group, follow 0, all items equally popular: only the group can be learned.
 grammar:     one group of all items, follow 1: only the successor can be learned.
-shop:        100 items a group (a department), follow .6, skewed popularity, and a drift in the middle of the period: a fifth
-             of the items goes out of sale, and another fifth comes in. It has titles.
+shop:        100 items a group (a department), follow .6, skewed popularity, and a drift in the middle of the period: a
+             fifth of the items goes out of sale, and another fifth comes in. It has titles.
 
-`sample_oracle` gives the true probability of each item after a history. It is scored by the evaluator as any model is, and
-no model can be expected to score higher.
+`sample_oracle` gives the true probability of each item after a history. It is scored by the evaluator as any model is,
+and no model can be expected to score higher.
 
 A kind has a version, and its random stream depends on kind and version alone: adding a kind changes no other one, and
 changing what a kind draws means a new version of it.
@@ -31,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError, closest
-from .log import Bools, Floats, InteractionLog, Ints, _offsets
+from .log import Bools, Floats, InteractionLog, Ints
 from .splits import Queries
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ def sample(
 ) -> InteractionLog:
     """A log drawn from a known process; see the text at the top of this file.
 
-    Histories have 5 to 50 events (seven tenths of a group at most), few of them long; an item stands in a history once; times are
-    seconds since 1970 and never tie within a user.
+    Histories have 5 to 50 events (seven tenths of a group at most), few of them long; an item stands in a history once;
+    times are seconds since 1970 and never tie within a user.
 
     Args:
         kind: "communities", "grammar" or "shop".
@@ -139,8 +139,8 @@ class Oracle:
 
     The user's group is taken to be the most frequent one in the history. `scores` has the form of a model's, so that
     `evaluate(oracle, split.test)` gives the best reachable values; `best_scores` gives the values to expect from the
-    probabilities, which no luck of the draw moves. Queries with one target are meant: for sets of targets the best order
-    is another one.
+    probabilities, which no luck of the draw moves. Queries with one target are meant: for sets of targets the best
+    order is another one.
 
     Attributes:
         item_group: (M,) group of each item of the log.
@@ -183,7 +183,9 @@ class Oracle:
         table = torch.from_numpy(self.probabilities(queries))
         return table if items is None else table.gather(1, torch.as_tensor(items, dtype=torch.int64))
 
-    def best_scores(self, queries: Queries, k: tuple[int, ...] = (5, 10, 20, 50), block: int = 1024) -> dict[str, float]:
+    def best_scores(
+        self, queries: Queries, k: tuple[int, ...] = (5, 10, 20, 50), block: int = 1024
+    ) -> dict[str, float]:
         """Expected recall@k and ndcg@k of the best ranking there is, for queries with one target each."""
         sums = {f"{metric}@{cut}": 0.0 for metric in ("recall", "ndcg") for cut in k}
         gain = 1 / np.log2(np.arange(2, max(k) + 2))
@@ -196,13 +198,15 @@ class Oracle:
 
 
 class _World:
-    """The process: which item is in which group and when on sale, drawn once; `draw` then lets users walk through it."""
+    """The process: which item is in which group and when on sale, drawn once; `draw` lets users walk through it."""
 
     def __init__(self, kind: str, users: int, items: int, seed: int, noise: float | None) -> None:
         if kind not in _KINDS:
             raise DataError(f"unknown kind of sample {kind!r}; {closest(kind, _KINDS)}")
         if users < _MIN_USERS or items < _MIN_ITEMS:
-            raise DataError(f"a sample of {users} users and {items} items; expected {_MIN_USERS} users and {_MIN_ITEMS} items at least")
+            raise DataError(
+                f"a sample of {users} users and {items} items; expected at least {_MIN_USERS} and {_MIN_ITEMS}"
+            )
         self.kind = _KINDS[kind]
         self.noise = self.kind.noise if noise is None else float(noise)
         if not 0 <= self.noise <= 1:
@@ -219,7 +223,9 @@ class _World:
         self.rank = np.empty(items, dtype=np.int64)  # place in the cycle
         self.group[shuffled] = np.arange(items) % self.groups
         self.rank[shuffled] = np.arange(items) // self.groups
-        self.cycle = np.full((self.groups, -(-items // self.groups)), -1, dtype=np.int64)  # (G, n), -1 where a group is short
+        self.cycle = np.full(
+            (self.groups, -(-items // self.groups)), -1, dtype=np.int64
+        )  # (G, n), -1 where a group is short
         self.cycle[self.group, self.rank] = np.arange(items)
 
         # Popularity, and what is on sale before (row 0) and after (row 1) the drift.
@@ -241,7 +247,7 @@ class _World:
         return int(min(_MAX_LENGTH, max(smallest * 7 // 10, 2)))
 
     def draw(self) -> tuple[Ints, Ints, Floats]:
-        """Columns of a log: user, item, seconds. A loop over steps; each step moves all users that are still walking."""
+        """Columns of a log: user, item, seconds. A loop over steps; each moves all users that are still walking."""
         group = (self._random(self.users) * self.groups).astype(np.int64)
         extra = -np.log1p(-self._random(self.users)) * 7  # exponential: most histories are short
         length = np.minimum(_MIN_LENGTH + extra.astype(np.int64), self.longest)
@@ -312,7 +318,7 @@ class _World:
         return chance.astype(np.float32)
 
 
-# Titles ----------------------------------------------------------------------------------------------------------------
+# Titles ---------------------------------------------------------------------------------------------------------------
 
 _DEPARTMENTS = (
     (("shirt", "blouse", "jacket", "jumper"), ("Linen", "Cotton", "Flannel", "Denim", "Silk")),

@@ -155,7 +155,9 @@ class Split:
     test_time: float | None = None
 
     def __repr__(self) -> str:
-        arguments = ", ".join(f"{key}={value!r}" for key, value in self.rule.items() if key != "function" and value is not None)
+        arguments = ", ".join(
+            f"{key}={value!r}" for key, value in self.rule.items() if key != "function" and value is not None
+        )
         return (
             f"Split({self.log.name}, {self.rule['function']}({arguments}): {len(self.train)} training interactions, "
             f"{len(self.valid)} validation and {len(self.test)} test queries)"
@@ -176,11 +178,14 @@ class Split:
             if queries.split_digest != self.digest:
                 raise DataError(f"the {queries.name} queries belong to another split ({queries.split_digest[:12]})")
         if self.kind == "time":
-            assert self.train.time is not None and self.valid_time is not None and self.test_time is not None
+            assert self.train.time is not None
+            assert self.valid_time is not None
+            assert self.test_time is not None
             if len(self.train) and self.train.time.max() >= self.valid_time:
                 raise DataError("the training log holds events from the validation period")
             for queries, start in ((self.valid, self.valid_time), (self.test, self.test_time)):
-                assert queries.time is not None and queries.times is not None
+                assert queries.time is not None
+                assert queries.times is not None
                 if (queries.time < start).any() or (queries.times >= start).any():
                     raise DataError(f"a {queries.name} query mixes events before and after its time point")
             return
@@ -208,8 +213,8 @@ def leave_one_out(
 ) -> Split:
     """The last event of each user is a test query, the one before it a validation query, the rest is for training.
 
-    The history of a test query holds the validation item. Users with fewer than three events stay in training and give no
-    query.
+    The history of a test query holds the validation item. Users with fewer than three events stay in training and give
+    no query.
 
     Args:
         log: the full log, filtered as wanted.
@@ -247,7 +252,9 @@ def leave_one_out(
     start, end = log.offsets[:-1], log.offsets[1:]  # (U,)
     user = np.flatnonzero(end - start >= 3)  # (Q,)
     if len(user) == 0:
-        raise DataError(f"no user of {log.name!r} has three events; leave-one-out needs one each for training, validation, test")
+        raise DataError(
+            f"no user of {log.name!r} has three events; leave-one-out needs one each for training, validation, test"
+        )
     start, end = start[user], end[user]
     in_train = np.ones(len(log), dtype=bool)
     in_train[end - 1] = in_train[end - 2] = False
@@ -303,7 +310,9 @@ def time_point(
     rule: Rule = {"function": "time_point", "targets": targets}
     if valid_time is None or test_time is None:
         if not (valid_share > 0 and test_share > 0 and valid_share + test_share < 1):
-            raise DataError(f"valid_share {valid_share} and test_share {test_share} must be positive and sum to less than 1")
+            raise DataError(
+                f"valid_share {valid_share} and test_share {test_share} must be positive and sum to less than 1"
+            )
         rule |= {"valid_share": float(valid_share), "test_share": float(test_share)}
         ordered = np.sort(log.time)
         valid_time = float(ordered[int(len(log) * (1 - valid_share - test_share))])
@@ -312,7 +321,9 @@ def time_point(
         valid_time, test_time = float(valid_time), float(test_time)
         rule |= {"valid_time": valid_time, "test_time": test_time}
     if not valid_time < test_time:
-        raise DataError(f"validation starts at {valid_time:.0f} s and test at {test_time:.0f} s; expected test later than validation")
+        raise DataError(
+            f"validation starts at {valid_time:.0f} s and test at {test_time:.0f} s; expected test to be later"
+        )
     digest = _digest(log, rule)
 
     # Rows are sorted by (user, time), so each user's row range splits at two places.
@@ -374,9 +385,13 @@ def _check_order(log: InteractionLog, order: str) -> None:
     if order not in ("time", "file"):
         raise DataError(f"order is {order!r}; expected 'time' or 'file'")
     if order == "time" and log.time is None:
-        raise DataError(f"{log.name!r} has no times; pass order='file' if its rows stand oldest first, and the split says so")
+        raise DataError(
+            f"{log.name!r} has no times; pass order='file' if its rows stand oldest first, and the split says so"
+        )
     if order == "file" and log.time is not None:
-        raise DataError(f"{log.name!r} is sorted by time already; load it with order='file' to keep the order of its rows")
+        raise DataError(
+            f"{log.name!r} is sorted by time already; load it with order='file' to keep the order of its rows"
+        )
 
 
 def _digest(log: InteractionLog, rule: Rule) -> str:

@@ -1,9 +1,9 @@
 """LightGCN propagation (He et al., SIGIR 2020, Eq. 3, 7 and 8) over a user-item heterograph.
 
-D^-1/2 A D^-1/2 x is computed as scale, sum over neighbours, scale: messages carry no weights, so that no E x d array is
-ever made. `message_passing` does it by DGL and is the reference; `LightGCNEncoder` takes the CSR form of both relations
-from the DGL graph once and sums over it with `embedding_bag`, on CPU and CUDA alike. As each relation is the other's
-reverse, the gradient of one direction is the sum over the other.
+`message_passing` does it by DGL and is the reference. `LightGCNEncoder` takes the CSR form of both relations from the DGL
+graph once, normalises once, and sums over neighbours with `embedding_bag`, on CPU and CUDA alike: no E x d array is made.
+The normalised adjacency A is symmetric and propagation is a polynomial of it, so that the gradient is the same
+polynomial of the gradient, and the layers in between need not be kept.
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ class Adjacency(nn.Module):
     Attributes:
         user_offsets, user_items: (U + 1,), (E,) int64: the items of each user.
         item_offsets, item_users: (M + 1,), (E,) int64: the users of each item.
-        user_scale, item_scale: (U, 1), (M, 1) float32, degree^-1/2, and 0 for a node without edges.
+        user_weight, item_weight: (E,) float32, (d_u d_i)^-1/2 of each pair, in the order of `user_items`, `item_users`.
+        item_scale: (M, 1) float32, d_i^-1/2, and 0 for an item without users.
     """
 
     user_offsets: Tensor
     user_items: Tensor
     item_offsets: Tensor
     item_users: Tensor
-    user_scale: Tensor
+    user_weight: Tensor
+    item_weight: Tensor
     item_scale: Tensor
 
     def __init__(self, graph: Any, relation: str = "interacts") -> None:
@@ -46,15 +48,37 @@ class Adjacency(nn.Module):
         user, item = pairs // max(num_items, 1), pairs % max(num_items, 1)
         by_item = torch.argsort(item, stable=True)
         user_degree, item_degree = torch.bincount(user, minlength=num_users), torch.bincount(item, minlength=num_items)
+        weight = (_scale(user_degree)[user] * _scale(item_degree)[item]).squeeze(1)
         for name, values in (
             ("user_offsets", _offsets(user_degree)),
             ("user_items", item),
             ("item_offsets", _offsets(item_degree)),
             ("item_users", user[by_item]),
-            ("user_scale", _scale(user_degree)),
+            ("user_weight", weight),
+            ("item_weight", weight[by_item]),
             ("item_scale", _scale(item_degree)),
         ):
             self.register_buffer(name, values, persistent=False)
+
+    def propagate(self, users: Tensor, items: Tensor, layers: int, mean: bool) -> tuple[Tensor, Tensor]:
+        """A^L x, or the mean of A^l x over l = 0..L by Horner's rule: x + A (x + A (x + ...)), without a gradient."""
+        new_users, new_items = users, items
+        for _ in range(layers):
+            new_users, new_items = (
+                _weighted_sum(new_items, self.user_items, self.user_offsets, self.user_weight),
+                _weighted_sum(new_users, self.item_users, self.item_offsets, self.item_weight),
+            )
+            if mean:
+                new_users.add_(users)
+                new_items.add_(items)
+        if not mean or layers == 0:
+            return new_users, new_items
+        return new_users.div_(layers + 1), new_items.div_(layers + 1)
+
+
+def _weighted_sum(x: Tensor, columns: Tensor, offsets: Tensor, weight: Tensor) -> Tensor:
+    """y[r] = sum over the columns c of row r of weight[r, c] x[c]; (C, d) -> (R, d)."""
+    return F.embedding_bag(columns, x, offsets, mode="sum", include_last_offset=True, per_sample_weights=weight.to(x.dtype))
 
 
 def _offsets(degree: Tensor) -> Tensor:
@@ -65,19 +89,19 @@ def _scale(degree: Tensor) -> Tensor:
     return torch.where(degree > 0, degree.clamp(min=1).float().rsqrt(), 0.0).unsqueeze(1)
 
 
-class _SumOverNeighbours(torch.autograd.Function):
-    """y[r] = sum of x[c] over the neighbours c of r; the gradient sums over the reverse relation."""
+class _Propagation(torch.autograd.Function):
+    """`Adjacency.propagate` with its gradient, which is itself, as A is symmetric."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, offsets: Tensor, columns: Tensor, back_offsets: Tensor, back_columns: Tensor) -> Tensor:
-        ctx.save_for_backward(back_offsets, back_columns)
-        return F.embedding_bag(columns, x, offsets, mode="sum", include_last_offset=True)
+    def forward(ctx: Any, users: Tensor, items: Tensor, adjacency: Adjacency, layers: int, mean: bool) -> tuple[Tensor, Tensor]:
+        ctx.how = (adjacency, layers, mean)
+        new_users, new_items = adjacency.propagate(users, items, layers, mean)
+        return (new_users, new_items) if layers else (new_users.clone(), new_items.clone())
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        offsets, columns = ctx.saved_tensors
-        x_grad = F.embedding_bag(columns, grad.contiguous(), offsets, mode="sum", include_last_offset=True)
-        return x_grad, None, None, None, None
+    def backward(ctx: Any, users: Tensor, items: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        adjacency, layers, mean = ctx.how
+        return *adjacency.propagate(users.contiguous(), items.contiguous(), layers, mean), None, None, None
 
 
 class LightGCNEncoder(nn.Module):
@@ -94,6 +118,7 @@ class LightGCNEncoder(nn.Module):
         super().__init__()
         self.layers = layers
         self.combine = combine
+        self._kept: tuple[Any, ...] | None = None
 
     def with_layers(self, layers: int) -> LightGCNEncoder:
         """The same with another number of layers."""
@@ -101,21 +126,17 @@ class LightGCNEncoder(nn.Module):
 
     def forward(self, graph: Any, x: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Propagate `x` = (users, items) over a DGL graph, or over an `Adjacency` taken from one before."""
-        a = graph if isinstance(graph, Adjacency) else Adjacency(graph)
-        users, items = x
-        total_users, total_items = users, items
-        for _ in range(self.layers):
-            to_users = _SumOverNeighbours.apply(
-                items * a.item_scale, a.user_offsets, a.user_items, a.item_offsets, a.item_users
-            )
-            to_items = _SumOverNeighbours.apply(
-                users * a.user_scale, a.item_offsets, a.item_users, a.user_offsets, a.user_items
-            )
-            users, items = to_users * a.user_scale, to_items * a.item_scale
-            total_users, total_items = total_users + users, total_items + items
-        if self.combine == "last":
-            return users, items
-        return total_users / (self.layers + 1), total_items / (self.layers + 1)
+        adjacency = graph if isinstance(graph, Adjacency) else Adjacency(graph).to(x[0].device)
+        if self.training or torch.is_grad_enabled() or x[0].is_inference():
+            return self._propagate(adjacency, *x)
+        key = (id(adjacency), *((t.data_ptr(), t._version, t.device) for t in x))
+        if self._kept is None or self._kept[0] != key:  # evaluation asks for the same vectors block after block
+            self._kept = (key, self._propagate(adjacency, *x), adjacency, x)  # what the key names stays alive
+        return self._kept[1]
+
+    def _propagate(self, adjacency: Adjacency, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+        out: tuple[Tensor, Tensor] = _Propagation.apply(users, items, adjacency, self.layers, self.combine == "mean")
+        return out
 
 
 def message_passing(graph: Any, x: tuple[Tensor, Tensor], layers: int = 2, combine: str = "mean") -> tuple[Tensor, Tensor]:

@@ -15,11 +15,19 @@ import time
 from typing import Any
 
 
-def train(preset: str, data: str, epochs: int) -> dict[str, Any]:
+def split_of(data: str, users: int) -> Any:
+    """The leave-one-out split of a data set, or of its first `users` users."""
+    import dglrec
+
+    log = dglrec.load(data)
+    return dglrec.leave_one_out(log.select(log.user < users) if users else log)
+
+
+def train(preset: str, data: str, epochs: int, users: int) -> dict[str, Any]:
     """Seconds of an epoch, of its validation, and what an epoch holds."""
     import dglrec
 
-    split = dglrec.leave_one_out(dglrec.load(data))
+    split = split_of(data, users)
     model = dglrec.models.preset(preset, split)
     run = dglrec.fit(model, split, epochs=epochs, device="cpu", progress=False)
     result = run.result
@@ -35,11 +43,11 @@ def train(preset: str, data: str, epochs: int) -> dict[str, Any]:
     }
 
 
-def evaluate(preset: str, data: str) -> dict[str, Any]:
+def evaluate(preset: str, data: str, users: int) -> dict[str, Any]:
     """Users a second of the full ranking. Weights are the initial ones: what is ranked does not change the work."""
     import dglrec
 
-    split = dglrec.leave_one_out(dglrec.load(data))
+    split = split_of(data, users)
     model = dglrec.models.preset(preset, split)
     dglrec.evaluate(model, split.test[:512])  # warm-up
     seconds = []
@@ -66,13 +74,17 @@ def main() -> None:
     parser.add_argument("--out", required=True)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--users", type=int, default=0, help="the first users only, to see whether it runs; 0: all")
     args = parser.parse_args()
 
     import torch
 
     torch.set_num_threads(args.threads)
     load = list(os.getloadavg())
-    result = train(args.preset, args.data, args.epochs) if args.task == "train" else evaluate(args.preset, args.data)
+    if args.task == "train":
+        result = train(args.preset, args.data, args.epochs, args.users)
+    else:
+        result = evaluate(args.preset, args.data, args.users)
     from dglrec.train import versions
 
     result.update(

@@ -102,7 +102,7 @@ def measure(python: Path, folder: Path, args: argparse.Namespace) -> dict[str, d
         return [python, "-E", HERE / "recbole_worker.py", task, *data_path, *arguments]
 
     def dglrec(task: str, preset: str, *arguments: str | Path) -> list[str | Path]:
-        return [sys.executable, HERE / "dglrec_worker.py", task, preset, "--data", DATA, *arguments]
+        return [sys.executable, HERE / "dglrec_worker.py", task, preset, "--data", DATA, "--users", users, *arguments]
 
     commands = {
         "recbole-sasrec": recbole("sasrec", "--steps", steps),

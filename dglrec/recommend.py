@@ -1,0 +1,272 @@
+"""Recommendations: the best items for a known user, for a new history, or for many of either at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from .data.log import InteractionLog, Ints, Strings, _offsets
+from .data.splits import Queries, _segments
+from .errors import ConfigError, DataError, DglrecError
+from .evaluate import _block_size, _blocks, _eval_mode
+
+if TYPE_CHECKING:
+    from .models import Model
+
+_SHOWN_QUERIES = 10  # queries that are printed
+_TITLE_WIDTH = 60
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """One item for one query.
+
+    Attributes:
+        item_id: the source's id.
+        score: the model's score; scores of different models have nothing to do with each other.
+        title: "" where the data have none.
+        rank: 1 for the best item of its query.
+        query: number of the query, 0 where there was only one.
+    """
+
+    item_id: str
+    score: float
+    title: str = ""
+    rank: int = 1
+    query: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Recommendations(Sequence[Recommendation]):
+    """The items for one or more queries: a sequence of `Recommendation`, best first, query after query.
+
+    For a single user or history, `recs[0]` is the best item and `len(recs)` their number. For many, `recs.of(2)` is the
+    part of the third one, and `recs.queries()` goes over all parts. Prints itself as a table.
+
+    Attributes:
+        item_ids: (N,) str.
+        scores: (N,) float32.
+        titles: (N,) str, "" where an item has none.
+        offsets: (Q + 1,) int64, the items of query q are offsets[q] to offsets[q + 1].
+        users: the user of each query, None for a new history.
+
+    >>> ids, scores, titles = np.array(["tea", "jam", "tea"]), np.array([2.0, 1.0, 3.0]), np.array(["", "Jam", ""])
+    >>> recs = Recommendations(ids, scores, titles, np.array([0, 2, 3]), ("ann", None))
+    >>> recs[1].item_id, recs[1].title, [rec.item_id for rec in recs.of(1)]
+    ('jam', 'Jam', ['tea'])
+    >>> print(recs.of(0))
+    rank  item_id   score  title
+       1  tea      2.0000
+       2  jam      1.0000  Jam
+    """
+
+    item_ids: Strings
+    scores: npt.NDArray[np.floating[Any]]
+    titles: npt.NDArray[Any]
+    offsets: Ints
+    users: tuple[str | None, ...]
+
+    @property
+    def num_queries(self) -> int:
+        """Number of queries."""
+        return len(self.users)
+
+    def of(self, query: int) -> Recommendations:
+        """The part of one query, by its number.
+
+        Raises:
+            IndexError: there is no such query.
+        """
+        query = range(self.num_queries)[query]
+        part = slice(int(self.offsets[query]), int(self.offsets[query + 1]))
+        ends = np.array([0, part.stop - part.start])
+        return Recommendations(
+            self.item_ids[part], self.scores[part], self.titles[part], ends, self.users[query : query + 1]
+        )
+
+    def queries(self) -> Iterator[Recommendations]:
+        """The parts of all queries, in their order."""
+        return (self.of(query) for query in range(self.num_queries))
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+    @overload
+    def __getitem__(self, index: int) -> Recommendation: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Recommendation]: ...
+    def __getitem__(self, index: int | slice) -> Recommendation | list[Recommendation]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(len(self))[index]]
+        place = range(len(self))[index]
+        query = int(np.searchsorted(self.offsets, place, side="right")) - 1
+        return Recommendation(
+            item_id=str(self.item_ids[place]),
+            score=float(self.scores[place]),
+            title=str(self.titles[place]),
+            rank=place - int(self.offsets[query]) + 1,
+            query=query,
+        )
+
+    def __repr__(self) -> str:
+        return f"Recommendations({len(self)} items for {self.num_queries} queries)"
+
+    def __str__(self) -> str:
+        if self.num_queries == 1:
+            return self._table()
+        blocks = []
+        for number, part in enumerate(self.queries()):
+            if number == _SHOWN_QUERIES:
+                blocks.append(f"... and {self.num_queries - number:,} more")
+                break
+            user = self.users[number]
+            blocks.append((f"history {number}" if user is None else f"user {user}") + "\n" + part._table())
+        return "\n\n".join(blocks)
+
+    def _table(self) -> str:
+        """The lines of a single query."""
+        if not len(self):
+            return "nothing left to recommend: all items are in the history"
+        rows = [("rank", "item_id", "score", "title")]
+        rows += [(f"{rec.rank}", rec.item_id, f"{rec.score:.4f}", _short(rec.title)) for rec in self]
+        rank, item, score = (max(len(row[column]) for row in rows) for column in range(3))
+        return "\n".join(f"{r:>{rank}}  {i:<{item}}  {s:>{score}}  {t}".rstrip() for r, i, s, t in rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """{"recommendations": [{query, user, rank, item_id, score, title}, ...]}, user None for a new history."""
+        rows = [
+            {
+                "query": rec.query,
+                "user": self.users[rec.query],
+                "rank": rec.rank,
+                "item_id": rec.item_id,
+                "score": rec.score,
+                "title": rec.title,
+            }
+            for rec in self
+        ]
+        return {"recommendations": rows}
+
+    def to_json(self) -> str:
+        """`to_dict` as JSON text."""
+        return json.dumps(self.to_dict(), indent=1)
+
+
+def recommend(
+    model: Model,
+    user: str | None = None,
+    *,
+    users: Sequence[str] | None = None,
+    history: Sequence[str] | None = None,
+    histories: Sequence[Sequence[str]] | None = None,
+    k: int = 10,
+    seen: Literal["mask", "keep"] = "mask",
+) -> Recommendations:
+    """The k best items of each query; exactly one of `user`, `users`, `history`, `histories` is given.
+
+    Args:
+        model: a model of `dglrec.models`; it is used in evaluation mode, and put back into the mode that it was in.
+        user: id of a user of the data. All that is known of the user is the history, validation and test events too.
+        users: ids of many users.
+        history: item ids of somebody whom the model need not know, oldest first.
+        histories: many such histories.
+        k: number of items; there are fewer where fewer are left.
+        seen: "mask" leaves out the items of the history, "keep" lets them come again.
+
+    Raises:
+        DataError: an unknown user or item (the closest id is named), or an empty history.
+        ConfigError: k below 1 or above the beam of a generative model, or not exactly one kind of query.
+    """
+    beam = model.beam
+    if k < 1 or (beam is not None and k > beam):
+        limit = "" if beam is None else f", and at most {beam}, the model's beam"
+        raise ConfigError(f"k is {k}; expected at least 1{limit}")
+    if seen not in ("mask", "keep"):
+        raise ConfigError(f"seen is {seen!r}; expected 'mask' or 'keep'")
+    if sum(one is not None for one in (user, users, history, histories)) != 1:
+        raise ConfigError("recommend needs exactly one of user, users, history and histories")
+    log = model.split.log
+    if user is not None or users is not None:
+        queries = _known([user] if users is None else _many(users, "users"), log)
+        names: list[str | None] = log.user_ids[queries.user].tolist()
+    else:
+        queries = _new([_many(history, "history")] if history is not None else _many(histories, "histories"), log)
+        names = [None] * len(queries)
+    parts = []
+    with _eval_mode(model), torch.no_grad():
+        for block in _blocks(queries, _block_size(model, queries, beam), None):
+            items, scores = _ranked(model, block, k, seen) if beam is None else _listed(model, block, beam, seen)
+            found = items >= 0
+            found &= found.cumsum(1) <= k
+            parts.append((found.sum(1), items[found], scores[found]))
+    counts, chosen, values = (np.concatenate(column) for column in zip(*parts, strict=True))
+    titles = np.full(len(chosen), "") if log.titles is None else log.titles[chosen]
+    return Recommendations(log.item_ids[chosen], values, titles, _offsets(counts), tuple(names))
+
+
+def _known(users: Sequence[Any], log: InteractionLog) -> Queries:
+    """Queries of users of the log, each with all of its events as history."""
+    index = log.user_index([str(one) for one in users])
+    rows, offsets = _segments(log.offsets, index)
+    empty = np.flatnonzero(np.diff(offsets) == 0)
+    if len(empty):
+        raise DataError(f"user {users[empty[0]]!r} has no interactions; give a history instead")
+    times = None if log.time is None else log.time[rows]
+    no_targets = np.zeros(len(index) + 1, dtype=np.int64)
+    return Queries(index, offsets, log.item[rows], times, no_targets, np.zeros(0, dtype=np.int64), None)
+
+
+def _new(histories: Sequence[Any], log: InteractionLog) -> Queries:
+    """Queries of nobody in particular, from item ids; all ids are looked up at once."""
+    offsets = _offsets(np.array([len(_many(history, "a history")) for history in histories], dtype=np.int64))
+    items = log.item_index([str(item) for history in histories for item in history])
+    no_targets = np.zeros(len(histories) + 1, dtype=np.int64)
+    unknown = np.full(len(histories), -1, dtype=np.int64)
+    return Queries(unknown, offsets, items, None, no_targets, np.zeros(0, dtype=np.int64), None)
+
+
+def _many(ids: Any, what: str) -> Sequence[Any]:
+    """`ids`, which must be a list of at least one; text alone would be taken for a list of letters."""
+    if isinstance(ids, str) or not hasattr(ids, "__len__"):
+        raise DataError(f"{what} is {ids!r}; expected a list of ids")
+    if not len(ids):
+        raise DataError(f"{what} is empty; expected at least one id" + (", oldest first" if "history" in what else ""))
+    return ids  # type: ignore[no-any-return]
+
+
+def _ranked(model: Model, queries: Queries, k: int, seen: str) -> tuple[Ints, npt.NDArray[np.float32]]:
+    """Items (B, k), best first, -1 where no item is left, and their scores (B, k)."""
+    scores = model.scores(queries)  # (B, M)
+    if scores.isnan().any():
+        raise DglrecError("the model gives scores that are NaN; was it trained with too high a learning rate?")
+    if seen == "mask":
+        row = torch.as_tensor(np.repeat(np.arange(len(queries)), queries.lengths), device=scores.device)
+        place = (row, torch.as_tensor(queries.items, device=scores.device))
+        scores = scores.index_put(place, scores.new_tensor(-torch.inf))  # a copy: the scores are the model's
+    best = scores.topk(min(k, scores.shape[1]), dim=1)
+    values = best.values.float().cpu().numpy()
+    return np.where(np.isneginf(values), -1, best.indices.cpu().numpy()), values
+
+
+def _listed(model: Model, queries: Queries, beam: int, seen: str) -> tuple[Ints, npt.NDArray[np.float32]]:
+    """The whole list of a generative model, with -1 in place of items that are not wanted."""
+    ids, values = model.top(queries, beam)  # (B, beam) each
+    items = ids.cpu().numpy().astype(np.int64)
+    if seen == "mask":
+        wide = model.split.log.num_items
+        shown = np.arange(len(queries))[:, None] * wide + items
+        known = np.repeat(np.arange(len(queries)), queries.lengths) * wide + queries.items
+        items = np.where((items >= 0) & np.isin(shown, known), -1, items)
+    return items, values.float().cpu().numpy()
+
+
+def _short(title: str) -> str:
+    """A title on one line, not too long."""
+    title = " ".join(title.split())
+    return title if len(title) <= _TITLE_WIDTH else title[: _TITLE_WIDTH - 3] + "..."
