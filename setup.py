@@ -21,7 +21,7 @@ setup(
     package_data={"dglrec": ["py.typed", "results/*.json"]},
     install_requires=[
         "dgl>=1.1.3,<3",
-        "torch>=2.1",
+        "torch>=2.4",  # the first with fused Adam on the CPU
         "numpy>=1.24",
         "scipy>=1.10",
         "networkx>=2.8",

@@ -13,16 +13,16 @@ from __future__ import annotations
 from . import data, graphs, losses, models, nn
 from .checkpoint import load as load_model
 from .checkpoint import save as save_model
-from .data import InteractionLog, Queries, Split, leave_one_out, load, make_split, time_point
+from .data import InteractionLog, Queries, Split, leave_one_out, load, make_split, sample, time_point
 from .errors import CheckpointError, ConfigError, DataError, DglrecError
 from .evaluate import Metrics, evaluate
 from .protocol import Protocol
+from .recommend import Recommendations, recommend
 from .train import Run, fit
 from .version import __version__
 
 __all__ = [
-    "CheckpointError", "ConfigError", "DataError", "DglrecError", "InteractionLog", "Metrics", "Protocol", "Queries", "Run",
-    "Split", "__version__", "data", "evaluate", "fit", "graphs", "leave_one_out", "load", "load_model", "losses", "make_split", "models",
-    "nn", "save_model", "time_point",
+    "CheckpointError", "ConfigError", "DataError", "DglrecError", "InteractionLog", "Metrics", "Protocol", "Queries",
+    "Recommendations", "Run", "Split", "__version__", "data", "evaluate", "fit", "graphs", "leave_one_out", "load",
+    "load_model", "losses", "make_split", "models", "nn", "recommend", "sample", "save_model", "time_point",
 ]  # fmt: skip
-

@@ -111,6 +111,7 @@ def start_folder(model: Model, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{folder} cannot be made ({error.strerror}); choose another folder") from None
+    model.split.log.save(folder / "ids.npz")
     values = {
         "format": FORMAT,
         "preset": model.preset,
@@ -118,8 +119,8 @@ def start_folder(model: Model, folder: Path) -> None:
         "config": dataclasses.asdict(model.config),
         "rule": model.split.rule,
         "split_digest": model.split.digest,
+        "ids_sha256": hashlib.sha256((folder / "ids.npz").read_bytes()).hexdigest(),
     }
-    model.split.log.save(folder / "ids.npz")
     write_json(folder / "config.json", values | {"sha256": _json_digest(values)})
 
 
@@ -153,6 +154,8 @@ def load(folder: str | os.PathLike[str], weights: bool = True) -> Model:
     split = make_split(log, values["rule"])
     if split.digest != values["split_digest"]:
         raise CheckpointError(f"{path / 'ids.npz'} is not the log that the run was trained on (split digest differs)")
+    if values.get("ids_sha256") not in (None, hashlib.sha256((path / "ids.npz").read_bytes()).hexdigest()):
+        raise CheckpointError(f"{path / 'ids.npz'} has changed since it was written (SHA-256 differs); restore it")
     classes = {found.model.__name__: found.model for found in PRESETS.values()}
     if values["model"] not in classes:
         raise CheckpointError(f"{path} holds a {values['model']!r}, which is no model here; {closest(values['model'], classes)}")
@@ -194,7 +197,8 @@ def save_state(folder: Path, tensors: dict[str, Tensor], values: dict[str, Any])
     try:
         for number, shard in enumerate(shards):
             save_tensors(target / f"shard-{number:03d}.safetensors", shard)
-        write_json(folder / "state" / "latest.json", values | {"folder": name, "shards": len(shards)})
+        values = values | {"folder": name, "shards": len(shards)}
+        write_json(folder / "state" / "latest.json", values | {"sha256": _json_digest(values)})
     except DataError:
         shutil.rmtree(target, ignore_errors=True)
         raise
@@ -206,6 +210,8 @@ def save_state(folder: Path, tensors: dict[str, Tensor], values: dict[str, Any])
 def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and values of the last `save_state`."""
     values = read_json(folder / "state" / "latest.json")
+    if values.pop("sha256", None) not in (None, _json_digest(values)):
+        raise CheckpointError(f"{folder / 'state' / 'latest.json'} has changed since it was written; restore it")
     tensors: dict[str, Tensor] = {}
     for number in range(values["shards"]):
         tensors |= load_tensors(folder / "state" / values["folder"] / f"shard-{number:03d}.safetensors")

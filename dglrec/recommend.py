@@ -237,7 +237,7 @@ def _many(ids: Any, what: str) -> Sequence[Any]:
         raise DataError(f"{what} is {ids!r}; expected a list of ids")
     if not len(ids):
         raise DataError(f"{what} is empty; expected at least one id" + (", oldest first" if "history" in what else ""))
-    return ids  # type: ignore[no-any-return]
+    return ids
 
 
 def _ranked(model: Model, queries: Queries, k: int, seen: str) -> tuple[Ints, npt.NDArray[np.float32]]:
@@ -250,8 +250,10 @@ def _ranked(model: Model, queries: Queries, k: int, seen: str) -> tuple[Ints, np
         place = (row, torch.as_tensor(queries.items, device=scores.device))
         scores = scores.index_put(place, scores.new_tensor(-torch.inf))  # a copy: the scores are the model's
     best = scores.topk(min(k, scores.shape[1]), dim=1)
-    values = best.values.float().cpu().numpy()
-    return np.where(np.isneginf(values), -1, best.indices.cpu().numpy()), values
+    values, items = best.values.float().cpu().numpy(), best.indices.cpu().numpy()
+    order = np.lexsort((items, -values))  # items of one score stand in the order of the log
+    values, items = np.take_along_axis(values, order, 1), np.take_along_axis(items, order, 1)
+    return np.where(np.isneginf(values), -1, items), values
 
 
 def _listed(model: Model, queries: Queries, beam: int, seen: str) -> tuple[Ints, npt.NDArray[np.float32]]:

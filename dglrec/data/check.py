@@ -214,8 +214,8 @@ def _notes(
     decided = figures.get("leave_one_out", {}).get("tie_decided_targets_test_share", 0)
     if decided > 0.05:
         notes.append(
-            f"for {decided:.0%} of the users the last two events share a time, and the order in the file picks the test "
-            "item; compare leave_one_out(log, ties='random', seed=...)"
+            f"for {decided:.0%} of the users the last two events share a time, and the order in the file picks the "
+            "test item; compare leave_one_out(log, ties='random', seed=...)"
         )
     short = figures["history"]["users_below_3"]
     if short:

@@ -149,6 +149,8 @@ def find_problems(
         yield Problem(None, f"{path} is empty; expected a header line such as: {' '.join(COLUMNS)}")
         return
     try:
+        if _undecodable("".join(header)):
+            raise DataError("the header is not UTF-8; save the file with encoding UTF-8")
         place = _match_columns(header, required, optional, columns, "")
     except DataError as error:
         yield Problem(1, str(error))
@@ -262,8 +264,13 @@ def _read_text(
         data = data.rstrip(b"\r\n") + b"\n"
     if not data.strip():
         raise DataError(f"{path} is empty; expected a header line such as: {' '.join(COLUMNS)}")
-    first = data[: data.find(b"\n") if b"\n" in data else len(data)].decode("utf-8", "replace").rstrip("\r")
-    header = next(csv.reader([first], delimiter=delimiter, quoting=quoting), [])
+    try:
+        first = io.BytesIO(data).readline().rstrip(b"\r\n").decode()
+        header = next(csv.reader([first], delimiter=delimiter, quoting=quoting), [])
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} line 1: the header is not UTF-8; save the file with encoding UTF-8") from error
+    except csv.Error as error:
+        raise DataError(f"{path} line 1: {error}") from error
     place = _match_columns(header, required, optional, columns, str(path))
     try:
         table = pl.read_csv(

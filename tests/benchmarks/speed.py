@@ -123,7 +123,7 @@ def authors(sasrec_seconds: float) -> dict[str, Any]:
     ratio = sum(AUTHORS_SECONDS) / sum(SASREC_SECONDS_THERE)
     return {
         "epoch_seconds": sasrec_seconds * ratio,
-        "epoch_is": "RecBole's SASRec of this run x their ratio on another machine",
+        "epoch_is": "carried over, see README.md",
         "ratio_there": ratio,
         "seconds_there": {"authors": AUTHORS_SECONDS, "recbole-sasrec": SASREC_SECONDS_THERE},
     }
@@ -155,18 +155,20 @@ def report(result: dict[str, Any]) -> str:
     """The result as text."""
     here = result["machine"]
     lines = [f"{here['processor']}, {here['cores']} cores, {result['threads']} threads", ""]
-    lines.append(f"{'system':<34}{'seconds':>10}  {'of':<34}{'load':>6}{'GB':>6}")
+    lines.append(f"{'system':<34}{'seconds':>10}  {'of':<42}{'load':>6}{'GB':>6}")
     for name, system in result["systems"].items():
         evaluated = "users" in system
         seconds = system["seconds"] if evaluated else system["epoch_seconds"]
         of = f"ranking {system['users']:,} users" if evaluated else f"an epoch ({system['epoch_is']})"
         load = system.get("load_average_before", [float("nan")])[0]
         memory = system.get("peak_memory_bytes", float("nan")) / 2**30
-        lines.append(f"{name:<34}{seconds:>10.2f}  {of:<34}{load:>6.1f}{memory:>6.2f}")
+        lines.append(f"{name:<34}{seconds:>10.2f}  {of:<42}{load:>6.1f}{memory:>6.2f}")
         if system.get("steps_timed", 0) and "median step" in system["epoch_is"]:
             low, high = system["step_seconds_min"], system["step_seconds_max"]
             step, count = system["step_seconds_median"], system["steps_timed"]
             lines.append(f"{'':<46}{step:.3f} s a step ({low:.3f} to {high:.3f}, {count} steps)")
+    if "ratios" not in result:
+        return "\n".join(lines)
     lines += ["", f"{'times faster':<66}{'measured':>10}{'asked for':>12}"]
     for name, row in result["ratios"].items():
         asked = "" if row["asked_for"] is None else f"{row['asked_for']:.0f}"
@@ -209,11 +211,12 @@ def main() -> None:
     }
     for system in systems.values():
         system.pop("versions", None)
-    result |= {"systems": systems, "ratios": ratios(systems)}
-    print(report(result))
-    if args.quick:
-        print("\n(quick: nothing was written, and these figures mean little)")
+    result["systems"] = systems
+    if args.quick:  # parts of the work, not the same parts: no ratios
+        print(report(result) + "\n\n(quick: all of it runs; nothing was written, and these figures mean nothing)")
     else:
+        result["ratios"] = ratios(systems)
+        print(report(result))
         args.out.write_text(json.dumps(result, indent=1) + "\n")
         print(f"\nwritten to {args.out.name}")
 

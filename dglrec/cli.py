@@ -1,0 +1,508 @@
+"""The command line: `dglrec train | evaluate | recommend | data | reproduce | models | doctor`.
+
+Each command calls the function of the same name and prints what it returns: as text, or with `--json` as one JSON
+object on standard output and nothing else. Progress and messages go to standard error. What cannot be done is said in a
+line or two there, with exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+from .config import replace
+from .errors import CheckpointError, ConfigError, DataError, DglrecError, closest
+from .version import __version__
+
+if TYPE_CHECKING:
+    from .data import Split
+    from .evaluate import Metrics
+    from .models import Model
+    from .train import Run
+
+CUTS = (5, 10, 20, 50)
+RUNS = Path("runs")  # where a run goes that is given no folder
+_WIDE = 400  # characters of a message, about two lines of a wide terminal
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a command has to say: in words, as JSON-able values, and its exit code."""
+
+    text: str
+    values: dict[str, Any]
+    code: int = 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code.
+
+    Args:
+        arguments: the words after `dglrec`; those of the process by default.
+
+    >>> main(["models", "--jsn"])
+    2
+    """
+    try:
+        args = _parser().parse_args(arguments)
+        with contextlib.redirect_stdout(sys.stderr):  # whatever a library prints
+            output: Output = args.run(args)
+        _write(json.dumps(output.values, indent=1) if args.json else output.text)
+    except (Exception, KeyboardInterrupt) as error:
+        text = _explain(error)
+        if text is None:
+            raise
+        with contextlib.suppress(OSError):
+            print(f"dglrec: {_limited(text)}", file=sys.stderr)
+        return 2
+    return output.code
+
+
+def _explain(error: BaseException) -> str | None:
+    """What is said of an error; None for one that is a bug and shows its traceback."""
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped"
+    if isinstance(error, OSError):
+        name = f"{error.filename}: " if error.filename is not None else ""
+        return f"{name}{error.strerror or error}"
+    if isinstance(error, DglrecError | ImportError):
+        return str(error)
+    if isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY):
+        return "out of memory; a smaller train.batch_size, or another --device, may help"
+    return None
+
+
+def _limited(text: str) -> str:
+    """A message on one line, and not longer than two lines of a wide terminal."""
+    line = " ".join(text.split())
+    return line if len(line) <= _WIDE else line[: _WIDE - 3] + "..."
+
+
+def _write(text: str) -> None:
+    """Print to standard output now, so that a full disk or a closed pipe is noticed here."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    try:
+        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+    except OSError as error:
+        with contextlib.suppress(OSError):  # Python flushes again at its end, and must not fail then
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OSError(error.errno, error.strerror, "standard output") from None
+
+
+# train ----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Columns:
+    """`--set data.columns.NAME=...`: the file's names of the columns."""
+
+    user_id: str = "user_id"
+    item_id: str = "item_id"
+    rating: str = "rating"
+    timestamp: str = "timestamp"
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """`--set data.NAME=...`: how the data are loaded, see `dglrec.load`."""
+
+    order: Literal["time", "file"] = "time"
+    k_core: int | None = None
+    items: str | None = None
+    name: str | None = None
+    columns: Columns = field(default_factory=Columns)
+
+
+@dataclass(frozen=True)
+class LeaveOneOut:
+    """`--set split.NAME=...`, see `dglrec.leave_one_out`."""
+
+    ties: Literal["file", "random"] = "file"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TimePoint:
+    """`--split time-point --set split.NAME=...`, see `dglrec.time_point`."""
+
+    valid_share: float = 0.1
+    test_share: float = 0.1
+    valid_time: float | None = None
+    test_time: float | None = None
+    targets: Literal["all", "next"] = "all"
+
+
+def _train(args: argparse.Namespace) -> Output:
+    """Fit, select on validation, and read the test set once."""
+    from .train import pick_device
+
+    pick_device(args.device)  # an unknown one is said before anything is read
+    if args.resume is not None:
+        model, folder = _resumed_model(args), Path(args.resume)
+    else:
+        model = _new_model(args)
+        folder = _free_folder(model) if args.out is None else Path(args.out)
+    run, test = _fit(model, folder, args)
+    lines = [str(run), "", str(test), ""]
+    if model.seen == "keep":
+        masked = ", ".join(f"{name} {value:.4f}" for name, value in run.result["test_masked"].items())
+        lines.append(f"with seen items masked: {masked}")
+    lines.append(f"in {folder}: dglrec recommend {folder} --user {model.split.log.user_ids[0]}")
+    return Output("\n".join(lines), run.result)
+
+
+def _fit(model: Model, folder: Path, args: argparse.Namespace) -> tuple[Run, Metrics]:
+    """Train in a folder; one that we made and that holds no run yet does not stay when that fails."""
+    from .train import fit
+
+    is_new = not folder.exists()
+    _note(f"{model.preset} on {model.split.log!r}, in {folder}")
+    try:
+        run = fit(
+            model,
+            model.split,
+            epochs=args.epochs,
+            out=folder,
+            device=args.device,
+            resume=args.resume is not None,
+        )
+        return run, run.test()
+    except KeyboardInterrupt:
+        raise DglrecError(f"stopped; go on with: dglrec train --resume {folder}") from None
+    finally:
+        if is_new and not (folder / "config.json").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _new_model(args: argparse.Namespace) -> Model:
+    """The model that PRESET, --data and --set ask for. All names are checked before data are read."""
+    from .models import preset
+
+    if args.preset is None or args.data is None:
+        raise ConfigError("train needs PRESET and --data NAME_OR_PATH (or --resume DIR); see dglrec train --help")
+    fields = _fields(args)
+    _check_preset(args.preset, fields)
+    return preset(args.preset, _split(args), **fields)
+
+
+def _resumed_model(args: argparse.Namespace) -> Model:
+    """The model of a run folder, with its initial weights; what else is given has to agree with it."""
+    from .checkpoint import load
+
+    folder = Path(args.resume)
+    if args.out is not None and Path(args.out).absolute() != folder.absolute():
+        raise ConfigError(f"--out {args.out} and --resume {folder} differ; a run is resumed in its own folder")
+    model = load(folder, weights=False)
+    if args.preset is not None and args.preset != model.preset:
+        raise CheckpointError(
+            f"{folder} is a run of {model.preset!r}, not of {args.preset!r}; leave PRESET out, or resume another"
+        )
+    if args.data is not None and (split := _split(args)).digest != model.split.digest:
+        raise CheckpointError(
+            f"{folder} is a run on {model.split.log!r}, not on this split of {split.log!r}; "
+            "leave --data and its options out"
+        )
+    wanted = replace(model.config, _fields(args))
+    if args.epochs is not None:  # a run may be made longer; fit does that
+        wanted = replace(wanted, {"train.epochs": model.config.train.epochs})
+    if wanted != model.config:
+        raise CheckpointError(
+            f"{folder} was begun with other fields; resume it without --set and --seed, or begin a new run"
+        )
+    return model
+
+
+def _settings(args: argparse.Namespace) -> dict[str, dict[str, str]]:
+    """`--set` by what it concerns: data, split or model -> field -> value."""
+    found: dict[str, dict[str, str]] = {"data": {}, "split": {}, "model": {}}
+    for text in args.set:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--set {text!r} has no value; expected FIELD=VALUE, e.g. --set train.lr=1e-4")
+        head, _, rest = name.partition(".")
+        if rest and head in ("data", "split"):
+            found[head][rest] = value
+        else:
+            found["model"][name] = value
+    return found
+
+
+def _fields(args: argparse.Namespace) -> dict[str, Any]:
+    """Fields of the model's config."""
+    fields: dict[str, Any] = dict(_settings(args)["model"])
+    fields |= {} if args.seed is None else {"train.seed": args.seed}
+    return fields | ({} if args.epochs is None else {"train.epochs": args.epochs})
+
+
+def _check_preset(name: str, fields: dict[str, Any]) -> None:
+    from .models import PRESETS
+
+    if name not in PRESETS:
+        raise ConfigError(f"unknown preset {name!r}; {closest(name, PRESETS)}")
+    replace(PRESETS[name].model.Config(), {**PRESETS[name].fields, **fields})
+
+
+def _split(args: argparse.Namespace) -> Split:
+    """The data and the split that --data, --k-core, --split, --ties and --set ask for."""
+    from .data import leave_one_out, load, time_point
+
+    settings = _settings(args)
+    given = {"k_core": args.k_core} if args.k_core is not None else {}
+    options = replace(DataOptions(), {**settings["data"], **given}, where="data.")
+    ties = {"ties": args.ties} if args.ties is not None else {}
+    kind: Any = LeaveOneOut() if args.split == "leave-one-out" else TimePoint()
+    rule = dataclasses.asdict(replace(kind, {**settings["split"], **ties}, where="split."))
+    log = load(
+        args.data,
+        k_core=options.k_core,
+        order=options.order,
+        items=options.items,
+        name=options.name,
+        columns={ours: theirs for ours, theirs in dataclasses.asdict(options.columns).items() if ours != theirs},
+    )
+    if log.time is None and options.order == "time":
+        raise DataError(f"{log.name!r} has no timestamps; if its rows stand oldest first, add --set data.order=file")
+    return time_point(log, **rule) if isinstance(kind, TimePoint) else leave_one_out(log, order=options.order, **rule)
+
+
+def _free_folder(model: Model) -> Path:
+    """runs/PRESET-DATA-SEED, with -2, -3, ... where that is taken."""
+    name = re.sub(r"[^\w.-]+", "-", f"{model.preset}-{model.split.log.name}-{model.train_config.seed}")
+    folder, number = RUNS / name, 1
+    while folder.exists():
+        number += 1
+        folder = RUNS / f"{name}-{number}"
+    return folder
+
+
+# The other commands ---------------------------------------------------------------------------------------------------
+
+
+def _evaluate(args: argparse.Namespace) -> Output:
+    from .evaluate import evaluate
+
+    model = _loaded(args)
+    metrics = evaluate(model, model.split.test, k=args.k, seen=args.seen, progress=sys.stderr.isatty())
+    return Output(str(metrics), _about(model) | metrics.to_dict())
+
+
+def _recommend(args: argparse.Namespace) -> Output:
+    from .recommend import recommend
+
+    model = _loaded(args)
+    found = recommend(model, user=args.user, history=args.history, k=args.k, seen=args.seen)
+    values = _about(model) | {"user": args.user, "history": args.history, "k": args.k, "seen": args.seen}
+    return Output(str(found), values | found.to_dict())
+
+
+def _loaded(args: argparse.Namespace) -> Model:
+    """The model of a run folder, on the device."""
+    from .checkpoint import load
+    from .train import pick_device
+
+    device = pick_device(args.device)
+    return load(args.folder).to(device)
+
+
+def _about(model: Model) -> dict[str, Any]:
+    return {"preset": model.preset, "model": type(model).__name__, "data": model.split.log.name}
+
+
+def _data_list(args: argparse.Namespace) -> Output:
+    from .data import list_datasets
+
+    rows = [{**dataclasses.asdict(info), "path": info.path and str(info.path)} for info in list_datasets()]
+    table = _table(
+        ("name", "where", "terms"), ((row["name"], row["path"] or row["place"], row["terms"]) for row in rows)
+    )
+    return Output(table, {"datasets": rows})
+
+
+def _data_check(args: argparse.Namespace) -> Output:
+    from .data.check import check
+
+    pairs = [text.partition("=") for text in args.columns]
+    if wrong := next((name for name, equals, theirs in pairs if not (name and equals and theirs)), None):
+        raise ConfigError(f"--columns {wrong!r} names no column; expected e.g. --columns user_id=uid item_id=asin")
+    report = check(args.path, columns={name: theirs for name, _, theirs in pairs})
+    return Output(str(report), report.to_dict(), 0 if report.ok else 2)
+
+
+def _data_get(args: argparse.Namespace) -> Output:
+    from tqdm import tqdm
+
+    from .data import get
+
+    with tqdm(unit="B", unit_scale=True, leave=False, disable=None, file=sys.stderr) as bar:
+
+        def progress(done: int, size: int | None) -> None:
+            bar.total = size
+            bar.update(done - bar.n)
+
+        folder = get(args.name, progress=progress)
+    return Output(str(folder), {"name": args.name, "path": str(folder)})
+
+
+def _reproduce(args: argparse.Namespace) -> Output:
+    from .reproduce import reproduce
+
+    seed = {} if args.seed is None else {"seed": args.seed}
+    table = reproduce(args.table, run=args.run_missing, rows=args.row, data=args.data, device=args.device, **seed)
+    return Output(str(table), table.to_dict())
+
+
+def _models(args: argparse.Namespace) -> Output:
+    from .models import PRESETS
+
+    rows = [
+        {
+            "preset": name,
+            "model": preset.model.__name__,
+            "seen": replace(preset.model.Config(), preset.fields).seen,
+            "fields": preset.fields,
+            "source": preset.source,
+        }
+        for name, preset in PRESETS.items()
+    ]
+    lines = [
+        (
+            row["preset"],
+            row["model"],
+            row["seen"],
+            " ".join(f"{k}={v}" for k, v in row["fields"].items()) or "-",
+            row["source"],
+        )
+        for row in rows
+    ]
+    return Output(_table(("preset", "class", "seen", "fields", "source"), lines), {"presets": rows})
+
+
+def _doctor(args: argparse.Namespace) -> Output:
+    from .doctor import report
+
+    doctor = report()
+    return Output(str(doctor), json.loads(doctor.to_json()), doctor.exit_code)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Columns of text, as wide as their cells."""
+    lines = [header, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    return "\n".join("  ".join(f"{cell:<{w}}" for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+def _note(text: str) -> None:
+    """A line on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+# Arguments ------------------------------------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see {self.prog} --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="dglrec", description="Graph-based and sequential recommendation on DGL.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_train(commands)
+    _add_evaluate(commands)
+    _add_recommend(commands)
+    _add_data(commands)
+    _add_reproduce(commands)
+    _command(commands, "models", _models, "the presets, and where they come from")
+    _command(commands, "doctor", _doctor, "what dglrec runs on, and the line that mends what is wrong")
+    return parser
+
+
+def _command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=text[0].upper() + text[1:] + "."
+    )
+    command.set_defaults(run=run)
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+    return command
+
+
+def _add_train(commands: Any) -> None:
+    add = _command(
+        commands, "train", _train, "train a preset, select on validation, read the test set once"
+    ).add_argument
+    add("preset", nargs="?", metavar="PRESET", help="see dglrec models")
+    add("--data", metavar="NAME_OR_PATH", help="a data set (see dglrec data list), a file or a folder")
+    add("--set", action="append", default=[], metavar="FIELD=VALUE",
+        help="a field of the model's config, data.FIELD (order=file: oldest rows first) or split.FIELD")  # fmt: skip
+    add("--epochs", type=int, metavar="N", help="most epochs")
+    _add_device(add)
+    add("--seed", type=int, metavar="N", help="seed of the training")
+    add("--out", metavar="DIR", help="folder of the run (runs/PRESET-DATA-SEED)")
+    add("--resume", metavar="DIR", help="go on with the run in DIR; PRESET and --data are known from there")
+    add("--k-core", type=int, metavar="N", help="keep users and items with N interactions or more")
+    add("--split", choices=("leave-one-out", "time-point"), default="leave-one-out", help="leave-one-out by default")
+    add("--ties", choices=("file", "random"), help="order of a user's events at one time (file)")
+
+
+def _add_evaluate(commands: Any) -> None:
+    add = _command(commands, "evaluate", _evaluate, "measure a trained model on its test queries").add_argument
+    add("folder", metavar="DIR", help="folder of a run")
+    add("--seen", choices=("mask", "keep"), help="items of the history (as the model's paper does)")
+    add("--k", type=int, nargs="+", default=CUTS, metavar="K", help="cuts of the ranking (5 10 20 50)")
+    _add_device(add)
+
+
+def _add_recommend(commands: Any) -> None:
+    command = _command(commands, "recommend", _recommend, "the best items for a user, or after a history")
+    command.add_argument("folder", metavar="DIR", help="folder of a run")
+    who = command.add_mutually_exclusive_group(required=True)
+    who.add_argument("--user", metavar="ID", help="a user of the data")
+    who.add_argument("--history", nargs="+", metavar="ID", help="items, oldest first")
+    command.add_argument("--k", type=int, default=10, metavar="K", help="number of items (10)")
+    command.add_argument("--seen", choices=("mask", "keep"), default="mask", help="items of the history (mask)")
+    _add_device(command.add_argument)
+
+
+def _add_data(commands: Any) -> None:
+    text = "list the data sets, check a file, or fetch one"
+    data = commands.add_parser("data", help=text, description=text[0].upper() + text[1:] + ".")
+    parts = data.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _command(parts, "list", _data_list, "the data sets that are here, or can be fetched")
+    check = _command(parts, "check", _data_check, "what is in a file, and what is wrong with it, line by line")
+    check.add_argument("path", metavar="PATH", help="a file, a folder or the name of a data set")
+    check.add_argument(
+        "--columns", nargs="+", default=[], metavar="OURS=THEIRS", help="names of the columns in the file"
+    )
+    get = _command(parts, "get", _data_get, "fetch a data set into the cache; prints its folder")
+    get.add_argument("name", metavar="NAME", help="see dglrec data list")
+
+
+def _add_reproduce(commands: Any) -> None:
+    add = _command(commands, "reproduce", _reproduce, "a paper's table beside what was measured here").add_argument
+    add("table", metavar="TABLE", help="such as gsau-table1")
+    add("--run", action="store_true", dest="run_missing", help="train what has no result yet")
+    add("--row", nargs="+", action="extend", metavar="PRESET", help="some rows only")
+    add("--data", nargs="+", action="extend", metavar="NAME", help="some data sets only")
+    add("--seed", type=int, metavar="N", help="seed of the trainings")
+    _add_device(add)
+
+
+def _add_device(add: Any) -> None:
+    add("--device", default="auto", metavar="auto|cpu|cuda", help="where to compute (auto: CUDA if there is one)")

@@ -1,0 +1,119 @@
+"""Each example runs, small, and says what it promises. The quickstart has a file of its own."""
+
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, capsys):
+    """Runs an example in an empty folder, as `python examples/NAME.py ...` would; returns what it printed."""
+
+    def run_example(name, *arguments):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run_example
+
+
+@pytest.fixture
+def log_file(tmp_path):
+    """A small part of the shop as a saved log."""
+    import dglrec
+
+    path = tmp_path / "shop.npz"
+    dglrec.data.sample("shop", users=150, items=80).save(path)
+    return str(path)
+
+
+def test_every_example_is_tested_here():
+    text = Path(__file__).read_text("utf-8") + (Path(__file__).parent / "test_quickstart.py").read_text("utf-8")
+    for path in EXAMPLES.glob("*.py"):
+        assert f'"{path.name}"' in text, f"{path.name} has no test"
+
+
+def test_build_graphs(run, tmp_path):
+    out = run("build_graphs.py", "--out", "graphs.png")
+    assert (tmp_path / "graphs.png").read_bytes().startswith(b"\x89PNG")
+    assert "ann -> tea at 20 s\n   ann -> jam at 30 s\n   ann -> egg at 50 s\n   bob -> tea at 10 s" in out
+    assert "counts [1, 1, 1, 2]" in out
+    assert "320 edges" in out  # five items for each of 64 users: nobody in the shop has fewer
+
+
+def test_build_graphs_from_a_file_without_titles_and_times(run, tmp_path):
+    rows = [f"u{user},i{(user * step) % 17}" for user in range(30) for step in range(1, 6)]
+    (tmp_path / "pairs.csv").write_text("\n".join(["user_id,item_id", *rows]) + "\n")
+    out = run("build_graphs.py", "--data", "pairs.csv", "--out", "graphs.png")
+    assert "4. users of 'i" in out
+    assert "6. the first" not in out
+
+
+def test_gsau(run, log_file, tmp_path):
+    out = run("gsau.py", "--data", log_file, "--epochs", "2", "--out", "run")
+    assert (tmp_path / "run" / "curves.png").exists()
+    by_hand = re.findall(r"^  (\w+) +(-?[\d.]+) +(-?[\d.]+)$", out, re.MULTILINE)
+    assert [name for name, *_ in by_hand] == [
+        "graph_alignment",
+        "graph_uniformity",
+        "cross_entropy",
+        "sequence_uniformity",
+    ]
+    assert "kept in the ranking" in out
+    assert "seen items masked: recall@5" in out
+    assert "gsau-rec on sample-shop: best epoch" in run(
+        "gsau.py", "--data", log_file, "--epochs", "3", "--out", "run", "--resume"
+    )
+
+
+def test_gsau_with_alignment(run, log_file):
+    out = run("gsau.py", "--data", log_file, "--epochs", "1", "--align", "--gamma", "0.2")
+    assert "sequence_alignment" in out
+    assert "gsau on sample-shop: best epoch" in out
+
+
+def test_lightgcn(run, log_file):
+    out = run("lightgcn.py", "--data", log_file, "--epochs", "3")
+    assert "differ by at most" in out
+    assert "masked, except a query's own targets" in out
+    assert "after ['item-" in out
+
+
+@pytest.mark.parametrize("targets", ["positions", "prefixes"])
+def test_sasrec(run, log_file, targets):
+    out = run("sasrec.py", "--data", log_file, "--epochs", "2", "--targets", targets)
+    assert re.search(r"a step: \d+ targets from \d+ histories", out)
+    assert "kept in the ranking" in out
+
+
+def test_custom_data(run, tmp_path):
+    out = run("custom_data.py", "--epochs", "4")
+    assert "Nothing is wrong." in out
+    assert "leave_one_out(" in out
+    assert "time_point(" in out
+    assert "queries older than what the model may know: 0%" in out
+    assert re.search(r"somebody who took \w+-\d+, .* may like:\nrank", out)
+    recalls = [float(value) for value in re.findall(r"recall@10 ([\d.]+)", out)]
+    assert len(recalls) == 6
+    assert (tmp_path / "runs" / "custom-data-1" / "sasrec-by-time" / "weights.safetensors").exists()
+
+
+def test_custom_data_with_a_file(run, tmp_path):
+    rows = [f"c{user},p{(user + step) % 12},{1000 * step + user}" for user in range(40) for step in range(8)]
+    (tmp_path / "mine.csv").write_text("\n".join(["who,what,at", *rows]) + "\n")
+    names = ("--user", "who", "--item", "what", "--time", "at")
+    assert "rank" in run("custom_data.py", "--csv", "mine.csv", *names, "--epochs", "1")
+
+
+def test_custom_data_says_what_is_wrong(run, tmp_path, capsys):
+    (tmp_path / "bad.csv").write_text("customer,product,bought_at\nann,tea,10\nann,jam,yesterday\n")
+    with pytest.raises(SystemExit) as stopped:
+        run("custom_data.py", "--csv", "bad.csv")
+    assert stopped.value.code == 2
+    assert "line 3: timestamp is 'yesterday'" in capsys.readouterr().out

@@ -1,0 +1,436 @@
+"""The command line: what each command prints, as text and as one JSON object, and what it leaves behind."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dglrec
+from dglrec.cli import main
+from dglrec.models import PRESETS
+
+KEYS = {
+    *("preset", "model", "data", "protocol", "seed", "test", "test_masked", "valid", "best_epoch", "epochs"),
+    *("epoch_seconds", "valid_seconds", "steps_per_epoch", "targets_per_epoch", "train_seconds", "device", "threads"),
+    *("peak_memory_bytes", "versions"),
+}
+TINY = ("--set", "dim=16", "--set", "inner=16", "--device", "cpu")
+
+Say = Callable[..., tuple[int, str, str]]
+
+
+def write_data(folder: Path, timestamps: bool = True, users: int = 40, items: int = 30) -> Path:
+    """A folder with interactions.tsv and items.tsv."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    lines = ["user_id\titem_id" + ("\ttimestamp" if timestamps else "")]
+    for user in range(users):
+        for position, item in enumerate(rng.permutation(items)[: rng.integers(4, 10)]):
+            when = f"\t{86_400 * (20 * position + user % 20)}" if timestamps else ""
+            lines.append(f"u{user}\ti{item}{when}")
+    (folder / "interactions.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    titles = [f"i{item}\tThing {item} für ☃" for item in range(items)]
+    (folder / "items.tsv").write_text("\n".join(["item_id\ttitle", *titles]) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("DGLREC_DATA", raising=False)
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Say:
+    """Run a command in this process -> (exit code, standard output, standard error)."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main([str(word) for word in words])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of one epoch of GSAU (rec); its data stand beside it."""
+    base = tmp_path_factory.mktemp("trained")
+    words = ["train", "gsau-rec", "--data", write_data(base / "small"), "--epochs", 1, "--out", base / "run", *TINY]
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        assert main([str(word) for word in words]) == 0
+    return base / "run"
+
+
+def process(*words: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process of its own."""
+    path = str(Path(dglrec.__file__).parents[1])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (path, os.environ.get("PYTHONPATH"))))}
+    environment |= {"OMP_NUM_THREADS": "1"} | options.pop("environment", {})
+    command = [sys.executable, "-m", "dglrec", *(str(word) for word in words)]
+    return subprocess.run(command, env=environment, text=True, **{"capture_output": True, **options})
+
+
+# train
+
+
+def test_train_prints_one_object_and_keeps_it(say: Say, tmp_path: Path) -> None:
+    data = write_data(tmp_path / "small")
+    code, out, err = say("train", "gsau-rec", "--data", data, "--epochs", 2, "--seed", 7, *TINY, "--json")
+    assert code == 0
+    result = json.loads(out)
+    assert not KEYS - result.keys()
+    assert (result["preset"], result["model"], result["data"], result["seed"]) == ("gsau-rec", "GSAU", "small", 7)
+    assert (result["epochs"], result["best_epoch"] in (0, 1)) == (2, True)
+    assert "recall@10" in result["test"].keys() & result["test_masked"].keys() & result["valid"].keys()
+    assert result["protocol"]["part"] == "test"
+    assert result["config"]["dim"] == 16
+    folder = tmp_path / "runs" / "gsau-rec-small-7"
+    assert json.loads((folder / "result.json").read_text()) == result
+    assert str(Path("runs/gsau-rec-small-7")) in err
+
+
+def test_no_run_is_overwritten(say: Say, tmp_path: Path) -> None:
+    data = write_data(tmp_path / "small")
+    words = ("train", "popularity", "--data", data)
+    assert [say(*words)[0] for _ in range(3)] == [0, 0, 0]
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == [
+        "popularity-small-2020",
+        "popularity-small-2020-2",
+        "popularity-small-2020-3",
+    ]
+    code, _, err = say(*words, "--out", "runs/popularity-small-2020")
+    assert code == 2
+    assert "holds a run already" in err
+
+
+def test_train_in_words(say: Say, tmp_path: Path) -> None:
+    write_data(tmp_path / "small")
+    code, out, err = say("train", "sasrec", "--data", "small", "--epochs", 1, "--out", "run", *TINY)
+    assert code == 0
+    assert out.startswith("sasrec on small: best epoch 0 of 1; validation recall@5")
+    assert "kept in the ranking" in out
+    assert "with seen items masked: recall@5" in out
+    assert "dglrec recommend run --user u0" in out
+    assert len(err.splitlines()) == 1  # no bars where standard error is no terminal
+
+
+def test_fields_of_data_and_split(say: Say, tmp_path: Path) -> None:
+    data = write_data(tmp_path / "small")
+    table = data / "interactions.tsv"
+    table.write_text(table.read_text().replace("user_id", "uid").replace("timestamp", "when"))
+    words = ("train", "popularity", "--data", data, "--set", "data.columns.user_id=uid")
+    words += ("--set", "data.columns.timestamp=when", "--set", "data.name=mine", "--json")
+
+    def protocol(*more: object) -> dict[str, Any]:
+        code, out, err = say(*words, *more)
+        assert code == 0, err
+        result: dict[str, Any] = json.loads(out)["protocol"]
+        return result
+
+    plain = protocol()
+    assert (plain["data"], plain["filters"], plain["tie_rule"], plain["kind"]) == ("mine", [], "file", "position")
+    assert protocol("--k-core", 2)["filters"] == ["2-core"]
+    assert protocol("--set", "data.k_core=2")["filters"] == ["2-core"]
+    assert "seed=3" in protocol("--ties", "random", "--set", "split.seed=3")["split"]
+    by_time = protocol("--split", "time-point", "--set", "split.targets=next", "--set", "split.test_share=0.2")
+    assert by_time["kind"] == "time"
+    assert "test_share=0.2" in by_time["split"]
+    assert "order='file'" in protocol("--set", "data.order=file")["split"]
+
+
+def test_a_log_without_timestamps(say: Say, tmp_path: Path) -> None:
+    data = write_data(tmp_path / "small", timestamps=False)
+    code, out, err = say("train", "popularity", "--data", data)
+    assert (code, out) == (2, "")
+    assert "add --set data.order=file" in err
+    assert not (tmp_path / "runs").exists()
+    assert say("train", "popularity", "--data", data, "--set", "data.order=file")[0] == 0
+
+
+def test_fields_of_the_model(say: Say, tmp_path: Path) -> None:
+    data = write_data(tmp_path / "small")
+    fields = ("--set", "gamma=0.3", "--set", "train.lr=1e-2", "--set", "train.batch_size=64", "--set", "seen=mask")
+    code, out, _ = say("train", "gsau-rec", "--data", data, "--epochs", 1, *TINY, *fields, "--json")
+    config = json.loads(out)["config"]
+    assert code == 0
+    assert (config["gamma"], config["rec"], config["seen"]) == (0.3, True, "mask")
+    assert (config["train"]["lr"], config["train"]["batch_size"], config["train"]["epochs"]) == (0.01, 64, 1)
+
+
+# resume
+
+
+def test_resume_ends_where_a_run_that_went_through_ends(say: Say, tmp_path: Path) -> None:
+    data = write_data(tmp_path / "small")
+    words = ("train", "gsau-rec", "--data", data, *TINY)
+    assert say(*words, "--epochs", 2, "--out", "through")[0] == 0
+    assert say(*words, "--epochs", 1, "--out", "stopped")[0] == 0
+    code, out, _ = say("train", "--resume", "stopped", "--epochs", 2, "--device", "cpu", "--json")
+    assert code == 0
+    assert json.loads(out)["epochs"] == 2
+    assert (tmp_path / "stopped/weights.safetensors").read_bytes() == (
+        tmp_path / "through/weights.safetensors"
+    ).read_bytes()
+    assert say(*words, "--epochs", 2, "--resume", "stopped", "--out", "./stopped")[0] == 0  # said again, and agreeing
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("sasrec",), "is a run of 'gsau-rec', not of 'sasrec'"),
+        (("--data", "sample:grammar"), "not on this split"),
+        (("--data", "{data}", "--ties", "random"), "not on this split"),
+        (("--set", "dim=32"), "was begun with other fields"),
+        (("--seed", 3), "was begun with other fields"),
+        (("--set", "dimm=32"), "unknown field 'dimm'"),
+        (("--out", "elsewhere"), "a run is resumed in its own folder"),
+    ],
+)
+def test_what_is_said_at_resume_has_to_agree(say: Say, trained: Path, words: tuple[str, ...], says: str) -> None:
+    more = [str(word).format(data=trained.parent / "small") for word in words]
+    before = (trained / "result.json").read_bytes()
+    code, out, err = say("train", "--resume", trained, *more)
+    assert (code, out) == (2, "")
+    assert says in err
+    assert (trained / "result.json").read_bytes() == before
+
+
+def test_an_interrupt_says_how_to_go_on(say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = write_data(tmp_path / "small")
+
+    def interrupted(*_: object, **__: object) -> object:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dglrec.models.GSAU, "loss", interrupted)
+        code, out, err = say("train", "gsau", "--data", data, "--epochs", 1, "--out", "run", *TINY)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1] == "dglrec: stopped; go on with: dglrec train --resume run"
+    assert say("train", "--resume", "run", "--device", "cpu")[0] == 0
+    monkeypatch.setattr(dglrec.data, "load", interrupted)
+    assert say("train", "gsau", "--data", data)[2] == "dglrec: stopped\n"
+
+
+# evaluate, recommend
+
+
+def test_evaluate(say: Say, trained: Path) -> None:
+    result = json.loads((trained / "result.json").read_text())
+    code, out, _ = say("evaluate", trained, "--device", "cpu", "--json")
+    values = json.loads(out)
+    assert code == 0
+    assert (values["preset"], values["model"], values["data"]) == ("gsau-rec", "GSAU", "small")
+    assert values["metrics"] == pytest.approx(result["test"])
+    assert values["protocol"] == result["protocol"]
+    _, out, _ = say("evaluate", trained, "--device", "cpu", "--seen", "mask", "--k", 10, 50, "--json")
+    values = json.loads(out)
+    assert values["metrics"].keys() == {"recall@10", "recall@50", "ndcg@10", "ndcg@50"}
+    assert values["metrics"]["recall@10"] == pytest.approx(result["test_masked"]["recall@10"])
+    assert values["protocol"]["seen"] == "mask"
+    assert "masked, except" in say("evaluate", trained, "--device", "cpu", "--seen", "mask")[1]
+
+
+def test_recommend(say: Say, trained: Path) -> None:
+    model = dglrec.load_model(trained)
+    expected = model.recommend(user="u3", k=4)
+    code, out, err = say("recommend", trained, "--user", "u3", "--k", 4, "--device", "cpu")
+    assert (code, out, err) == (0, f"{expected}\n", "")
+    assert "für ☃" in out
+    values = json.loads(say("recommend", trained, "--user", "u3", "--k", 4, "--device", "cpu", "--json")[1])
+    assert (values["user"], values["history"], values["k"], values["seen"]) == ("u3", None, 4, "mask")
+    assert [row["item_id"] for row in values["recommendations"]] == expected.item_ids.tolist()
+    expected = model.recommend(history=["i3", "i4"], seen="keep")
+    words = ("recommend", trained, "--history", "i3", "i4", "--seen", "keep", "--device", "cpu", "--json")
+    values = json.loads(say(*words)[1])
+    assert values["history"] == ["i3", "i4"]
+    assert [row["item_id"] for row in values["recommendations"]] == expected.item_ids.tolist()
+    assert [row["rank"] for row in values["recommendations"]] == list(range(1, 11))
+
+
+# data, reproduce, models, doctor
+
+
+def test_data_list_and_get(say: Say, tmp_path: Path) -> None:
+    write_data(tmp_path / "cache" / "dglrec" / "ml-100k")
+    code, out, _ = say("data", "list", "--json")
+    found = {row["name"]: row for row in json.loads(out)["datasets"]}
+    assert code == 0
+    assert found["ml-100k"]["place"] == "cache"
+    assert found["amazon-toys"]["place"] == "download"
+    assert "sample:shop" in found
+    assert str(tmp_path / "cache" / "dglrec" / "ml-100k") in say("data", "list")[1]
+    assert say("data", "get", "ml-100k") == (0, f"{tmp_path / 'cache' / 'dglrec' / 'ml-100k'}\n", "")
+    assert "did you mean 'ml-100k'" in say("data", "get", "ml-100")[2]
+
+
+def test_data_check(say: Say, tmp_path: Path) -> None:
+    data = write_data(tmp_path / "small")
+    code, out, _ = say("data", "check", data)
+    assert code == 0
+    assert "Nothing is wrong." in out
+    assert json.loads(say("data", "check", data, "--json")[1])["ok"]
+    table = data / "interactions.tsv"
+    table.write_text(table.read_text().replace("user_id", "uid"))
+    assert say("data", "check", data, "--columns", "user_id=uid")[0] == 0
+    assert "--columns user_id=uid" in say("data", "check", data, "--columns", "user_id")[2]
+    code, out, _ = say("data", "check", data, "--json")
+    assert code == 2
+    assert not json.loads(out)["ok"]
+
+
+def test_models(say: Say) -> None:
+    code, out, _ = say("models")
+    lines = out.splitlines()
+    assert code == 0
+    assert [line.split()[0] for line in lines] == ["preset", *PRESETS]
+    assert lines[-1].split()[:4] == ["gsau-rec", "GSAU", "keep", "rec=True"]
+    rows = json.loads(say("models", "--json")[1])["presets"]
+    assert [row["preset"] for row in rows] == list(PRESETS)
+    assert {row["seen"] for row in rows} == {"keep", "mask"}
+
+
+def test_doctor(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    doctor = importlib.import_module("dglrec.doctor")
+    code, out, _ = say("doctor", "--json")
+    assert code == (0 if json.loads(out)["ok"] else 1)
+    sick = doctor.Doctor((doctor.Check("a", "one", mend="do this"),))
+    monkeypatch.setattr(doctor, "report", lambda: sick)
+    assert say("doctor") == (1, f"{sick}\n", "")
+
+
+def test_reproduce_passes_on_what_is_asked_for(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("dglrec.reproduce")
+    asked: list[dict[str, Any]] = []
+
+    def reproduce(table: str, **options: Any) -> Any:
+        asked.append({"table": table, **options})
+        return module.Table(table, "a title", ["recall@10"], [], [])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "reproduce", reproduce)
+        words = ("reproduce", "gsau-table1", "--row", "gsau", "--row", "gsau-rec", "--data", "small", "--device", "cpu")
+        code, out, _ = say(*words, "--run", "--seed", 3, "--json")
+        assert code == 0
+        assert json.loads(out)["rows"] == []
+        assert say(*words)[1] == "gsau-table1: a title\n"
+    given = {"table": "gsau-table1", "rows": ["gsau", "gsau-rec"], "data": ["small"], "device": "cpu"}
+    assert asked == [given | {"run": True, "seed": 3}, given | {"run": False}]
+    assert json.loads(say("reproduce", "gsau-table1", "--json")[1])["table"] == "gsau-table1"
+    assert "did you mean 'gsau-table1'" in say("reproduce", "gsau-table11")[2]
+
+
+# The words themselves
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], ["train"], ["evaluate"], ["recommend"], ["data"], ["data", "check"], ["reproduce"], ["models"], ["doctor"]],
+)
+def test_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([*words, "--help"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: dglrec")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "required: COMMAND; see dglrec --help"),
+        (["trian"], "invalid choice: 'trian'"),
+        (["train"], "train needs PRESET and --data"),
+        (["train", "gsau"], "train needs PRESET and --data"),
+        (["train", "gsau", "--data", "x", "--epoch", "3"], "unrecognized arguments: --epoch 3"),
+        (["train", "gsau", "--data", "x", "--epochs", "three"], "invalid int value: 'three'"),
+        (["train", "gsau", "--data", "x", "--set", "dim"], "--set 'dim' has no value; expected FIELD=VALUE"),
+        (["train", "gsau", "--data", "x", "--device", "gpu"], "unknown device 'gpu'"),
+        (["train", "gsau", "--data", "sample", "--split", "random"], "invalid choice: 'random'"),
+        (["recommend", "run"], "one of the arguments --user --history is required; see dglrec recommend --help"),
+        (["recommend", "run", "--user", "a", "--history", "b"], "not allowed with"),
+        (["data"], "required: COMMAND; see dglrec data --help"),
+    ],
+)
+def test_wrong_words(say: Say, words: list[str], says: str) -> None:
+    code, out, err = say(*words)
+    assert (code, out) == (2, "")
+    assert err.startswith("dglrec: ")
+    assert says in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_bug_shows_its_traceback_and_a_lack_of_memory_does_not(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(error: Exception) -> Callable[..., object]:
+        def report() -> object:
+            raise error
+
+        return report
+
+    monkeypatch.setattr("dglrec.doctor.report", fails(RuntimeError("a bug")))
+    with pytest.raises(RuntimeError, match="a bug"):
+        say("doctor")
+    for error in (MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 3 GiB\nand more")):
+        monkeypatch.setattr("dglrec.doctor.report", fails(error))
+        code, _, err = say("doctor")
+        assert code == 2
+        assert err.startswith("dglrec: out of memory")
+
+
+def test_what_a_library_prints_does_not_reach_standard_output(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    doctor = importlib.import_module("dglrec.doctor")
+
+    def report() -> object:
+        print("a library says hello")
+        return doctor.Doctor(())
+
+    monkeypatch.setattr(doctor, "report", report)
+    code, out, err = say("doctor", "--json")
+    assert code == 0
+    assert json.loads(out) == {"ok": True, "checks": []}
+    assert err == "a library says hello\n"
+
+
+def test_as_a_process() -> None:
+    done = process("models", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(json.loads(done.stdout)["presets"]) == len(PRESETS)
+    done = process("train", "gsauu", "--data", "sample")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "dglrec: unknown preset 'gsauu'; did you mean 'gsau'?\n"
+
+
+def test_an_output_that_cannot_show_a_letter(trained: Path) -> None:
+    words = ("recommend", trained, "--user", "u3", "--device", "cpu")
+    done = process(*words, environment={"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0
+    assert "\\u2603" in done.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_an_output_that_cannot_be_written() -> None:
+    with open("/dev/full", "w") as full:
+        done = process("models", capture_output=False, stdout=full, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (2, "dglrec: standard output: No space left on device\n")
+
+
+def test_a_reader_that_goes_away() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = process("models", capture_output=False, stdout=write, stderr=subprocess.PIPE)
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (2, "dglrec: standard output: Broken pipe\n")

@@ -1,0 +1,263 @@
+"""Recommendations: what is masked, who is asked for, and that one by one and all at once agree."""
+
+from __future__ import annotations
+
+import importlib
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import dglrec
+from dglrec import ConfigError, DataError, DglrecError, Recommendations, leave_one_out, recommend
+from dglrec.data import InteractionLog, Queries
+from dglrec.models import PRESETS, Model, preset
+
+USERS, ITEMS = 40, 30
+
+
+def make_log(titles: bool = True) -> InteractionLog:
+    rng = np.random.default_rng(0)
+    length = rng.integers(4, 10, USERS)
+    user = np.repeat(np.arange(USERS), length)
+    item = np.concatenate([rng.permutation(ITEMS)[:n] for n in length])
+    names = [f"Item number {number}" for number in range(ITEMS)]
+    return InteractionLog.from_arrays(
+        user,
+        item,
+        np.arange(len(user)) * 86_400.0,
+        user_ids=[f"u{number}" for number in range(USERS)],
+        item_ids=[f"i{number}" for number in range(ITEMS)],
+        titles=names if titles else None,
+        name="small",
+    )
+
+
+SPLIT = leave_one_out(make_log())
+
+
+class Table(Model):
+    """Scores from a table (M,): the same for every query."""
+
+    Config = dglrec.models.CountsConfig
+
+    def __init__(self, scores: torch.Tensor) -> None:
+        super().__init__(SPLIT)
+        self.register_buffer("table", scores)
+        self.asked: list[Queries] = []
+
+    def scores(self, queries: Queries, items: torch.Tensor | None = None) -> torch.Tensor:
+        assert not self.training
+        assert not torch.is_grad_enabled()
+        self.asked.append(queries)
+        return self.table.expand(len(queries), -1)  # a view: writing into it would change every row
+
+
+class Generative(Table):
+    """Lists of 12 of which the last two are padding; items are never scored."""
+
+    beam = 12
+
+    def scores(self, queries: Queries, items: torch.Tensor | None = None) -> torch.Tensor:
+        raise AssertionError("a generative model has no scores")
+
+    def top(self, queries: Queries, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        assert k == self.beam
+        ids = torch.arange(k).masked_fill(torch.arange(k) >= k - 2, -1).repeat(len(queries), 1)
+        return ids, -torch.arange(float(k)).repeat(len(queries), 1)
+
+
+def falling() -> torch.Tensor:
+    """i0 is best, then i1, and so on."""
+    return -torch.arange(float(ITEMS))
+
+
+def test_the_best_unseen_items_of_a_history() -> None:
+    recs = recommend(Table(falling()), history=["i5", "i0", "i2"], k=4)
+    assert [rec.item_id for rec in recs] == ["i1", "i3", "i4", "i6"]
+    assert [rec.rank for rec in recs] == [1, 2, 3, 4]
+    assert recs[0].score == -1.0
+    assert recs[0].title == "Item number 1"
+    assert [rec.item_id for rec in recs[1:3]] == ["i3", "i4"]
+    assert recs[-1] == recs[3]
+    assert len(recs) == 4
+    assert recs.users == (None,)
+
+
+def test_seen_items_are_kept_where_that_is_asked_for() -> None:
+    recs = recommend(Table(falling()), history=["i5", "i0"], k=3, seen="keep")
+    assert recs.item_ids.tolist() == ["i0", "i1", "i2"]
+
+
+def test_a_known_user_is_asked_for_with_all_that_is_known() -> None:
+    model, log = Table(falling()), SPLIT.log
+    recs = model.recommend(user="u7", k=ITEMS)
+    asked = model.asked[0]
+    own = log.item[log.user == 7]
+    assert asked.user.tolist() == [7]
+    assert asked.items.tolist() == own.tolist()  # the validation and the test item too
+    assert asked.times is not None
+    assert asked.times.tolist() == log.time[log.user == 7].tolist()
+    assert len(recs) == ITEMS - len(set(own))
+    assert not set(recs.item_ids) & set(log.item_ids[own])
+    assert recs.users == ("u7",)
+
+
+def test_an_unknown_user_is_minus_one() -> None:
+    model = Table(falling())
+    recommend(model, histories=[["i1", "i2"], ["i3"]])
+    asked = model.asked[0]
+    assert asked.user.tolist() == [-1, -1]
+    assert asked.offsets.tolist() == [0, 2, 3]
+    assert asked.items.tolist() == [1, 2, 3]
+    assert asked.times is None
+
+
+def test_fewer_than_k_are_left() -> None:
+    recs = recommend(
+        Table(falling()), histories=[[f"i{n}" for n in range(28)], [f"i{n}" for n in range(30)], ["i0"]], k=3
+    )
+    assert recs.offsets.tolist() == [0, 2, 2, 5]
+    assert [rec.item_id for rec in recs.of(0)] == ["i28", "i29"]
+    assert len(recs.of(1)) == 0
+    assert "nothing left" in str(recs.of(1))
+    assert [rec.query for rec in recs] == [0, 0, 2, 2, 2]
+    assert [rec.rank for rec in recs] == [1, 2, 1, 2, 3]
+
+
+def test_items_that_a_model_rules_out_are_not_recommended() -> None:
+    scores = falling()
+    scores[:20] = -torch.inf
+    assert recommend(Table(scores), history=["i20"], k=20).item_ids.tolist() == [f"i{n}" for n in range(21, 30)]
+
+
+def test_items_of_one_score_stand_in_the_order_of_the_log() -> None:
+    scores = torch.zeros(ITEMS)
+    scores[7] = 1.0
+    recs = recommend(Table(scores), histories=[["i3"], ["i0"]], k=ITEMS)
+    assert recs.of(0).item_ids.tolist() == ["i7", *(f"i{n}" for n in range(ITEMS) if n not in (3, 7))]
+    assert recs.of(1).item_ids.tolist() == ["i7", *(f"i{n}" for n in range(1, ITEMS) if n != 7)]
+
+
+def test_a_generative_model_lists_and_padding_never_shows() -> None:
+    model = Generative(falling())
+    recs = recommend(model, histories=[["i0", "i3"], ["i29"]], k=12)
+    assert recs.of(0).item_ids.tolist() == [f"i{n}" for n in (1, 2, 4, 5, 6, 7, 8, 9)]
+    assert recs.of(1).item_ids.tolist() == [f"i{n}" for n in range(10)]
+    assert recommend(model, history=["i0"], k=2, seen="keep").item_ids.tolist() == ["i0", "i1"]
+    with pytest.raises(ConfigError, match="k is 13; expected at least 1, and at most 12, the model's beam"):
+        recommend(model, history=["i0"], k=13)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_one_by_one_and_all_at_once(name: str) -> None:
+    fields = {} if "dim" not in PRESETS[name].model.Config.__dataclass_fields__ else {"dim": 16}
+    model = preset(name, SPLIT, **fields)
+    model.train()
+    log = SPLIT.log
+    histories = [log.item_ids[log.item[log.user == user]].tolist() for user in range(USERS)]
+    for many, one in (
+        (model.recommend(users=log.user_ids.tolist(), k=5), lambda n: model.recommend(user=f"u{n}", k=5)),
+        (model.recommend(histories=histories, k=5), lambda n: model.recommend(history=histories[n], k=5)),
+    ):
+        assert many.num_queries == USERS
+        for number, part in enumerate(many.queries()):
+            alone = one(number)
+            assert len(part) == 5
+            assert not set(part.item_ids) & set(histories[number])
+            np.testing.assert_allclose(part.scores, alone.scores, rtol=1e-5, atol=1e-6)
+            if len(set(part.scores)) == 5:  # no ties
+                assert part.item_ids.tolist() == alone.item_ids.tolist()
+    assert model.training
+
+
+def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = preset("sasrec", SPLIT, dim=16)
+    users = SPLIT.log.user_ids.tolist()
+    whole = model.recommend(users=users)
+    monkeypatch.setattr(importlib.import_module("dglrec.recommend"), "_block_size", lambda *_: 7)
+    parts = model.recommend(users=users)
+    assert whole.item_ids.tolist() == parts.item_ids.tolist()
+    assert whole.offsets.tolist() == parts.offsets.tolist()
+
+
+def test_mode_and_scores_are_left_as_they_were() -> None:
+    model = Table(falling())
+    model.train()
+    recommend(model, history=["i0"])
+    assert model.training
+    assert torch.equal(model.table, falling())
+    with pytest.raises(DglrecError, match="NaN"):
+        recommend(Table(torch.full((ITEMS,), torch.nan)), history=["i0"])
+
+
+def test_it_prints_itself() -> None:
+    one = recommend(Table(falling()), history=["i0"], k=2)
+    assert str(one) == (
+        "rank  item_id    score  title\n   1  i1       -1.0000  Item number 1\n   2  i2       -2.0000  Item number 2"
+    )
+    many = str(recommend(Table(falling()), users=[f"u{n}" for n in range(12)], k=1))
+    assert many.startswith("user u0\nrank")
+    assert many.endswith("... and 2 more")
+    assert str(recommend(Table(falling()), histories=[["i0"]] * 2, k=1)).count("history 1\n") == 1
+
+
+def test_to_json() -> None:
+    recs = recommend(Table(falling()), users=["u3", "u4"], k=1)
+    rows = json.loads(recs.to_json())["recommendations"]
+    assert [row["user"] for row in rows] == ["u3", "u4"]
+    assert list(rows[0]) == ["query", "user", "rank", "item_id", "score", "title"]
+    assert json.loads(recommend(Table(falling()), history=["i0"]).to_json())["recommendations"][0]["user"] is None
+
+
+def test_a_log_without_titles() -> None:
+    model = preset("popularity", leave_one_out(make_log(titles=False)))
+    assert {rec.title for rec in model.recommend(user="u0")} == {""}
+
+
+def test_titles_stay_on_their_line() -> None:
+    recs = Recommendations(
+        np.array(["a"]), np.array([1.0]), np.array(["two\nlines " + "x" * 100]), np.array([0, 1]), ("u",)
+    )
+    assert len(str(recs).splitlines()) == 2
+    assert str(recs).endswith("...")
+
+
+@pytest.mark.parametrize(
+    ("query", "error", "says"),
+    [
+        ({"user": "u1x"}, DataError, "unknown user 'u1x'; did you mean"),
+        ({"users": ["u1", "v1"]}, DataError, "unknown user 'v1'"),
+        ({"history": ["i1", "i3x"]}, DataError, "unknown item 'i3x'; did you mean"),
+        ({"histories": [["i1"], ["x"]]}, DataError, "unknown item 'x'"),
+        ({"history": []}, DataError, "history is empty; expected at least one id, oldest first"),
+        ({"histories": [["i1"], []]}, DataError, "history is empty"),
+        ({"users": []}, DataError, "users is empty"),
+        ({"history": "i1"}, DataError, "history is 'i1'; expected a list of ids"),
+        ({"users": "u1"}, DataError, "users is 'u1'; expected a list of ids"),
+        ({"histories": ["i1"]}, DataError, "a history is 'i1'; expected a list of ids"),
+        ({"user": "u1", "k": 0}, ConfigError, "k is 0; expected at least 1"),
+        ({"user": "u1", "seen": "hide"}, ConfigError, "seen is 'hide'; expected 'mask' or 'keep'"),
+        ({}, ConfigError, "exactly one of user, users, history and histories"),
+        ({"user": "u1", "history": ["i1"]}, ConfigError, "exactly one"),
+    ],
+)
+def test_errors(query: dict[str, object], error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        recommend(Table(falling()), **query)
+
+
+def test_a_user_without_events() -> None:
+    log = InteractionLog.from_arrays([0] * 4, [0, 1, 2, 3], user_ids=["ann", "bob"], item_ids=list("abcde"))
+    model = preset("popularity", leave_one_out(log, order="file"))
+    assert model.recommend("ann").item_ids.tolist() == ["e"]
+    with pytest.raises(DataError, match="user 'bob' has no interactions; give a history instead"):
+        model.recommend("bob")
+
+
+def test_no_such_query() -> None:
+    recs = recommend(Table(falling()), users=["u0", "u1"], k=1)
+    assert recs.of(-1).users == ("u1",)
+    with pytest.raises(IndexError):
+        recs.of(2)
