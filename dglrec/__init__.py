@@ -1,11 +1,11 @@
 """Graph-based and sequential recommendation on DGL.
 
-    log = dglrec.load("amazon-beauty")                 # what happened: who touched what, when
-    split = dglrec.leave_one_out(log)                  # what is learned from, and what is asked
-    model = dglrec.models.preset("gsau-rec", split)    # a system
-    run = dglrec.fit(model, split)                     # trained; the epoch is chosen on validation
-    print(dglrec.evaluate(model, split.test))          # metrics under a protocol that prints itself
-    model.recommend(user="A1YJEY40YUW4SE", k=10)
+log = dglrec.load("amazon-beauty")                 # what happened: who touched what, when
+split = dglrec.leave_one_out(log)                  # what is learned from, and what is asked
+model = dglrec.models.preset("gsau-rec", split)    # a system
+run = dglrec.fit(model, split)                     # trained; the epoch is chosen on validation
+print(dglrec.evaluate(model, split.test))          # metrics under a protocol that prints itself
+model.recommend(user="A1YJEY40YUW4SE", k=10)
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from .data.files import atomic_write
 from .data.log import InteractionLog
-from .data.splits import Split, make_split
+from .data.splits import make_split
 from .errors import CheckpointError, DataError, closest
 from .models import PRESETS, Model
 
@@ -98,9 +98,11 @@ def save(model: Model, folder: str | os.PathLike[str]) -> None:
     """Write what `load` needs: config.json, ids.npz and weights.safetensors.
 
     Raises:
-        DataError: the folder cannot be written (a full disk, no permission).
+        DataError: the folder holds a run already, or cannot be written (a full disk, no permission).
     """
     path = Path(folder)
+    if (path / "config.json").exists():
+        raise DataError(f"{path} holds a run already; choose another folder")
     start_folder(model, path)
     save_weights(model, path)
 
@@ -158,7 +160,9 @@ def load(folder: str | os.PathLike[str], weights: bool = True) -> Model:
         raise CheckpointError(f"{path / 'ids.npz'} has changed since it was written (SHA-256 differs); restore it")
     classes = {found.model.__name__: found.model for found in PRESETS.values()}
     if values["model"] not in classes:
-        raise CheckpointError(f"{path} holds a {values['model']!r}, which is no model here; {closest(values['model'], classes)}")
+        raise CheckpointError(
+            f"{path} holds a {values['model']!r}, which is no model here; {closest(values['model'], classes)}"
+        )
     model = classes[values["model"]](split, **values["config"])
     model.preset = values["preset"]
     if weights:
@@ -178,7 +182,7 @@ def set_weights(model: Model, tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def save_state(folder: Path, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-    """Write what resuming needs into a folder of its own, then point `state/latest.json` at it, then drop the old one."""
+    """Write what resuming needs into a new folder, then point `state/latest.json` at it, then drop the old one."""
     name = f"epoch-{values['epoch']:05d}"
     target = folder / "state" / name
     shutil.rmtree(target, ignore_errors=True)

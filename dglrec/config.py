@@ -1,7 +1,7 @@
 """Configurations: typed, frozen dataclasses whose misspelt or ill-typed fields are errors.
 
-A model's config is one dataclass with fields named as in its paper; `TrainConfig` is its field `train`. `replace` is the
-one way in for values from outside (keyword arguments, `--set field=value`, `config.json`).
+A model's config is one dataclass with fields named as in its paper; `TrainConfig` is its field `train`. `replace` is
+the one way in for values from outside (keyword arguments, `--set field=value`, `config.json`).
 """
 
 from __future__ import annotations
@@ -90,7 +90,9 @@ def replace(config: Config, changes: dict[str, Any], where: str = "") -> Config:
             elif isinstance(value, typing.cast(type, hints[head])):
                 values[head] = value
             else:
-                raise ConfigError(f"field {head!r} is {value!r}; expected fields of {hints[head].__name__}, e.g. {head}.lr=1e-3")
+                raise ConfigError(
+                    f"field {head!r} is {value!r}; expected fields of {hints[head].__name__}, e.g. {head}.lr=1e-3"
+                )
         elif rest:
             raise ConfigError(f"field {where + head!r} has no parts; {key!r} cannot be set")
         else:

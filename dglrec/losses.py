@@ -23,8 +23,8 @@ def alignment(x: Tensor, y: Tensor) -> Tensor:
 def uniformity(x: Tensor, t: float = 2.0) -> Tensor:
     """log of the mean of exp(-t ||x_a - x_b||^2) over the B (B - 1) / 2 pairs of rows (GSAU Eq. 5).
 
-    Pairs of equal rows (a user who is twice in the batch) count, as in the public codes. A batch of one row has no pairs
-    and gives 0.
+    Pairs of equal rows (a user who is twice in the batch) count, as in the public codes. A batch of one row has no
+    pairs and gives 0.
 
     Shapes: unit rows (B, d) -> scalar.
     """
@@ -60,7 +60,7 @@ def item_cross_entropy(queries: Tensor, items: Tensor, targets: Tensor) -> Tenso
 
     Shapes: queries (B, d), items (M, d), targets (B,) int64 -> scalar.
     """
-    loss: Tensor = _ItemCrossEntropy.apply(queries, items, targets)
+    loss: Tensor = _ItemCrossEntropy.apply(queries, items, targets)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -91,6 +91,6 @@ class _ItemCrossEntropy(torch.autograd.Function):
         return total / rows
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query_grad, item_grad = ctx.saved_tensors
         return query_grad * grad, item_grad.mul_(grad), None

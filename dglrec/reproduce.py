@@ -1,7 +1,7 @@
 """The papers' tables beside what this package measures.
 
-Printed figures come from `dglrec/results/*.json` only: `TABLE.paper.json` holds the paper's, and `TABLE.DATA.PRESET.SEED.json`
-a run's, written by `reproduce(TABLE, run=True)` together with the command that made it.
+Printed figures come from `dglrec/results/*.json` only: `TABLE.paper.json` holds the paper's, and
+`TABLE.DATA.PRESET.SEED.json` a run's, written by `reproduce(TABLE, run=True)` together with the command that made it.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Table:
         title: the paper and the table in it.
         metrics: the columns.
         paper: {"preset", "name", "data", "paper": metric -> value}, one a row of the paper.
-        rows: {"preset", "data", "protocol", "paper", "measured", "measured_masked", "seed", "device", "seconds", "command",
-            ...}, one a run.
+        rows: {"preset", "data", "protocol", "paper", "measured", "measured_masked", "seed", "device", "seconds",
+            "command", ...}, one a run.
     """
 
     table: str
@@ -55,11 +55,16 @@ class Table:
             runs = [row for row in self.rows if row["data"] == data]
             if not runs:
                 names = sorted({row["preset"] for row in self.paper if row["data"] == data} & PRESETS.keys())
-                lines += ["", f"{data}: not run yet (dglrec reproduce {self.table} --run --data {data}; rows {', '.join(names)})"]
+                lines += [
+                    "",
+                    f"{data}: not run yet (dglrec reproduce {self.table} --run --data {data}; rows {', '.join(names)})",
+                ]
             for seen in ("keep", "mask"):
                 block = [row for row in runs if row["protocol"]["seen"] == seen]
                 lines += self._block(block, "measured", paper=True)
-            lines += self._block([row for row in runs if row["protocol"]["seen"] == "keep"], "measured_masked", paper=False)
+            lines += self._block(
+                [row for row in runs if row["protocol"]["seen"] == "keep"], "measured_masked", paper=False
+            )
         return "\n".join(lines)
 
     def _block(self, rows: Sequence[dict[str, Any]], which: str, paper: bool) -> list[str]:
@@ -67,13 +72,24 @@ class Table:
             return []
         protocol = Protocol.from_dict(rows[0]["protocol"])
         seen = "masked" if which == "measured_masked" or protocol.seen == "mask" else "kept"
-        lines = ["", f"{protocol.data}: {protocol.split}; {protocol.queries:,} test queries; seen items {seen}; {protocol.candidates} ranking"]
-        lines.append(f"{'row':12} {'seed':>5} {'':9}" + "".join(f"{name:>11}" for name in self.metrics) + "   epoch   hours  device")
+        lines = [
+            "",
+            f"{protocol.data}: {protocol.split}; {protocol.queries:,} test queries; "
+            f"seen items {seen}; {protocol.candidates} ranking",
+        ]
+        lines.append(
+            f"{'row':12} {'seed':>5} {'':9}"
+            + "".join(f"{name:>11}" for name in self.metrics)
+            + "   epoch   hours  device"
+        )
         printed = set()
         for row in rows:
             if paper and row["paper"] and row["preset"] not in printed:
                 printed.add(row["preset"])
-                lines.append(f"{row['preset']:12} {'':5} {'paper':9}" + "".join(f"{row['paper'][name]:11.4f}" for name in self.metrics))
+                lines.append(
+                    f"{row['preset']:12} {'':5} {'paper':9}"
+                    + "".join(f"{row['paper'][name]:11.4f}" for name in self.metrics)
+                )
             values = "".join(f"{row[which][name]:11.4f}" for name in self.metrics)
             best = "-" if row["best_epoch"] is None else row["best_epoch"]
             tail = f"{best:>8} {row['seconds'] / 3600:7.2f}  {row['device']}, {row['threads']} threads"
@@ -124,7 +140,9 @@ def reproduce(
             path = results / f"{table}.{row['data']}.{row['preset']}.{seed}.json"
             if row["preset"] in wanted_rows and row["data"] in wanted_data and not path.exists():
                 _make(table, row, seed, device, path, runs, progress)
-    found = [read_json(path) for path in sorted(results.glob(f"{table}.*.json")) if not path.name.endswith(".paper.json")]
+    found = [
+        read_json(path) for path in sorted(results.glob(f"{table}.*.json")) if not path.name.endswith(".paper.json")
+    ]
     order = {(row["data"], row["preset"]): number for number, row in enumerate(paper["rows"])}
     chosen = [row for row in found if row["preset"] in wanted_rows and row["data"] in wanted_data]
     chosen.sort(key=lambda row: (order.get((row["data"], row["preset"]), len(order)), row["seed"]))
@@ -141,7 +159,9 @@ def _choose(names: Iterable[str] | None, known: set[str], what: str, table: str)
     return set(names)
 
 
-def _make(table: str, row: dict[str, Any], seed: int, device: str, path: Path, runs: Path, progress: bool | None) -> None:
+def _make(
+    table: str, row: dict[str, Any], seed: int, device: str, path: Path, runs: Path, progress: bool | None
+) -> None:
     """Train a row (or take up its training), read its test set once, and write its result file."""
     split = leave_one_out(load(row["data"], k_core=K_CORE))
     model = preset(row["preset"], split, **{"train.seed": seed})
@@ -159,8 +179,25 @@ def _make(table: str, row: dict[str, Any], seed: int, device: str, path: Path, r
 def result_row(table: str, row: dict[str, Any], run: Run) -> dict[str, Any]:
     """What a result file holds."""
     result = run.result
-    kept = ("protocol", "seed", "device", "threads", "best_epoch", "epochs", "epoch_seconds", "valid_seconds")
-    kept += ("steps_per_epoch", "targets_per_epoch", "peak_memory_bytes", "versions", "standard_errors", "valid", "config")
+    kept: tuple[str, ...] = (
+        "protocol",
+        "seed",
+        "device",
+        "threads",
+        "best_epoch",
+        "epochs",
+        "epoch_seconds",
+        "valid_seconds",
+    )
+    kept += (
+        "steps_per_epoch",
+        "targets_per_epoch",
+        "peak_memory_bytes",
+        "versions",
+        "standard_errors",
+        "valid",
+        "config",
+    )
     return {
         "table": table,
         "preset": row["preset"],

@@ -15,7 +15,7 @@ import torch
 class Streams:
     """The random streams of one epoch.
 
-    >>> Streams(seed=1, epoch=0).numpy("edges").integers(100) == Streams(seed=1, epoch=0).numpy("edges").integers(100)
+    >>> bool(Streams(seed=1).numpy("edges").integers(100) == Streams(seed=1).numpy("edges").integers(100))
     True
     """
 

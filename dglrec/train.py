@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import json
 import math
@@ -26,12 +27,13 @@ from .config import replace as replace_config
 from .data.files import atomic_write
 from .data.splits import Split
 from .errors import CheckpointError, ConfigError, DglrecError
-from .evaluate import Metrics, evaluate
+from .evaluate import AT_K, Metrics, evaluate
 from .models import Model
 from .streams import Streams, global_generator
 from .version import __version__
 
 CUTS = (5, 10, 20, 50)
+TRIM_STEPS = 100
 
 
 @dataclass
@@ -99,10 +101,14 @@ def fit(
         changes: fields of TrainConfig to change, such as `lr=1e-4`.
 
     Raises:
-        ConfigError: an unknown device or field. DglrecError: the loss is not finite. DataError: `out` cannot be written.
+        ConfigError: an unknown device or field.
+        DglrecError: the loss is not finite.
+        DataError: `out` cannot be written.
     """
     if split.digest != model.split.digest:
-        raise ConfigError(f"the model was made from split {model.split.digest[:12]}, not {split.digest[:12]}; make it anew")
+        raise ConfigError(
+            f"the model was made from split {model.split.digest[:12]}, not {split.digest[:12]}; make it anew"
+        )
     changes |= {} if epochs is None else {"epochs": epochs}
     if changes:
         model.config = replace_config(model.config, {"train": changes})
@@ -131,6 +137,7 @@ class _Trainer:
     def __init__(self, model: Model, split: Split, folder: Path | None, progress: bool | None) -> None:
         self.model, self.split, self.folder, self.progress = model, split, folder, progress
         self.config: TrainConfig = model.train_config
+        self.metrics, self.cuts = _monitored(self.config.monitor)
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.optimizer = make_optimizer(self.config, self.parameters.values()) if self.parameters else None
         self.rows: list[dict[str, Any]] = []
@@ -147,7 +154,7 @@ class _Trainer:
         if self.best_weights is not None:
             self.model.load_state_dict(self.best_weights)
         if not self.rows:
-            self.best["valid"] = dict(evaluate(self.model, self.split.valid, k=CUTS))
+            self.best["valid"] = dict(evaluate(self.model, self.split.valid, k=self.cuts, metrics=self.metrics))
         self.model.eval()
         run = Run(self.model, self.rows, self.best["epoch"], self.best["valid"], self.folder, self._result())
         if self.folder is not None:
@@ -165,37 +172,46 @@ class _Trainer:
 
     def _epoch(self, epoch: int) -> None:
         row = {"epoch": epoch} | self._train(epoch)
-        valid = evaluate(self.model, self.split.valid, k=CUTS)
-        if self.config.monitor not in valid:
-            raise ConfigError(f"train.monitor is {self.config.monitor!r}; expected one of {', '.join(valid)}")
+        valid = evaluate(self.model, self.split.valid, k=self.cuts, metrics=self.metrics)
         row |= {"valid_seconds": valid.seconds} | dict(valid)
         self.rows.append(row)
         value = round(valid[self.config.monitor], self.config.monitor_digits)
-        if value >= self.best["value"]:
+        better = value >= self.best["value"]
+        if better:
             self.best = {"epoch": epoch, "value": value, "valid": dict(valid)}
             self.best_weights = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         if self.folder is not None:
             self._save(epoch)
+        if self.progress or (self.progress is None and sys.stderr.isatty()):
+            from tqdm import tqdm
+
+            text = f"epoch {epoch:3}  loss {row['loss']:.4f}  {self.config.monitor} {valid[self.config.monitor]:.4f}"
+            tqdm.write(f"{text}{' *' if better else '  '}  {row['seconds']:.1f} s", file=sys.stderr)
 
     def _train(self, epoch: int) -> dict[str, Any]:
         """One pass over the batches; mean of each loss term over the steps."""
         assert self.optimizer is not None
         self.model.train()
-        streams, start, sums, batches = Streams(self.config.seed, epoch), time.perf_counter(), {}, 0
+        streams, start, batches = Streams(self.config.seed, epoch), time.perf_counter(), 0
+        sums: dict[str, Any] = {}
         with _bar(f"epoch {epoch}", self.progress) as bar:
-            for batches, batch in enumerate(self.model.batches(self.split, streams), 1):  # noqa: B007 - used below
+            for batches, batch in enumerate(self.model.batches(self.split, streams), 1):
                 torch.manual_seed(streams.torch_seed("dropout", batches))
                 with self._precision():
                     terms = self.model.loss(batch)
                     loss = torch.stack(list(terms.values())).sum()
-                (loss / self.config.accumulate).backward()  # type: ignore[no-untyped-call]
+                (loss / self.config.accumulate).backward()
                 if batches % self.config.accumulate == 0:
                     self._step()
                 for name, term in terms.items():
                     sums[name] = sums.get(name, 0.0) + term.detach()
                 bar.update(1)
                 if batches % 20 == 0 and not bar.disable:
-                    bar.set_postfix({name: f"{float(value) / batches:.3f}" for name, value in sums.items()}, refresh=False)
+                    bar.set_postfix(
+                        {name: f"{float(value) / batches:.3f}" for name, value in sums.items()}, refresh=False
+                    )
+                if batches % TRIM_STEPS == 0:
+                    _return_free_memory()
         if batches % self.config.accumulate:
             self._step()
         values = {name: float(value) for name, value in sums.items()}
@@ -244,13 +260,19 @@ class _Trainer:
             return
         saved = read_json(self.folder / "config.json")
         if saved.get("split_digest") != self.split.digest or saved.get("model") != type(self.model).__name__:
-            raise CheckpointError(f"{self.folder} is a run of {saved.get('model')} on another split; resume it with its own")
+            raise CheckpointError(
+                f"{self.folder} is a run of {saved.get('model')} on another split; resume it with its own"
+            )
+        own = json.loads(json.dumps(dataclasses.asdict(self.model.config)))
+        _check_same(saved.get("config", {}), own, self.folder)
         if not (self.folder / "state" / "latest.json").exists():
             return  # stopped in the first epoch: nothing is finished, so start again
         tensors, values = load_state(self.folder)
         names = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
         set_weights(self.model, names, self.folder / "state")
-        self._set_optimizer({name.removeprefix("optimizer."): t for name, t in tensors.items() if name.startswith("optimizer.")})
+        self._set_optimizer(
+            {name.removeprefix("optimizer."): t for name, t in tensors.items() if name.startswith("optimizer.")}
+        )
         best = {name.removeprefix("best."): t for name, t in tensors.items() if name.startswith("best.")}
         self.best_weights = {name: t.to(self.model.device) for name, t in best.items()} or None
         self.rows, self.best, self.steps = values["rows"], values["best"], values["steps"]
@@ -298,6 +320,28 @@ class _Trainer:
         }
 
 
+def _monitored(monitor: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The metrics and cuts to compute each epoch, so that `monitor` is among them."""
+    name, _, cut = monitor.partition("@")
+    if name not in AT_K or not cut.isdigit() or int(cut) < 1:
+        raise ConfigError(
+            f"train.monitor is {monitor!r}; expected one of {', '.join(AT_K)} at a number, such as ndcg@20"
+        )
+    return tuple(dict.fromkeys(["recall", "ndcg", name])), tuple(sorted({*CUTS, int(cut)}))
+
+
+def _check_same(saved: dict[str, Any], own: dict[str, Any], folder: Path, prefix: str = "") -> None:
+    """A run is resumed with the config that it was started with; only the number of epochs may change."""
+    for name, value in own.items():
+        if isinstance(value, dict):
+            _check_same(saved.get(name, {}), value, folder, f"{prefix}{name}.")
+        elif saved.get(name) != value and prefix + name != "train.epochs":
+            raise CheckpointError(
+                f"{folder} was started with {prefix}{name}={saved.get(name)!r}, not {value!r}; "
+                "resume it with the same config"
+            )
+
+
 def make_optimizer(config: TrainConfig, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
     """Adam or AdamW, in their fused form: one pass over the parameters a step."""
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
@@ -318,6 +362,15 @@ def peak_memory_bytes(device: torch.device) -> int:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _return_free_memory() -> None:
+    """Give the C library's free pages back to the system, where it is glibc.
+
+    Batches differ in size a little, and glibc keeps what it can no longer use: 1 MB a step, without end.
+    """
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+        trim(0)
 
 
 def versions() -> dict[str, str]:
@@ -342,4 +395,6 @@ def _cpu_name() -> str:
 def _bar(text: str, progress: bool | None) -> Any:
     from tqdm import tqdm
 
-    return tqdm(desc=text, unit=" steps", leave=False, file=sys.stderr, disable=None if progress is None else not progress)
+    return tqdm(
+        desc=text, unit=" steps", leave=False, file=sys.stderr, disable=None if progress is None else not progress
+    )

@@ -21,20 +21,30 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     start = np.random.default_rng(0).integers(items, size=users)
     item = (start[:, None] + np.arange(length)) % items
     log = dglrec.InteractionLog.from_arrays(
-        np.repeat(np.arange(users), length).astype(str), item.ravel().astype(str), np.tile(np.arange(float(length)), users)
+        np.repeat(np.arange(users), length).astype(str),
+        item.ravel().astype(str),
+        np.tile(np.arange(float(length)), users),
     )
     monkeypatch.setattr(module, "load", lambda name, k_core: dglrec.load(log, name=name, k_core=k_core))
     original = module.preset
     monkeypatch.setattr(
         module,
         "preset",
-        lambda name, split, **fields: original(name, split, **fields, dim=8, train={"seed": fields.pop("train.seed"), "epochs": 2}),
+        lambda name, split, **fields: original(
+            name, split, **fields, dim=8, train={"seed": fields.pop("train.seed"), "epochs": 2}
+        ),
     )
 
 
 def test_run_writes_a_result_that_is_printed_again(small: None, tmp_path: Path) -> None:
     run = reproduce(
-        "gsau-table1", run=True, rows=["sasrec"], data=["amazon-toys"], seed=7, results=tmp_path / "out", runs=tmp_path / "runs"
+        "gsau-table1",
+        run=True,
+        rows=["sasrec"],
+        data=["amazon-toys"],
+        seed=7,
+        results=tmp_path / "out",
+        runs=tmp_path / "runs",
     )
     (row,) = run.rows
     assert row["seed"] == 7 and row["epochs"] == 2 and row["seconds"] > 0

@@ -132,7 +132,12 @@ def user_item(
 
 
 def _build(
-    users: np.ndarray, items: np.ndarray, times: np.ndarray | None, counts: np.ndarray | None, num_users: int, num_items: int
+    users: np.ndarray,
+    items: np.ndarray,
+    times: np.ndarray | None,
+    counts: np.ndarray | None,
+    num_users: int,
+    num_items: int,
 ) -> Any:
     user, item = torch.as_tensor(users), torch.as_tensor(items)
     starts = np.concatenate([[0], np.cumsum(np.bincount(users, minlength=num_users))])
@@ -160,10 +165,12 @@ def sequences(graph: Any, relation: str = "interacts") -> Sequences:
     user, item = graph.edges(order="eid", etype=relation)
     num_users = graph.num_nodes(graph.to_canonical_etype(relation)[0])
     data = graph.edges[relation].data
-    time = data["time"] if "time" in data else None
+    time = data.get("time")
     if len(user) > 1 and bool((user[1:] < user[:-1]).any()):
         if "position" not in data:
-            raise DataError(f"edges of {relation!r} are not sorted by user and have no 'position'; build them with user_item()")
+            raise DataError(
+                f"edges of {relation!r} are not sorted by user and have no 'position'; build them with user_item()"
+            )
         by_position = torch.argsort(data["position"], stable=True)
         order = by_position[torch.argsort(user[by_position], stable=True)]
         user, item = user[order], item[order]

@@ -14,8 +14,8 @@ from .lightgcn import LightGCN, LightGCNConfig
 from .sasrec import SASRec, SASRecConfig
 
 __all__ = [
-    "GSAU", "PRESETS", "Counts", "CountsConfig", "GSAUConfig", "LightGCN", "LightGCNConfig", "Model", "Preset", "SASRec",
-    "SASRecConfig", "preset",
+    "GSAU", "PRESETS", "Counts", "CountsConfig", "GSAUConfig", "LightGCN", "LightGCNConfig", "Model", "Preset",
+    "SASRec", "SASRecConfig", "preset",
 ]  # fmt: skip
 
 

@@ -64,7 +64,7 @@ class Model(nn.Module):
 
     @property
     def targets_per_epoch(self) -> int:
-        """What an epoch learns from: by default every training position that has a past; the pairs, for graph models."""
+        """What an epoch learns from: every training position that has a past, or, for graph models, every pair."""
         return int((self.split.train.position > 0).sum())
 
     def batches(self, split: Split, streams: Streams) -> Iterator[Any]:
@@ -77,11 +77,15 @@ class Model(nn.Module):
 
     def query_vectors(self, queries: Queries) -> Tensor:
         """(B, K, d): one or more vectors a query."""
-        raise NotImplementedError(f"{type(self).__name__} has no query vectors: define query_vectors(), scores() or top()")
+        raise NotImplementedError(
+            f"{type(self).__name__} has no query vectors: define query_vectors(), scores() or top()"
+        )
 
     def item_vectors(self) -> Tensor:
         """(M, d): one vector an item."""
-        raise NotImplementedError(f"{type(self).__name__} has no item vectors: define item_vectors(), scores() or top()")
+        raise NotImplementedError(
+            f"{type(self).__name__} has no item vectors: define item_vectors(), scores() or top()"
+        )
 
     def scores(self, queries: Queries, items: Tensor | None = None) -> Tensor:
         """How much each item fits each query: the largest dot product over the query's K vectors.
@@ -101,8 +105,14 @@ class Model(nn.Module):
         return best.indices, best.values
 
     def recommend(
-        self, user: str | None = None, *, users: Sequence[str] | None = None, history: Sequence[str] | None = None,
-        histories: Sequence[Sequence[str]] | None = None, k: int = 10, seen: Literal["mask", "keep"] = "mask",
+        self,
+        user: str | None = None,
+        *,
+        users: Sequence[str] | None = None,
+        history: Sequence[str] | None = None,
+        histories: Sequence[Sequence[str]] | None = None,
+        k: int = 10,
+        seen: Literal["mask", "keep"] = "mask",
     ) -> Recommendations:
         """The k best items for a known user, for a new history, or for many of either; see `dglrec.recommend`."""
         from ..recommend import recommend
@@ -121,7 +131,7 @@ def initialise(module: nn.Module, how: str) -> None:
     """Initial weights of all embeddings and linear layers, biases at 0.
 
     Args:
-        how: "xavier_normal", "xavier_uniform" (over the whole table, as RecBole does it), or "normal" with deviation .02.
+        how: "xavier_normal", "xavier_uniform" (over a whole table, as RecBole does), or "normal" with deviation .02.
     """
     for part in module.modules():
         if isinstance(part, nn.Embedding | nn.Linear):

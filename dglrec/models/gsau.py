@@ -127,7 +127,7 @@ class GSAU(Model):
 
     def loss(self, batch: GraphAndSequence) -> dict[str, Tensor]:
         """Eq. 10: alignment + gamma * uniformity, of both encoders."""  # Eq. 10
-        terms = {}
+        terms: dict[str, Tensor] = {}
         if batch.edges is not None:
             terms |= self._graph_terms(batch.edges)
         if batch.prefixes is not None:
@@ -175,7 +175,7 @@ class GSAU(Model):
         return chosen
 
     def query_vectors(self, queries: Queries) -> Tensor:
-        """The sequence vector of each history; without the sequential encoder the propagated user, folded in if unknown."""
+        """The sequence vector of each history; without that encoder the propagated user, folded in if unknown."""
         if self.config.sequential:
             history = query_sequences(queries, self.config.max_length, self.device)
             vectors = self.sequence_encoder(history, self.item.weight, last=True)

@@ -71,7 +71,9 @@ class LightGCN(Model):
 
     def batches(self, split: Split, streams: Streams) -> Iterator[Edges]:
         """Every training pair once, with one uniform unseen item."""
-        return edge_batches(split.train, self.config.train.batch_size, streams.numpy("edges"), self.device, negatives=True)
+        return edge_batches(
+            split.train, self.config.train.batch_size, streams.numpy("edges"), self.device, negatives=True
+        )
 
     def loss(self, batch: Edges) -> dict[str, Tensor]:
         """BPR, and the L2 norm of the layer-0 rows of the batch (He et al., Eq. 15)."""

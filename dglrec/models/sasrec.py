@@ -62,7 +62,9 @@ class SASRec(Model):
         c = self.config
         with seeded(c.train.seed, "init"):
             self.item = nn.Embedding(self.num_items, c.dim)
-            self.encoder = CausalTransformer(c.dim, c.max_length, c.layers, c.heads, c.inner, c.dropout, c.attention_dropout)
+            self.encoder = CausalTransformer(
+                c.dim, c.max_length, c.layers, c.heads, c.inner, c.dropout, c.attention_dropout
+            )
             initialise(self, c.init)
 
     def batches(self, split: Split, streams: Streams) -> Iterator[Positions | Prefixes]:

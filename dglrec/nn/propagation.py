@@ -1,8 +1,8 @@
 """LightGCN propagation (He et al., SIGIR 2020, Eq. 3, 7 and 8) over a user-item heterograph.
 
-`message_passing` does it by DGL and is the reference. `LightGCNEncoder` takes the CSR form of both relations from the DGL
-graph once, normalises once, and sums over neighbours with `embedding_bag`, on CPU and CUDA alike: no E x d array is made.
-The normalised adjacency A is symmetric and propagation is a polynomial of it, so that the gradient is the same
+`message_passing` does it by DGL and is the reference. `LightGCNEncoder` takes the CSR form of both relations from the
+DGL graph once, normalises once, and sums over neighbours with `embedding_bag`, on CPU and CUDA alike: no E x d array is
+made. The normalised adjacency A is symmetric and propagation is a polynomial of it, so that the gradient is the same
 polynomial of the gradient, and the layers in between need not be kept.
 """
 
@@ -78,7 +78,9 @@ class Adjacency(nn.Module):
 
 def _weighted_sum(x: Tensor, columns: Tensor, offsets: Tensor, weight: Tensor) -> Tensor:
     """y[r] = sum over the columns c of row r of weight[r, c] x[c]; (C, d) -> (R, d)."""
-    return F.embedding_bag(columns, x, offsets, mode="sum", include_last_offset=True, per_sample_weights=weight.to(x.dtype))
+    return F.embedding_bag(
+        columns, x, offsets, mode="sum", include_last_offset=True, per_sample_weights=weight.to(x.dtype)
+    )
 
 
 def _offsets(degree: Tensor) -> Tensor:
@@ -93,13 +95,15 @@ class _Propagation(torch.autograd.Function):
     """`Adjacency.propagate` with its gradient, which is itself, as A is symmetric."""
 
     @staticmethod
-    def forward(ctx: Any, users: Tensor, items: Tensor, adjacency: Adjacency, layers: int, mean: bool) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, users: Tensor, items: Tensor, adjacency: Adjacency, layers: int, mean: bool
+    ) -> tuple[Tensor, Tensor]:
         ctx.how = (adjacency, layers, mean)
         new_users, new_items = adjacency.propagate(users, items, layers, mean)
         return (new_users, new_items) if layers else (new_users.clone(), new_items.clone())
 
     @staticmethod
-    def backward(ctx: Any, users: Tensor, items: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, users: Tensor, items: Tensor) -> tuple[Any, ...]:
         adjacency, layers, mean = ctx.how
         return *adjacency.propagate(users.contiguous(), items.contiguous(), layers, mean), None, None, None
 
@@ -135,11 +139,14 @@ class LightGCNEncoder(nn.Module):
         return self._kept[1]
 
     def _propagate(self, adjacency: Adjacency, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-        out: tuple[Tensor, Tensor] = _Propagation.apply(users, items, adjacency, self.layers, self.combine == "mean")
+        mean = self.combine == "mean"
+        out: tuple[Tensor, Tensor] = _Propagation.apply(users, items, adjacency, self.layers, mean)  # type: ignore[no-untyped-call]
         return out
 
 
-def message_passing(graph: Any, x: tuple[Tensor, Tensor], layers: int = 2, combine: str = "mean") -> tuple[Tensor, Tensor]:
+def message_passing(
+    graph: Any, x: tuple[Tensor, Tensor], layers: int = 2, combine: str = "mean"
+) -> tuple[Tensor, Tensor]:
     """The same by DGL's own message passing (`copy_u`, `sum`) on a graph of unique pairs: the reference.
 
     `graph` is `user_item(..., unique=True)`; arguments and results are those of `LightGCNEncoder`.
@@ -184,5 +191,7 @@ def fold_in(encoder: LightGCNEncoder, adjacency: Adjacency, x: tuple[Tensor, Ten
     row_of, item = pairs // len(items), pairs % len(items)
     degree = torch.bincount(row_of, minlength=len(asked))
     scaled = before * adjacency.item_scale
-    folded = F.embedding_bag(item, scaled, _offsets(degree), mode="sum", include_last_offset=True) * _scale(degree) / divisor
+    folded = (
+        F.embedding_bag(item, scaled, _offsets(degree), mode="sum", include_last_offset=True) * _scale(degree) / divisor
+    )
     return vectors.index_copy(0, torch.as_tensor(unknown, device=users.device), folded)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import DataError
-from ..graphs import Sequences, as_sequences
+from ..graphs import as_sequences
 from .dropout import Dropout, dropout
 
 BUCKET_RATIO = 0.8
@@ -84,7 +84,7 @@ class _Pad(torch.autograd.Function):
         return x[slots]
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return grad[ctx.saved_tensors[0]], None, None
 
 
@@ -98,7 +98,7 @@ class _Unpad(torch.autograd.Function):
         return x[places]
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x_grad = grad.new_zeros(ctx.slots, grad.shape[1])
         return x_grad.index_copy_(0, ctx.saved_tensors[0], grad), None
 
@@ -132,7 +132,9 @@ class CausalTransformer(nn.Module):
         self.position = nn.Embedding(max_length, dim)
         self.norm = nn.LayerNorm(dim, eps=epsilon)
         self.dropout = Dropout(dropout)
-        self.blocks = nn.ModuleList(Block(dim, heads, inner, dropout, attention_dropout, epsilon) for _ in range(layers))
+        self.blocks = nn.ModuleList(
+            Block(dim, heads, inner, dropout, attention_dropout, epsilon) for _ in range(layers)
+        )
 
     def forward(self, graph: Any, x: Tensor, last: bool = False) -> Tensor:
         """Encode the sequences of `graph` (a user-item DGL graph, or packed `Sequences`) over the item table `x`.
@@ -146,7 +148,9 @@ class CausalTransformer(nn.Module):
         lengths = packed.lengths
         if len(lengths) == 0 or lengths.min() < 1 or lengths.max() > self.max_length:
             seen = f"lengths {lengths.min()} to {lengths.max()}" if len(lengths) else "no sequences"
-            raise DataError(f"the encoder got {seen}; expected 1 to {self.max_length} items (cut with .last({self.max_length}))")
+            raise DataError(
+                f"the encoder got {seen}; expected 1 to {self.max_length} items (cut with .last({self.max_length}))"
+            )
         buckets = Buckets.of(lengths, packed.items.device)
         starts = torch.repeat_interleave(packed.offsets[:-1], packed.offsets.diff(), output_size=packed.items.shape[0])
         position = torch.arange(packed.items.shape[0], device=packed.items.device) - starts  # (T,)
@@ -161,7 +165,9 @@ class CausalTransformer(nn.Module):
 class Block(nn.Module):
     """One post-norm block: x = LN(x + attention(x)), x = LN(x + feed-forward(x)) with exact GELU."""
 
-    def __init__(self, dim: int, heads: int, inner: int, dropout: float, attention_dropout: float, epsilon: float) -> None:
+    def __init__(
+        self, dim: int, heads: int, inner: int, dropout: float, attention_dropout: float, epsilon: float
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.attention_dropout = attention_dropout
@@ -175,16 +181,16 @@ class Block(nn.Module):
         key_value = F.linear(  # (T, 2d), one product for both
             x, torch.cat([self.key.weight, self.value.weight]), torch.cat([self.key.bias, self.value.bias])
         )
-        keys = buckets.split(_Pad.apply(key_value, buckets.slots, buckets.places))
+        keys = buckets.split(_Pad.apply(key_value, buckets.slots, buckets.places))  # type: ignore[no-untyped-call]
         if only is None:
-            queries = buckets.split(_Pad.apply(self.query(x), buckets.slots, buckets.places))
+            queries = buckets.split(_Pad.apply(self.query(x), buckets.slots, buckets.places))  # type: ignore[no-untyped-call]
         else:
             x = x[only]
             queries = buckets.split(self.query(x)[buckets.order])
         lengths = buckets.lengths.split([rows for rows, _ in buckets.shapes])
         mixed = torch.cat([self._attend(q, kv, n) for q, kv, n in zip(queries, keys, lengths, strict=True)])
         if only is None:
-            mixed = _Unpad.apply(mixed, buckets.places)
+            mixed = _Unpad.apply(mixed, buckets.places)  # type: ignore[no-untyped-call]
         else:
             mixed = torch.empty_like(mixed).index_copy(0, buckets.order, mixed)
         x = self.attention_norm(x + self.dropout(self.out(mixed)))
@@ -197,9 +203,7 @@ class Block(nn.Module):
         k, v = key_value.view(rows, length, 2, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)  # (b, h, L, d/h) each
         scores = (q @ k.transpose(2, 3)) * q.shape[-1] ** -0.5  # (b, h, L or 1, L)
         column = torch.arange(length, device=query.device)
-        if query.shape[1] == 1:
-            hidden = (column >= lengths[:, None])[:, None, None, :]
-        else:
-            hidden = column > column[:, None]
+        single = query.shape[1] == 1
+        hidden = (column >= lengths[:, None])[:, None, None, :] if single else column > column[:, None]
         weights = dropout(scores.masked_fill(hidden, float("-inf")).softmax(-1), self.attention_dropout, self.training)
         return (weights @ v).transpose(1, 2).reshape(-1, query.shape[2])

@@ -80,7 +80,9 @@ class GenerativeDummy(Model):
         return position_batches(split.train, c.train.batch_size, c.length, 1, streams.numpy("windows"), self.device)
 
     def loss(self, batch):
-        return {"next_token": item_cross_entropy(self.item(batch.history.items[batch.row]), self.after.weight, batch.target)}
+        return {
+            "next_token": item_cross_entropy(self.item(batch.history.items[batch.row]), self.after.weight, batch.target)
+        }
 
     def top(self, queries, k):
         last = torch.as_tensor(queries.items[queries.offsets[1:] - 1], device=self.device)

@@ -32,7 +32,10 @@ def log_of(rows, num_users=6, num_items=8):
 
 def by_hand(rows, num_users):
     """Each user's (item, time) pairs in the order of (time, file), with a Python loop."""
-    return [[(i, t) for _, t, i in sorted((n, t, i) for (u, i, t), n in ranked(rows) if u == user)] for user in range(num_users)]
+    return [
+        [(i, t) for _, t, i in sorted((n, t, i) for (u, i, t), n in ranked(rows) if u == user)]
+        for user in range(num_users)
+    ]
 
 
 def ranked(rows):
@@ -189,7 +192,14 @@ def test_sequences_of_some_users(split):
     sub = dgl.node_subgraph(user_item(train), {"user": users, "item": torch.arange(train.num_items)})
     items = sub.nodes["item"].data[dgl.NID]
     assert_histories(
-        sequences(sub), [[(i, t) for i, t in zip(items[train.item[train.user == u]].tolist(), train.time[train.user == u], strict=True)] for u in users]
+        sequences(sub),
+        [
+            [
+                (i, t)
+                for i, t in zip(items[train.item[train.user == u]].tolist(), train.time[train.user == u], strict=True)
+            ]
+            for u in users
+        ],
     )
 
 
@@ -200,7 +210,9 @@ def test_sequences_of_some_edges(split, shuffled):
     kept = np.flatnonzero(np.random.default_rng(0).random(len(train)) < 0.5)
     edges = np.random.default_rng(1).permutation(kept) if shuffled else kept
     sub = dgl.edge_subgraph(user_item(train), {"interacts": torch.as_tensor(edges)}, relabel_nodes=False)
-    expected = [[(train.item[row], train.time[row]) for row in kept if train.user[row] == u] for u in range(train.num_users)]
+    expected = [
+        [(train.item[row], train.time[row]) for row in kept if train.user[row] == u] for u in range(train.num_users)
+    ]
     assert_histories(sequences(sub), expected)
 
 

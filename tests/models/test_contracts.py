@@ -41,7 +41,9 @@ class GSAUContract(ModelContract):
     def test_every_target_once_an_epoch(self, split):
         model, train = self.make(split), split.train
         batches = list(model.batches(split, Streams(3)))
-        edges = [pair for batch in batches for pair in zip(*map(_list, (batch.edges.user, batch.edges.item)), strict=True)]
+        edges = [
+            pair for batch in batches for pair in zip(*map(_list, (batch.edges.user, batch.edges.item)), strict=True)
+        ]
         assert Counter(edges) == Counter(zip(train.user.tolist(), train.item.tolist(), strict=True))
         wanted = Counter(train.item[train.position > 0].tolist())
         once = -(-sum(wanted.values()) // model.train_config.batch_size)  # batches of one pass over the prefixes
@@ -67,7 +69,14 @@ class TestGSAURec(GSAUContract):
 
 class TestGSAUUnseenNegatives(GSAUContract):
     preset = "gsau-rec"
-    fields = {**SMALL, "negatives": "unseen", "combine": "last", "rank": "cosine", "normalise_item": True, "temperature": 0.2}
+    fields = {
+        **SMALL,
+        "negatives": "unseen",
+        "combine": "last",
+        "rank": "cosine",
+        "normalise_item": True,
+        "temperature": 0.2,
+    }
 
 
 class TestDirectAU(ModelContract):
@@ -88,7 +97,9 @@ class TestSASRecU(ModelContract):
     fields = {**SMALL, "graph": False, "gamma": 0.05}
     known, known_fields = BOTH, FAST
 
-    @pytest.mark.skip(reason="an epoch of this ablation has as many steps as the graph would have, so targets come again")
+    @pytest.mark.skip(
+        reason="an epoch of this ablation has as many steps as the graph would have, so targets come again"
+    )
     def test_every_target_once_an_epoch(self):
         pass
 

@@ -1,0 +1,182 @@
+"""Writes the generated tables of README.md and docs/*.md, between their markers.
+
+    python docs/make_tables.py            # write
+    python docs/make_tables.py --check    # exit code 1 if a file is not up to date
+
+A table stands between `<!-- table:NAME -->` and `<!-- end table -->`. Results come from dglrec/results/*.json, which
+`dglrec reproduce TABLE --run` writes, figures of data sets from docs/figures.json, which docs/measure_data.py writes, and
+presets from dglrec.models.PRESETS. No number in these tables is typed by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from dglrec.models import PRESETS
+from dglrec.reproduce import RESULTS, reproduce
+
+DOCS = Path(__file__).parent
+FILES = (DOCS.parent / "README.md", *sorted(DOCS.glob("*.md")))
+MARKED = re.compile(r"(<!-- table:([\w.-]+) -->\n).*?(<!-- end table -->)", re.DOTALL)
+
+# The log of GSAU (rec) on Toys in the authors' repository: the training loss, summed over the 252 steps of an epoch, and
+# NDCG@20 on validation, by epoch from 0.
+AUTHORS_LOSS = {0: 2153, 1: 2080, 2: 2069, 3: 2064, 4: 2061, 5: 2058, 9: 2040, 16: 1979, 20: 1925, 40: 1629, 60: 1508}
+AUTHORS_NDCG = {0: 0.0014, 9: 0.0136, 16: 0.0287, 20: 0.0319, 40: 0.048, 60: 0.056}
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def results_table(name: str) -> list[str]:
+    """A paper's table beside what was measured: a block for every data set and protocol, rows of paper and runs."""
+    table = reproduce(name)
+    if not table.rows:
+        return [f"Nothing is measured yet; `dglrec reproduce {name} --run` does it."]
+    lines: list[str] = []
+    for data in dict.fromkeys(row["data"] for row in table.rows):
+        rows = [row for row in table.rows if row["data"] == data]
+        for seen in ("keep", "mask"):
+            lines += _block(table.metrics, rows, seen)
+    return lines[1:]
+
+
+def _block(metrics: Sequence[str], rows: Sequence[dict[str, Any]], seen: str) -> list[str]:
+    """Rows of one protocol. Models whose own protocol keeps seen items are shown under `mask` as well, without paper."""
+    shown: list[list[str]] = []
+    protocol = rows[0]["protocol"]
+    for preset in dict.fromkeys(row["preset"] for row in rows):
+        runs = [row for row in rows if row["preset"] == preset]
+        own = runs[0]["protocol"]["seen"] == seen
+        if not own and seen == "keep":
+            continue
+        if own and runs[0]["paper"]:
+            shown.append([preset, "paper", *(f"{runs[0]['paper'][metric]:.4f}" for metric in metrics), "", "", ""])
+        which = "measured" if own else "measured_masked"
+        values = [_mean([run[which][metric] for run in runs]) for metric in metrics]
+        hours = statistics.fmean(run["seconds"] for run in runs) / 3600
+        devices = ", ".join(dict.fromkeys(f"{run['device']}, {run['threads']} threads" for run in runs))
+        shown.append([preset, "here", *values, " ".join(str(run["seed"]) for run in runs), f"{hours:.2f}", devices])
+    if not shown:
+        return []
+    how = "kept in the ranking" if seen == "keep" else "masked"
+    filters = ", ".join(protocol["filters"])
+    split = protocol["split"].partition("(")[0].replace("_", "-")
+    title = f"**{protocol['data']}**, {filters}, {split}, {protocol['queries']:,} test queries, seen items {how}:"
+    return ["", title, "", *markdown(["system", "", *metrics, "seeds", "hours", "device"], shown)]
+
+
+def _mean(values: Sequence[float]) -> str:
+    """The mean over seeds, with the standard deviation where there are three of them or more."""
+    spread = f" ±{statistics.stdev(values):.4f}" if len(values) > 2 else ""
+    return f"{statistics.fmean(values):.4f}{spread}"
+
+
+def trace_table() -> list[str]:
+    """Our training of GSAU (rec) on Toys beside the authors' log."""
+    paths = sorted(RESULTS.glob("gsau-table1.amazon-toys.gsau-rec.*.jsonl"))
+    if not paths:
+        return ["Nothing is measured yet; `dglrec reproduce gsau-table1 --run --row gsau-rec --data amazon-toys` does it."]
+    lines: list[str] = []
+    for path in paths:
+        rows = {row["epoch"]: row for row in map(json.loads, path.read_text("utf-8").splitlines())}
+        shown = [
+            [
+                str(epoch),
+                str(loss),
+                f"{rows[epoch]['loss_sum']:.0f}",
+                f"{AUTHORS_NDCG[epoch]:.4f}" if epoch in AUTHORS_NDCG else "",
+                f"{rows[epoch]['ndcg@20']:.4f}",
+            ]
+            for epoch, loss in AUTHORS_LOSS.items()
+            if epoch in rows
+        ]
+        header = ["epoch", "loss, authors", "loss, here", "valid ndcg@20, authors", "valid ndcg@20, here"]
+        lines += ["", f"Seed {path.stem.rpartition('.')[2]}:", "", *markdown(header, shown)]
+    return lines[1:]
+
+
+def presets_table() -> list[str]:
+    """Every preset, its class, and where it comes from."""
+    rows = [
+        [f"`{name}`", f"`{found.model.__name__}`", found.source, " ".join(f"`{k}={v}`" for k, v in found.fields.items())]
+        for name, found in PRESETS.items()
+    ]
+    return markdown(["preset", "class", "what it is", "fields that differ from the class's defaults"], rows)
+
+
+def _figures() -> dict[str, dict[str, Any]]:
+    return json.loads((DOCS / "figures.json").read_text("utf-8"))
+
+
+def data_table() -> list[str]:
+    """What a leave-one-out split of each data set counts."""
+    rows = [
+        [
+            f"`{name}`",
+            *(f"{one[column]:,}" for column in ("users", "items", "interactions")),
+            one["granularity"],
+            *(f"{100 * one[column]:.1f} %" for column in ("tie_decided_test", "tie_decided_valid")),
+            *(f"{100 * one[column]:.1f} %" for column in ("repeat_test", "cold_test")),
+            f"{100 * one['older_test']:.2f} %",
+        ]
+        for name, one in _figures().items()
+    ]
+    header = ["data (5-core)", "users", "items", "interactions", "times in whole", "tie decides the test item"]
+    header += ["tie decides the validation item", "test item is a repeat", "test item is cold", "older queries"]
+    return markdown(header, rows)
+
+
+def ties_table() -> list[str]:
+    """What the tie rule and the treatment of seen items do to the simplest sequential model."""
+    header = ["recall@10 of `transitions`", "file order, kept", "file order, masked", "random order, kept", "random, masked"]
+    rows = []
+    for name, one in _figures().items():
+        cells = [f"transitions_{ties}_{seen}" for ties in ("file", "random") for seen in ("keep", "mask")]
+        rows.append([f"`{name}`", *(f"{one[cell]:.4f} ±{one[f'{cell}_error']:.4f}" for cell in cells)])
+    return markdown(header, rows)
+
+
+TABLES: dict[str, Callable[[], list[str]]] = {
+    "gsau-table1": lambda: results_table("gsau-table1"),
+    "gsau-trace": trace_table,
+    "presets": presets_table,
+    "data": data_table,
+    "ties": ties_table,
+}
+
+
+def filled(text: str) -> str:
+    """The text with every marked table written anew."""
+    return MARKED.sub(lambda match: match[1] + "\n".join(TABLES[match[2]]()) + "\n" + match[3], text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the tables, or check them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true")
+    args = parser.parse_args(arguments)
+    old = []
+    for path in FILES:
+        text = path.read_text("utf-8")
+        new = filled(text)
+        if new != text:
+            old.append(path.name)
+            if not args.check:
+                path.write_text(new, "utf-8")
+    print(f"{'not up to date' if args.check else 'written'}: {', '.join(old) or 'nothing'}")
+    return int(args.check and bool(old))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""Measures what docs/evaluation.md says of the public data sets, and writes it to docs/figures.json.
+
+    DGLREC_DATA=~/data python docs/measure_data.py
+    python docs/make_tables.py
+
+Data sets that are not there keep the figures that they have.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import dglrec
+from dglrec.data.check import statistics
+
+NAMES = ("amazon-beauty", "amazon-toys", "amazon-sports", "yelp-2019", "foursquare-nyc")
+FIGURES = Path(__file__).with_name("figures.json")
+
+
+def figures(name: str) -> dict[str, float | int | str]:
+    """The size of a data set, what its leave-one-out split counts, and what tie rule and seen items change."""
+    log = dglrec.load(name, k_core=5)
+    found = statistics(log)
+    split = dglrec.leave_one_out(log)
+    queries = split.counts["queries_test"]
+    values: dict[str, float | int | str] = {
+        "users": log.num_users,
+        "items": log.num_items,
+        "interactions": len(log),
+        "granularity": found["times"]["granularity"],
+        "tie_decided_test": split.counts["tie_decided_targets_test"] / queries,
+        "tie_decided_valid": split.counts["tie_decided_targets_valid"] / queries,
+        "repeat_test": split.counts["repeat_targets_test"] / queries,
+        "cold_test": split.counts["cold_targets_test"] / queries,
+        "older_test": split.counts["older_share_test"],
+    }
+    for ties in ("file", "random"):
+        split = dglrec.leave_one_out(log, ties=ties)
+        model = dglrec.models.preset("transitions", split)
+        for seen in ("keep", "mask"):
+            metrics = dglrec.evaluate(model, split.test, k=10, metrics="recall", seen=seen)
+            values[f"transitions_{ties}_{seen}"] = metrics["recall@10"]
+            values[f"transitions_{ties}_{seen}_error"] = metrics.standard_errors["recall@10"]
+    return values
+
+
+def main() -> None:
+    """Measure the data sets that are here."""
+    known = json.loads(FIGURES.read_text("utf-8")) if FIGURES.exists() else {}
+    here = {info.name for info in dglrec.data.list_datasets() if info.place in ("DGLREC_DATA", "cache")}
+    for name in NAMES:
+        if name in here:
+            known[name] = figures(name)
+            print(name, known[name], flush=True)
+    FIGURES.write_text(json.dumps({name: known[name] for name in NAMES if name in known}, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""The packed causal transformer against a padded one that is made of PyTorch's own layers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from dglrec.errors import DataError
+from dglrec.graphs import Sequences
+from dglrec.nn import CausalTransformer
+from dglrec.nn.transformer import Buckets
+from tests.contract.model_contract import OneDevice
+
+DIM, ITEMS = 16, 30
+
+
+def packed(lengths, seed=0):
+    lengths = np.asarray(lengths)
+    items = np.random.default_rng(seed).integers(ITEMS, size=lengths.sum())
+    return Sequences(torch.as_tensor(np.concatenate([[0], np.cumsum(lengths)])), torch.as_tensor(items))
+
+
+def make(layers=2, heads=2, dropout=0.0, length=50, dtype=torch.float64, **arguments):
+    """An encoder with weights far from their initial symmetry, in double precision unless asked otherwise."""
+    torch.manual_seed(1)
+    encoder = CausalTransformer(DIM, length, layers, heads, 32, dropout, dropout, **arguments).to(dtype)
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    return encoder
+
+
+def padded_reference(encoder, sequences, table):
+    """The same network on sequences padded to the longest: nn.TransformerEncoderLayer with copied weights."""
+    lengths = sequences.offsets.diff()
+    rows, longest = len(lengths), int(lengths.max())
+    real = torch.arange(longest) < lengths[:, None]  # (B, L)
+    items = torch.zeros(rows, longest, dtype=torch.int64)
+    items[real] = sequences.items
+    x = nn.functional.layer_norm(
+        table[items] + encoder.position.weight[:longest],
+        (DIM,),
+        encoder.norm.weight,
+        encoder.norm.bias,
+        encoder.norm.eps,
+    )
+    causal = torch.ones(longest, longest, dtype=torch.bool).triu(1)
+    for block in encoder.blocks:
+        layer = nn.TransformerEncoderLayer(
+            DIM, block.heads, 32, dropout=0.0, activation="gelu", layer_norm_eps=1e-12, batch_first=True, dtype=x.dtype
+        )
+        weights = {
+            "self_attn.in_proj_weight": torch.cat([block.query.weight, block.key.weight, block.value.weight]),
+            "self_attn.in_proj_bias": torch.cat([block.query.bias, block.key.bias, block.value.bias]),
+            "self_attn.out_proj.weight": block.out.weight,
+            "self_attn.out_proj.bias": block.out.bias,
+            "linear1.weight": block.inner.weight,
+            "linear1.bias": block.inner.bias,
+            "linear2.weight": block.outer.weight,
+            "linear2.bias": block.outer.bias,
+            "norm1.weight": block.attention_norm.weight,
+            "norm1.bias": block.attention_norm.bias,
+            "norm2.weight": block.norm.weight,
+            "norm2.bias": block.norm.bias,
+        }
+        masks = {"src_mask": causal, "src_key_padding_mask": ~real}
+        x = torch.func.functional_call(layer.train(), weights, (x,), masks)
+    return x[real]  # (T, d)
+
+
+def compare(encoder, sequences, last, tolerance):
+    table = torch.randn(ITEMS, DIM, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    table = table.to(encoder.position.weight.dtype).requires_grad_()
+    ours, reference = encoder(sequences, table, last=last), padded_reference(encoder, sequences, table)
+    if last:
+        reference = reference[sequences.offsets[1:] - 1]
+    torch.testing.assert_close(ours, reference, rtol=tolerance, atol=tolerance)
+    weight = torch.randn(ours.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64).to(ours.dtype)
+    leaves = {"table": table, **dict(encoder.named_parameters())}
+    one = torch.autograd.grad((ours * weight).sum(), list(leaves.values()))
+    two = torch.autograd.grad((reference * weight).sum(), list(leaves.values()))
+    for name, left, right in zip(leaves, one, two, strict=True):
+        torch.testing.assert_close(left, right, rtol=tolerance, atol=tolerance, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.mark.parametrize("last", [False, True])
+@given(lengths=st.lists(st.integers(1, 50), min_size=1, max_size=12))
+def test_it_equals_the_padded_reference_in_values_and_gradients(last, lengths):
+    compare(make(), packed(lengths), last, 1e-9)
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize(("layers", "heads"), [(1, 1), (1, 4), (3, 2)])
+def test_with_other_numbers_of_layers_and_heads(layers, heads, last):
+    compare(make(layers, heads), packed([1, 50, 7, 7, 30, 2, 49]), last, 1e-9)
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_in_single_precision(last):
+    compare(make(dtype=torch.float32), packed(np.arange(1, 51)), last, 2e-4)
+
+
+def test_in_training_mode_without_dropout_it_is_the_same():
+    encoder, sequences, table = make(), packed([3, 9, 1]), torch.randn(ITEMS, DIM, dtype=torch.float64)
+    assert torch.equal(encoder.train()(sequences, table), encoder.eval()(sequences, table))
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=10))
+def test_the_last_states_are_rows_of_all_states(lengths):
+    encoder, sequences = make().eval(), packed(lengths)
+    table = torch.randn(ITEMS, DIM, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    whole = encoder(sequences, table)
+    torch.testing.assert_close(encoder(sequences, table, last=True), whole[sequences.offsets[1:] - 1])
+
+
+def test_without_blocks_the_last_states_are_rows_too():
+    encoder, sequences = make(layers=0), packed([2, 5])
+    table = torch.randn(ITEMS, DIM, dtype=torch.float64)
+    assert torch.equal(encoder(sequences, table, last=True), encoder(sequences, table)[[1, 6]])
+
+
+def test_no_state_depends_on_later_items_or_on_other_sequences():
+    encoder, table = make().eval(), torch.randn(ITEMS, DIM, dtype=torch.float64)
+    sequences = packed([9, 4, 9, 1])
+    before = encoder(sequences, table)
+    items = sequences.items.clone()
+    items[5] = (items[5] + 1) % ITEMS  # the sixth item of the first sequence
+    changed = (encoder(Sequences(sequences.offsets, items), table) - before).abs().amax(1) > 1e-12
+    assert changed.tolist() == [False] * 5 + [True] * 4 + [False] * 14
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_sequences_of_one_item(last):
+    encoder = make(dtype=torch.float32, dropout=0.5).train()
+    table = torch.randn(ITEMS, DIM, requires_grad=True)
+    out = encoder(packed([1, 1, 1]), table, last=last)
+    assert out.shape == (3, DIM)
+    assert torch.isfinite(out).all()
+    out.sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in (table, *encoder.parameters()))
+
+
+def test_with_dropout_it_repeats_with_the_generator():
+    encoder, sequences, table = (
+        make(dropout=0.3, layers=1),
+        packed([5, 8, 2]),
+        torch.randn(ITEMS, DIM, dtype=torch.float64),
+    )
+    encoder.train()
+    torch.manual_seed(4)
+    one, two = encoder(sequences, table), encoder(sequences, table)
+    torch.manual_seed(4)
+    assert torch.equal(one, encoder(sequences, table))
+    assert not torch.equal(one, two)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "seen"), [([3, 0, 2], "0 to 3"), ([51], "51 to 51"), ([], "no sequences"), ([50, 51, 1], "1 to 51")]
+)
+def test_lengths_that_cannot_be_read(lengths, seen):
+    offsets = torch.as_tensor(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+    sequences = Sequences(offsets, torch.zeros(int(offsets[-1]), dtype=torch.int64))
+    with pytest.raises(DataError, match=seen):
+        make()(sequences, torch.randn(ITEMS, DIM, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_on_the_meta_device(last):
+    encoder = make(dropout=0.5, dtype=torch.float32).train().to("meta")
+    table = torch.empty(ITEMS, DIM, device="meta", requires_grad=True)
+    with OneDevice():
+        encoder(packed([4, 9, 1]).to("meta"), table, last=last).sum().backward()
+    assert table.grad.shape == table.shape
+
+
+# --- Buckets -------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=40))
+def test_buckets_hold_each_row_once(lengths):
+    buckets = Buckets.of(np.array(lengths))
+    total = sum(lengths)
+    assert torch.equal(buckets.slots[buckets.places], torch.arange(total))
+    assert sorted(buckets.order.tolist()) == list(range(len(lengths)))
+    assert sum(rows for rows, _ in buckets.shapes) == len(lengths)
+    assert sum(rows * length for rows, length in buckets.shapes) == len(buckets.slots)
+    ends, place, row = np.cumsum(lengths), 0, 0
+    for rows, longest in buckets.shapes:
+        for _ in range(rows):  # each line of a bucket: a sequence, then its last row again
+            sequence = int(buckets.order[row])
+            assert lengths[sequence] == int(buckets.lengths[row]) <= longest
+            first, last = ends[sequence] - lengths[sequence], ends[sequence] - 1
+            expected = [*range(first, last + 1), *[last] * (longest - lengths[sequence])]
+            assert buckets.slots[place : place + longest].tolist() == expected
+            place, row = place + longest, row + 1
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=200))
+def test_less_than_a_fifth_is_padding_whatever_the_lengths(lengths):
+    buckets = Buckets.of(np.array(lengths))
+    assert 0 <= buckets.padding < 0.2
+    assert buckets.padding == pytest.approx(1 - sum(lengths) / sum(rows * length for rows, length in buckets.shapes))
+
+
+def test_padding_on_lengths_as_they_are():
+    """Lengths as on Amazon Beauty (mean 8 to 9, few long): a handful of buckets, a tenth of padding."""
+    lengths = np.minimum(1 + np.random.default_rng(0).exponential(8, size=512).astype(np.int64), 50)
+    buckets = Buckets.of(lengths)
+    assert buckets.padding < 0.12
+    assert len(buckets.shapes) < 20
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=10))
+def test_split_gives_a_view_a_bucket(lengths):
+    buckets = Buckets.of(np.array(lengths))
+    slots = torch.arange(len(buckets.slots) * 2.0).view(-1, 2)
+    parts = buckets.split(slots)
+    assert [tuple(part.shape) for part in parts] == [(rows, length, 2) for rows, length in buckets.shapes]
+    assert torch.equal(torch.cat([part.reshape(-1, 2) for part in parts]), slots)
+    single = torch.arange(len(lengths) * 3.0).view(-1, 3)
+    parts = buckets.split(single)
+    assert [part.shape[:2] for part in parts] == [(rows, 1) for rows, _ in buckets.shapes]
+    assert torch.equal(torch.cat([part.reshape(-1, 3) for part in parts]), single)
