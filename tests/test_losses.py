@@ -224,11 +224,11 @@ from dglrec.losses import item_cross_entropy
 torch.set_num_threads(1)
 torch.manual_seed(0)
 items, dim, targets = 1_000_000, 64, int(sys.argv[1])
-table = torch.nn.Parameter(torch.randn(items, dim) * .1)
+table = torch.nn.Parameter(torch.empty(items, dim).normal_(std=.1))
 queries = torch.randn(targets, dim, requires_grad=True)
 wanted = torch.randint(items, (targets,))
-item_cross_entropy(queries[:1], table[:1000], wanted[:1] % 1000).backward()  # what a first call loads
-table.grad = queries.grad = None
+small = torch.randn(9, dim, requires_grad=True)
+item_cross_entropy(small, small, torch.arange(9)).backward()  # what a first call loads
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 start = time.perf_counter()
 loss = item_cross_entropy(queries, table, wanted)
@@ -243,11 +243,11 @@ print(json.dumps({"bytes": (peak - before) * 1024 - table.numel() * 4, "loss": l
 @pytest.mark.parametrize("targets", [pytest.param(32, id="32"), pytest.param(4096, id="4096", marks=pytest.mark.slow)])
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss is in kilobytes on Linux")
 def test_a_million_items_cost_less_than_two_gigabytes(targets):
-    """Beyond the table and its gradient. All logits of 4,096 targets would take 16 GB, those of 32 take 128 MB twice."""
+    """Beyond the table and its gradient. All logits of 4,096 targets would take 16 GB; 32 are two chunks of 64 MB."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, str(targets)], capture_output=True, text=True, check=True, env=environment, timeout=900
     )
     measured = json.loads(done.stdout)
-    assert measured["bytes"] < 2**31 if targets == 4096 else measured["bytes"] < 2**28
+    assert -(2**24) < measured["bytes"] < (2**31 if targets == 4096 else 2**28)
     assert measured["loss"] == pytest.approx(math.log(1e6) + 0.32, abs=0.6)  # logits of variance .64

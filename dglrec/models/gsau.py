@@ -114,6 +114,11 @@ class GSAU(Model):
             initialise(self, c.init)
         self.adjacency = Adjacency(user_item(split.train, unique=True))
 
+    @property
+    def targets_per_epoch(self) -> int:
+        """The sequential targets; the training pairs where only the graph learns."""
+        return super().targets_per_epoch if self.config.sequential else len(self.split.train)
+
     def batches(self, split: Split, streams: Streams) -> Iterator[GraphAndSequence]:
         """Steps of a graph batch and an independent batch of prefixes; the shorter of the two starts again."""
         c, train = self.config, split.train

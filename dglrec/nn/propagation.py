@@ -124,6 +124,11 @@ class LightGCNEncoder(nn.Module):
         self.combine = combine
         self._kept: tuple[Any, ...] | None = None
 
+    def train(self, mode: bool = True) -> LightGCNEncoder:
+        """Switch between training and evaluation; either forgets what was kept, for weights may have changed."""
+        self._kept = None
+        return super().train(mode)
+
     def with_layers(self, layers: int) -> LightGCNEncoder:
         """The same with another number of layers."""
         return LightGCNEncoder(layers, self.combine)
