@@ -2,6 +2,8 @@
 
     python docs/make_images.py                        # runs the quickstart first
     python docs/make_images.py runs/quickstart-1      # or takes a run that is there
+
+Look at the picture before you commit it.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ def draw(folder: Path, out: Path) -> None:
     best = saved["reachable"]["recall@10"]
     left.axvline(best, color="black", ls="--", lw=1)
     left.text(best - 0.01, 0, f"best reachable: {best:.3f}", ha="right", va="center", fontsize=9)
-    left.set(title=f"test, {results[names[0]]['protocol']['queries']:,} queries", xlabel="recall@10", xlim=(0, best * 1.08))
+    queries = results[names[0]]["protocol"]["queries"]
+    left.set(title=f"test, {queries:,} queries", xlabel="recall@10", xlim=(0, best * 1.08))
     left.invert_yaxis()
 
     for name, colour in COLOURS.items():

@@ -4,8 +4,8 @@
     python docs/make_tables.py --check    # exit code 1 if a file is not up to date
 
 A table stands between `<!-- table:NAME -->` and `<!-- end table -->`. Results come from dglrec/results/*.json, which
-`dglrec reproduce TABLE --run` writes, figures of data sets from docs/figures.json, which docs/measure_data.py writes, and
-presets from dglrec.models.PRESETS. No number in these tables is typed by hand.
+`dglrec reproduce TABLE --run` writes, figures of data sets from docs/figures.json, which docs/measure_data.py writes,
+and presets from dglrec.models.PRESETS. No number of ours in these tables is typed by hand.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ DOCS = Path(__file__).parent
 FILES = (DOCS.parent / "README.md", *sorted(DOCS.glob("*.md")))
 MARKED = re.compile(r"(<!-- table:([\w.-]+) -->\n).*?(<!-- end table -->)", re.DOTALL)
 
-# The log of GSAU (rec) on Toys in the authors' repository: the training loss, summed over the 252 steps of an epoch, and
-# NDCG@20 on validation, by epoch from 0.
+# The log of GSAU (rec) on Toys in the authors' repository: the training loss, summed over the 252 steps of an epoch,
+# and NDCG@20 on validation, by epoch from 0.
 AUTHORS_LOSS = {0: 2153, 1: 2080, 2: 2069, 3: 2064, 4: 2061, 5: 2058, 9: 2040, 16: 1979, 20: 1925, 40: 1629, 60: 1508}
 AUTHORS_NDCG = {0: 0.0014, 9: 0.0136, 16: 0.0287, 20: 0.0319, 40: 0.048, 60: 0.056}
 
@@ -52,7 +52,7 @@ def results_table(name: str) -> list[str]:
 
 
 def _block(metrics: Sequence[str], rows: Sequence[dict[str, Any]], seen: str) -> list[str]:
-    """Rows of one protocol. Models whose own protocol keeps seen items are shown under `mask` as well, without paper."""
+    """Rows of one protocol. Models whose paper keeps seen items stand under `mask` as well, without its figures."""
     shown: list[list[str]] = []
     protocol = rows[0]["protocol"]
     for preset in dict.fromkeys(row["preset"] for row in rows):
@@ -86,7 +86,8 @@ def trace_table() -> list[str]:
     """Our training of GSAU (rec) on Toys beside the authors' log."""
     paths = sorted(RESULTS.glob("gsau-table1.amazon-toys.gsau-rec.*.jsonl"))
     if not paths:
-        return ["Nothing is measured yet; `dglrec reproduce gsau-table1 --run --row gsau-rec --data amazon-toys` does it."]
+        command = "dglrec reproduce gsau-table1 --run --row gsau-rec --data amazon-toys"
+        return [f"Nothing is measured yet; `{command}` does it."]
     lines: list[str] = []
     for path in paths:
         rows = {row["epoch"]: row for row in map(json.loads, path.read_text("utf-8").splitlines())}
@@ -108,10 +109,10 @@ def trace_table() -> list[str]:
 
 def presets_table() -> list[str]:
     """Every preset, its class, and where it comes from."""
-    rows = [
-        [f"`{name}`", f"`{found.model.__name__}`", found.source, " ".join(f"`{k}={v}`" for k, v in found.fields.items())]
-        for name, found in PRESETS.items()
-    ]
+    rows = []
+    for name, found in PRESETS.items():
+        fields = " ".join(f"`{field}={value}`" for field, value in found.fields.items())
+        rows.append([f"`{name}`", f"`{found.model.__name__}`", found.source, fields])
     return markdown(["preset", "class", "what it is", "fields that differ from the class's defaults"], rows)
 
 
@@ -139,7 +140,8 @@ def data_table() -> list[str]:
 
 def ties_table() -> list[str]:
     """What the tie rule and the treatment of seen items do to the simplest sequential model."""
-    header = ["recall@10 of `transitions`", "file order, kept", "file order, masked", "random order, kept", "random, masked"]
+    header = ["recall@10 of `transitions`"]
+    header += [f"ties in {ties} order, seen {seen}" for ties in ("file", "random") for seen in ("kept", "masked")]
     rows = []
     for name, one in _figures().items():
         cells = [f"transitions_{ties}_{seen}" for ties in ("file", "random") for seen in ("keep", "mask")]

@@ -166,7 +166,7 @@ def sequences(graph: Any, relation: str = "interacts") -> Sequences:
     num_users = graph.num_nodes(graph.to_canonical_etype(relation)[0])
     data = graph.edges[relation].data
     time = data.get("time")
-    if len(user) > 1 and bool((user[1:] < user[:-1]).any()):
+    if not _sorted(user, data.get("position")):
         if "position" not in data:
             raise DataError(
                 f"edges of {relation!r} are not sorted by user and have no 'position'; build them with user_item()"
@@ -179,6 +179,14 @@ def sequences(graph: Any, relation: str = "interacts") -> Sequences:
     offsets = torch.zeros(num_users + 1, dtype=torch.int64, device=user.device)
     torch.cumsum(sizes, 0, out=offsets[1:])
     return Sequences(offsets, item.long(), time, sizes.cpu().numpy())
+
+
+def _sorted(user: Tensor, position: Tensor | None) -> bool:
+    """Whether edges stand in the order of (user, position)."""
+    backwards = user[1:] < user[:-1]
+    if position is not None:
+        backwards |= (user[1:] == user[:-1]) & (position[1:] < position[:-1])
+    return not bool(backwards.any())
 
 
 def as_sequences(graph: Any, relation: str = "interacts") -> Sequences:

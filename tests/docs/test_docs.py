@@ -1,0 +1,219 @@
+"""The pages hold together: equations and their tags, links, code blocks, commands, generated tables."""
+
+import importlib
+import importlib.util
+import json
+import os
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+import dglrec
+from dglrec.models import PRESETS
+
+REPOSITORY = Path(__file__).parents[2]
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+NAMES = [str(page.relative_to(REPOSITORY)) for page in PAGES]
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def text_of(name):
+    return (REPOSITORY / name).read_text("utf-8")
+
+
+def blocks(name, language):
+    return [body for kind, body in FENCE.findall(text_of(name)) if kind == language]
+
+
+def numbers(lines):
+    return {int(number) for line in lines for number in re.findall(r"Eq\. (\d+)", line)}
+
+
+def load_script(name):
+    spec = importlib.util.spec_from_file_location(name, REPOSITORY / "docs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# --- docs/gsau.md and the code -------------------------------------------------------------------------------------
+
+
+def test_equations_of_gsau_and_their_tags_are_the_same():
+    sections = re.findall(r"^## (Eq\. .*)$", text_of("docs/gsau.md"), re.MULTILINE)
+    assert numbers(sections) == set(range(1, 11))
+    tags = re.findall(r"# .*Eq\. .*$", text_of("dglrec/models/gsau.py"), re.MULTILINE)
+    assert numbers(tags) == numbers(sections)
+
+
+def test_losses_name_their_equations():
+    found = {loss.__name__: numbers([loss.__doc__]) for loss in (dglrec.losses.alignment, dglrec.losses.uniformity)}
+    assert found == {"alignment": {4}, "uniformity": {5}}
+    assert numbers([dglrec.losses.cross_uniformity.__doc__]) == {9}
+
+
+@pytest.mark.parametrize("section", re.split(r"^## ", text_of("docs/gsau.md"), flags=re.MULTILINE)[1:])
+def test_functions_named_in_gsau_are_where_the_page_says(section):
+    """`NAME` ... in [path](../path): the name is in that module; a section on an equation names one at least."""
+    named = re.findall(r"`([A-Za-z_][\w.]*)`[^`]{0,30}?\bin\s+\[([\w/]+)\.py\]\(\.\./\2\.py\)", section)
+    if section.startswith("Eq."):
+        assert named
+    for name, path in named:
+        found = importlib.import_module(path.replace("/", "."))
+        for part in name.split("."):
+            found = getattr(found, part)
+        assert callable(found)
+
+
+def test_every_field_of_gsau_is_documented_and_every_named_field_exists():
+    fields = dglrec.models.GSAUConfig.__dataclass_fields__
+    for name in set(fields) - {"train"}:  # TrainConfig describes its own
+        assert re.search(rf"\b{name}\b", dglrec.models.GSAUConfig.__doc__), f"{name} is not described"
+    known = {*fields, *(f"train.{field}" for field in dglrec.config.TrainConfig.__dataclass_fields__)}
+    table = text_of("docs/gsau.md").partition("## Where paper and code part")[2].partition("## The authors' log")[0]
+    for name in re.findall(r"`([\w.]+)=", table):
+        assert name in known, f"docs/gsau.md names a field {name!r}"
+    rows = re.findall(r"^\| (\d+) \|", table, re.MULTILINE)
+    assert [int(row) for row in rows] == list(range(1, 13))
+
+
+# --- Links, presets ------------------------------------------------------------------------------------------------
+
+
+def anchors(path):
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", path.read_text("utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_links_lead_somewhere(name):
+    page = REPOSITORY / name
+    for target in re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", page.read_text("utf-8"))):
+        if target.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = target.partition("#")
+        found = (page.parent / path).resolve() if path else page
+        assert found.exists(), f"{name}: {target}"
+        assert not anchor or anchor in anchors(found), f"{name}: {target}"
+
+
+def test_pages_are_listed_in_the_index():
+    for page in (REPOSITORY / "docs").glob("*.md"):
+        assert page.name == "index.md" or f"({page.name})" in text_of("docs/index.md")
+    for example in (REPOSITORY / "examples").glob("*.py"):
+        assert f"(../examples/{example.name})" in text_of("docs/index.md")
+
+
+def test_every_preset_is_described():
+    text = re.sub(r"<!-- table:.*?<!-- end table -->", "", text_of("docs/models.md"), flags=re.DOTALL)
+    assert [name for name in PRESETS if f"`{name}`" not in text] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pages_speak_of_the_project_alone(name):
+    assert not re.search(r"\.\./shared|/work/|/tmp/|\bsession\b|\bhelper\b", text_of(name))
+
+
+# --- Code blocks and commands --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_python_blocks_run(name, tmp_path, monkeypatch, capsys):
+    """Blocks of a page run one after the other, as they stand but for a single epoch."""
+    fit = dglrec.fit
+    monkeypatch.setattr(dglrec, "fit", lambda *args, **fields: fit(*args, **{**fields, "epochs": 1, "progress": False}))
+    monkeypatch.chdir(tmp_path)
+    module = type(sys)("page")
+    monkeypatch.setitem(sys.modules, "page", module)  # where the fields of a config in it are looked up
+    for block in blocks(name, "python"):
+        exec(compile(block, name, "exec"), module.__dict__)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_commands_are_commands(name):
+    cli = pytest.importorskip("dglrec.cli")
+    text = FENCE.sub("", text_of(name))
+    lines = [line for block in blocks(name, "console") for line in block.splitlines()]
+    lines += re.findall(r"`(dglrec [^`]+)`", text)
+    for line in lines:
+        words = shlex.split(line)
+        if words[0] == "dglrec":
+            args = cli._parser().parse_args(words[1:])
+            preset = getattr(args, "preset", None)
+            assert preset is None or preset in PRESETS, line
+
+
+def test_the_two_commands_of_the_readme():
+    """One installs and runs the quickstart, the other installs and runs the tests."""
+    lines = [line for block in blocks("README.md", "console") for line in block.splitlines() if "venv" in line]
+    first, second = lines
+    assert all(
+        line.startswith("python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e") for line in lines
+    )
+    assert first.endswith(".venv/bin/python examples/quickstart.py")
+    assert '".[test]"' in second
+    assert second.endswith(".venv/bin/python -m pytest")
+
+
+# --- Generated tables and figures ----------------------------------------------------------------------------------
+
+
+def test_generated_tables_are_up_to_date(capsys):
+    tables = load_script("make_tables")
+    assert tables.main(["--check"]) == 0, capsys.readouterr().out + "run: python docs/make_tables.py"
+    marked = {name for page in PAGES for name in re.findall(r"<!-- table:([\w-]+) -->", page.read_text("utf-8"))}
+    assert marked == set(tables.TABLES)
+
+
+def test_results_tables_separate_protocols(monkeypatch):
+    """Kept and masked results stand in different tables, the paper's figures in that of the paper's protocol."""
+    tables = load_script("make_tables")
+    protocol = {"data": "shop", "filters": ["5-core"], "split": "leave_one_out(ties='file')", "queries": 1000}
+
+    def row(preset, seen, seed, value):
+        return {
+            "preset": preset,
+            "data": "shop",
+            "protocol": protocol | {"seen": seen},
+            "paper": {"recall@10": 0.5},
+            "measured": {"recall@10": value},
+            "measured_masked": {"recall@10": value + 0.1 if seen == "keep" else value},
+            "seed": seed,
+            "device": "a machine",
+            "threads": 2,
+            "seconds": 1800.0,
+        }
+
+    rows = [row("lightgcn", "mask", 1, 0.25), row("sasrec", "keep", 1, 0.3), row("sasrec", "keep", 2, 0.4)]
+    found = type("Table", (), {"rows": rows, "metrics": ["recall@10"]})()
+    monkeypatch.setattr(tables, "reproduce", lambda name: found)
+    kept, masked = "\n".join(tables.results_table("any")).split("**shop**")[1:]
+    assert "seen items kept" in kept
+    assert "lightgcn" not in kept
+    assert "| sasrec | paper | 0.5000 |" in kept
+    assert "| sasrec | here | 0.3500 | 1 2 | 0.50 | a machine, 2 threads |" in kept
+    assert "seen items masked" in masked
+    assert "| lightgcn | paper | 0.5000 |" in masked
+    assert "| sasrec | paper" not in masked
+    assert "| sasrec | here | 0.4500 |" in masked
+
+
+def test_figures_in_the_text_are_those_of_the_table():
+    figures = json.loads(text_of("docs/figures.json"))
+    amazon = [one for name, one in figures.items() if name.startswith("amazon-")]
+    shares = sorted(round(100 * one["tie_decided_test"]) for one in amazon)
+    assert f"{shares[0]} to {shares[-1]} %" in text_of("README.md")
+    losses = [1 - one["transitions_random_keep"] / one["transitions_file_keep"] for one in amazon]
+    assert 0.3 < max(losses) < 0.4  # "up to a third"
+    assert all(one["older_test"] > 0.99 for one in figures.values())  # "nearly every query"
+    assert f"{100 * figures['foursquare-nyc']['repeat_test']:.0f} %" in text_of("docs/evaluation.md")
+
+
+@pytest.mark.skipif(not Path(os.environ.get("DGLREC_DATA", ""), "amazon-toys").is_dir(), reason="needs amazon-toys")
+def test_figures_are_measured():
+    measured = load_script("measure_data").figures("amazon-toys")
+    assert measured == pytest.approx(json.loads(text_of("docs/figures.json"))["amazon-toys"])
