@@ -176,7 +176,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             old.append(path.name)
             if not args.check:
                 path.write_text(new, "utf-8")
-    print(f"{'not up to date' if args.check else 'written'}: {', '.join(old) or 'nothing'}")
+    what = "not up to date" if args.check else "written"
+    print(f"{what}: {', '.join(old)}" if old else "all tables are up to date")
     return int(args.check and bool(old))
 
 

@@ -216,7 +216,8 @@ def report(result: dict[str, Any]) -> str:
         f"{here['processor']}, {here['cores']} cores, {result['threads']} threads",
         f"measured: {reached['operations'] / 1e9:.0f} GFLOP/s in a product of matrices, "
         f"{reached['copied_bytes'] / 1e9:.1f} GB/s copied, {reached['exponentials'] / 1e9:.2f} G exponentials a second",
-        f"one step: {result['tokens']:,} packed items, {result['targets']} targets",
+        f"one step: {result['tokens']:,} packed items, {result['targets']} targets; "
+        f"{result['attention_padding']:.1%} of the slots in attention are padding",
         "",
         f"{'part':<26}{'GFLOP':>8}{'MB':>8}{'gathered':>10}{'M exp':>8}{'floor ms':>10}{'ms':>8}{'times':>7}",
     ]
@@ -253,6 +254,7 @@ def main() -> None:
     args = parser.parse_args()
 
     import dglrec
+    from dglrec.nn.transformer import Buckets
     from dglrec.streams import Streams
 
     torch.set_num_threads(args.threads)
@@ -284,6 +286,7 @@ def main() -> None:
         "speeds": asdict(reached),
         "tokens": len(typical.prefixes.history.items),
         "targets": len(typical.prefixes.target),
+        "attention_padding": Buckets.of(typical.prefixes.history.lengths).padding,
         "steps_per_epoch": len(batches),
         "batch_seconds": batch_seconds,
         "parts": rows,

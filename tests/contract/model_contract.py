@@ -97,6 +97,25 @@ def assert_same_batches(model, split, other, other_split, epochs: int = 2) -> No
                 assert bits(left).equal(bits(right)), "a batch has changed"
 
 
+def plain_epoch(model, split) -> int:
+    """One epoch as `fit` should do it, written out; returns the number of batches."""
+    config = model.train().train_config
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
+    optimizer = kind(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    streams, batches = Streams(config.seed, 0), 0
+    with global_generator():
+        for batches, batch in enumerate(model.batches(split, streams), 1):
+            torch.manual_seed(streams.torch_seed("dropout", batches))
+            loss = torch.stack(list(model.loss(batch).values())).sum()
+            (loss / config.accumulate).backward()
+            if batches % config.accumulate == 0:
+                if config.clip > 0:
+                    torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+                optimizer.step()
+                optimizer.zero_grad()
+    return batches
+
+
 class OneDevice(TorchDispatchMode):
     """Fails on an operation that mixes tensors of two devices; numbers (0 dimensions) and copies may."""
 
@@ -437,19 +456,8 @@ class TrainingContract(EvaluateContract):
     def test_fit_is_the_plain_loop(self, split):
         """An epoch of `fit` is this: batches, loss, backward, step, with gradients of one batch only."""
         run = fit(self.make(split), split, epochs=1)
-        model = self.make(split).train()
-        config = model.train_config
-        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
-        optimizer = kind(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
-        streams, steps = Streams(config.seed, 0), 0
-        with global_generator():
-            for steps, batch in enumerate(model.batches(split, streams), 1):  # noqa: B007
-                torch.manual_seed(streams.torch_seed("dropout", steps))
-                optimizer.zero_grad()
-                sum(model.loss(batch).values()).backward()
-                if config.clip > 0:
-                    torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-                optimizer.step()
+        model = self.make(split)
+        steps = plain_epoch(model, split)
         assert run.rows[0]["steps"] == steps > 1
         assert_same_bits(weights_of(run.model), weights_of(model))
 

@@ -1,0 +1,56 @@
+"""Sphinx: `pip install -e ".[docs]" && sphinx-build -c docs . docs/_build`, from the repository's root.
+
+The root is the source folder, so that the pages' links to README, examples and code work here as they do in a browser
+of the repository.
+"""
+
+from typing import Any
+
+import dglrec
+
+project = "dglrec"
+version = release = dglrec.__version__
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+]
+root_doc = "docs/index"
+source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
+include_patterns = ["README.md", "CHANGELOG.md", "data/README.md", "docs/*.md", "docs/*.rst"]
+html_theme = "alabaster"
+
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_typehints = "none"  # the docstrings have shapes
+napoleon_use_ivar = True
+
+# The table of contents; written here, as a directive in docs/index.md would show as code elsewhere.
+CONTENTS = """
+```{toctree}
+:hidden:
+
+../README.md
+data.md
+models.md
+gsau.md
+evaluation.md
+examples.rst
+api.rst
+../data/README.md
+../CHANGELOG.md
+```
+"""
+
+
+def add_contents(app: Any, page: str, source: list[str]) -> None:
+    """Put the table of contents under the index."""
+    if page == root_doc:
+        source[0] += CONTENTS
+
+
+def setup(app: Any) -> None:
+    """Called by Sphinx."""
+    app.connect("source-read", add_contents)
