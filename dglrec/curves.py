@@ -11,8 +11,11 @@ from .data.files import atomic_write
 _NO_TERM = ("epoch", "seconds", "valid_seconds", "steps", "loss_sum")
 
 
-def save_curves(rows: list[dict[str, Any]], monitor: str, path: Path, title: str) -> None:
-    """Draw the rows of `metrics.jsonl` (one an epoch) to `path`, a PNG: losses left, the monitored metric right."""
+def save_curves(rows: list[dict[str, Any]], monitor: str, best: int, path: Path, title: str) -> None:
+    """Draw the rows of `metrics.jsonl` (one an epoch) to `path`, a PNG: losses left, validation right.
+
+    `best` is the row of the epoch that was chosen by the metric `monitor`.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -20,25 +23,22 @@ def save_curves(rows: list[dict[str, Any]], monitor: str, path: Path, title: str
     figure = Figure(figsize=(10, 4), layout="constrained")
     FigureCanvasAgg(figure)
     losses, metrics = figure.subplots(1, 2)
-    for name in rows[0]:
-        if "@" not in name and name not in _NO_TERM:
-            losses.plot(
-                epochs, [row[name] for row in rows], label=name.replace("_", " "), lw=2 if name == "loss" else 1
-            )
+    terms = [name for name in rows[0] if "@" not in name and name not in (*_NO_TERM, "mrr")]
+    for name in terms if len(terms) > 2 else ["loss"]:  # a single term is the loss
+        losses.plot(epochs, [row[name] for row in rows], label=name.replace("_", " "), lw=2 if name == "loss" else 1)
     losses.set(xlabel="epoch", ylabel="mean a step", title="training loss")
     losses.legend(fontsize=8)
     cut = monitor.rpartition("@")[2]
     for name in rows[0]:
         if name.endswith(f"@{cut}"):
             metrics.plot(epochs, [row[name] for row in rows], label=name)
-    best = max(range(len(rows)), key=lambda index: rows[index][monitor])
     metrics.axvline(epochs[best], color="grey", lw=0.8, ls=":")
     metrics.annotate(
         f"{rows[best][monitor]:.4f}", (epochs[best], rows[best][monitor]), fontsize=8, ha="right", va="bottom"
     )
     metrics.set(xlabel="epoch", title="validation", ylim=(0, None))
     metrics.legend(fontsize=8, loc="lower right")
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle(title, fontsize=10)
     buffer = BytesIO()
     figure.savefig(buffer, dpi=120, format="png")
     with atomic_write(path) as file:

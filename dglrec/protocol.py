@@ -38,7 +38,7 @@ class Protocol:
         split: the rule of the split as text, e.g. "leave_one_out(order='time', ties='file')".
         split_digest: digest of the log and the rule; "" for queries made by hand.
         kind: "position" (leave-one-out) or "time" (a global time point); "" where it is not known.
-        part: "valid", "test" or "" (made by hand).
+        part: "valid", "test", either with "-new" (only items that are new to the user), or "" (made by hand).
         seen: "mask" (items of the history are not ranked, the query's own positives always are) or "keep".
         candidates: "full", or positives + negatives of a query: "1+999", "50+50".
         metrics: the names that were computed, e.g. ("recall@10", "ndcg@10").
@@ -195,6 +195,7 @@ def _fits(name: str, value: Any) -> bool:
 
 def _counts_of(counts: Mapping[str, float], part: str) -> dict[str, float]:
     """The counts that concern `part`: those of the other part are left out, the part's name is taken off."""
+    part = part.removesuffix("-new")
     other = {"valid": "_test", "test": "_valid"}.get(part, "no other part")
     return {name.removesuffix(f"_{part}"): value for name, value in counts.items() if not name.endswith(other)}
 

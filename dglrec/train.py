@@ -33,7 +33,7 @@ from .streams import Streams, global_generator
 from .version import __version__
 
 CUTS = (5, 10, 20, 50)
-TRIM_STEPS = 100
+TRIM_STEPS = 50
 
 
 @dataclass
@@ -57,7 +57,10 @@ class Run:
     result: dict[str, Any] = field(default_factory=dict)
 
     def test(self) -> Metrics:
-        """Read the test set, once and at the end: under the model's own protocol, and with seen items masked."""
+        """Read the test set, once and at the end: under the model's own protocol, and with seen items masked.
+
+        Where some targets stand in their history, the result also has `test_new`, for items that are new to the user.
+        """
         test = evaluate(self.model, self.model.split.test, k=CUTS)
         masked = test if self.model.seen == "mask" else evaluate(self.model, self.model.split.test, k=CUTS, seen="mask")
         self.result |= {
@@ -66,6 +69,9 @@ class Run:
             "test_masked": dict(masked),
             "standard_errors": test.standard_errors,
         }
+        new = self.model.split.test.new_items()
+        if len(new) > 0 and len(new.targets) < len(self.model.split.test.targets):
+            self.result["test_new"] = dict(evaluate(self.model, new, k=CUTS, seen="mask"))
         if self.folder is not None:
             write_json(self.folder / "result.json", self.result)
             write_json(self.folder / "protocol.json", test.protocol.to_dict())
@@ -73,7 +79,8 @@ class Run:
 
     def __str__(self) -> str:
         best = f"best epoch {self.best_epoch} of {len(self.rows)}" if self.rows else "nothing to train"
-        values = ", ".join(f"{name} {value:.4f}" for name, value in self.valid.items())
+        monitor = self.model.train_config.monitor
+        values = f"{monitor} {self.valid[monitor]:.4f}" if monitor in self.valid else "-"
         return f"{self.model.preset} on {self.model.split.log.name}: {best}; validation {values}"
 
 
@@ -163,7 +170,8 @@ class _Trainer:
             if self.rows:
                 from .curves import save_curves
 
-                save_curves(self.rows, self.config.monitor, self.folder / "curves.png", str(run))
+                title = f"{self.model.preset} on {self.split.log.name}, seed {self.config.seed}"
+                save_curves(self.rows, self.config.monitor, self.best["epoch"], self.folder / "curves.png", title)
         return run
 
     def _exhausted(self) -> bool:

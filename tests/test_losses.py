@@ -246,7 +246,12 @@ def test_a_million_items_cost_less_than_two_gigabytes(targets):
     """Beyond the table and its gradient. All logits of 4,096 targets would take 16 GB; 32 are two chunks of 64 MB."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        [sys.executable, "-c", MEASURE, str(targets)], capture_output=True, text=True, check=True, env=environment, timeout=900
+        [sys.executable, "-c", MEASURE, str(targets)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+        timeout=900,
     )
     measured = json.loads(done.stdout)
     assert -(2**24) < measured["bytes"] < (2**31 if targets == 4096 else 2**28)

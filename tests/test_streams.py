@@ -17,7 +17,9 @@ def first(stream):
 
 def test_a_stream_is_a_function_of_its_four_names():
     draws = {}
-    for seed, epoch, step, name in itertools.product([0, 1, 2020, 2**31, 2**40], [0, 1, 299], [0, 1, 5], ["edges", "prefixes"]):
+    for seed, epoch, step, name in itertools.product(
+        [0, 1, 2020, 2**31, 2**40], [0, 1, 299], [0, 1, 5], ["edges", "prefixes"]
+    ):
         key = (seed, epoch, step, name)
         draws[key] = first(Streams(seed, epoch).numpy(name, step)), Streams(seed, epoch).torch_seed(name, step)
     assert len({numpy for numpy, _ in draws.values()}) == len(draws)

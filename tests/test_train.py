@@ -61,7 +61,13 @@ def test_an_epoch_is_the_loop_written_out(train, split):
 
 def test_the_settings_change_what_comes_out(split):
     """So that the test above compares something."""
-    settings = ({}, {"clip": 1e-3}, {"weight_decay": 0.1}, {"optimizer": "adamw", "weight_decay": 0.1}, {"accumulate": 3})
+    settings = (
+        {},
+        {"clip": 1e-3},
+        {"weight_decay": 0.1},
+        {"optimizer": "adamw", "weight_decay": 0.1},
+        {"accumulate": 3},
+    )
     weights = [fit(make(split, **train), split, epochs=1).model.user.weight for train in settings]
     for one in range(len(weights)):
         for other in range(one):
@@ -413,7 +419,9 @@ def test_a_run_that_has_stopped_early_stays_stopped(split, tmp_path, monkeypatch
     assert len(fit(make(split, patience=1), split, epochs=9, out=tmp_path / "run", resume=True).rows) == 3
 
 
-@pytest.mark.parametrize("train", [{"schedule": "cosine", "warmup_steps": 12}, {"accumulate": 2}, {"optimizer": "adamw"}], ids=str)
+@pytest.mark.parametrize(
+    "train", [{"schedule": "cosine", "warmup_steps": 12}, {"accumulate": 2}, {"optimizer": "adamw"}], ids=str
+)
 def test_schedule_and_optimizer_are_resumed(train, split, tmp_path):
     whole = fit(make(split, **train), split, epochs=4)
     with pytest.raises(KeyboardInterrupt):
@@ -500,7 +508,7 @@ def test_a_full_disk_leaves_nothing_half_written(split, tmp_path, monkeypatch):
     fit(sasrec(split), split, epochs=2, out=tmp_path / "counted")
     count, folders = len(writes), []
     assert count >= 10
-    for fails_at in range(1, count + 1):  # noqa: B007 - read by full()
+    for fails_at in range(1, count + 1):
         writes.clear()
         folders.append(tmp_path / f"run-{fails_at}")
         with pytest.raises(DataError, match="No space left"):
@@ -592,7 +600,11 @@ sys.exit(bool(failed))
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_at_any_moment_and_resumed_it_is_the_same(tmp_path):
     """kill -9 in the middle of an epoch and at every step of writing; then resume, in a process of its own."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path]),
+    }
     done = subprocess.run(
         [sys.executable, "-c", KILLS, str(tmp_path)], capture_output=True, text=True, env=environment, timeout=600
     )

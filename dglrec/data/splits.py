@@ -40,7 +40,7 @@ class Queries:
         time: (Q,) float64 seconds of the (first) target, or None.
         candidate_offsets: (Q + 1,) int64, or None where all items are candidates.
         candidates: (C,) int64, or None.
-        name: "valid", "test", or "".
+        name: "valid", "test", either with "-new" (see `new_items`), or "".
         split_digest: digest of the split that the queries belong to, or "".
 
     >>> queries = Queries.from_histories([[4, 2], [7]])
@@ -124,6 +124,27 @@ class Queries:
             candidate_offsets=candidate_offsets,
             candidates=candidates,
         )
+
+    def new_items(self) -> Queries:
+        """The queries for items that are new to their user: targets that stand in the history are dropped.
+
+        Queries that have no target left are dropped too. Where people come back to what they know (check-ins), a model
+        that repeats the history wins on all targets, and one that finds something new on these.
+
+        >>> log = InteractionLog.from_arrays(["a"] * 4 + ["b"] * 4, ["p", "q", "r", "p", "q", "p", "r", "s"])
+        >>> test = leave_one_out(log, order="file").test
+        >>> len(test), len(test.new_items())
+        (2, 1)
+        """
+        size = 1 + max(self.items.max(initial=0), self.targets.max(initial=0))
+        asked = np.repeat(np.arange(len(self)), np.diff(self.target_offsets))  # query of each target
+        known = np.repeat(np.arange(len(self)), self.lengths) * size + self.items
+        new = ~np.isin(asked * size + self.targets, known)
+        left = np.bincount(asked[new], minlength=len(self))
+        kept = dataclasses.replace(
+            self, target_offsets=_offsets(left), targets=self.targets[new], name=f"{self.name}-new"
+        )
+        return kept[left > 0]
 
 
 @dataclass(frozen=True, eq=False)

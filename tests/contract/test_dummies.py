@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dglrec.batches import edge_batches, position_batches, prefix_batches
+from dglrec.batches import position_batches, prefix_batches
 from dglrec.config import TrainConfig
 from dglrec.losses import item_cross_entropy
 from dglrec.models import PRESETS, Model, Preset
