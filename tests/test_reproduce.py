@@ -92,3 +92,18 @@ def test_results_in_the_package_belong_to_their_table(table: str) -> None:
         assert row["protocol"]["part"] == "test" and row["protocol"]["filters"] == ["5-core"]
         assert row["command"].startswith(f"dglrec reproduce {table} --run")
     str(reproduce(table))
+
+
+def test_gsau_rec_on_toys_follows_the_authors_log() -> None:
+    """The training loss, summed over the 252 steps of an epoch, within .2 %; validation NDCG@20 within 15 %."""
+    path = RESULTS / "gsau-table1.amazon-toys.gsau-rec.2020.jsonl"
+    if not path.exists():
+        pytest.skip("GSAU (rec) on Toys has no result yet")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    loss = {0: 2153, 1: 2080, 2: 2069, 3: 2064, 4: 2061, 5: 2058, 9: 2040, 16: 1979}
+    ndcg = {16: 0.0287, 20: 0.0319, 40: 0.048, 60: 0.056}
+    assert all(row["steps"] == 252 for row in rows)
+    for epoch, value in loss.items():
+        assert rows[epoch]["loss_sum"] == pytest.approx(value, rel=0.002), f"epoch {epoch}"
+    for epoch, value in ndcg.items():
+        assert rows[epoch]["ndcg@20"] == pytest.approx(value, rel=0.15), f"epoch {epoch}"

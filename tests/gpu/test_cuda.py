@@ -1,0 +1,192 @@
+"""On a GPU: a step is that of the CPU, and fit, evaluate, recommend and resume work there."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import dglrec
+from dglrec.data.sample import sample
+from dglrec.graphs import Sequences, user_item
+from dglrec.losses import item_cross_entropy
+from dglrec.nn import CausalTransformer, LightGCNEncoder
+from dglrec.streams import Streams
+from tests.contract.model_contract import tensors_in
+
+DEVICE = "cuda"
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+
+OFF = {"inner": 32, "dropout": 0.0, "attention_dropout": 0.0}
+MODELS = {
+    "lightgcn": ("lightgcn", {}),
+    "sasrec": ("sasrec", OFF),
+    "sasrec on prefixes": ("sasrec", {**OFF, "targets": "prefixes"}),
+    "gsau": ("gsau", OFF),
+    "gsau-rec": ("gsau-rec", {**OFF, "negatives": "unseen"}),
+    "directau": ("gsau", {"sequential": False, "seen": "mask"}),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def exact_products():
+    """No TF32, so that the two devices can be compared."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    yield
+    torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@pytest.fixture(scope="module")
+def split():
+    return dglrec.leave_one_out(sample("grammar", users=150, items=40, seed=3))
+
+
+def make(name, split, **train):
+    preset, fields = MODELS[name]
+    return dglrec.models.preset(preset, split, dim=16, **fields, train={"batch_size": 128, "lr": 1e-2, **train})
+
+
+def fit(model, split, **arguments):
+    return dglrec.fit(model, split, **{"progress": False, "device": DEVICE, **arguments})
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_step_is_that_of_the_cpu(name, split):
+    here, there = make(name, split).train(), make(name, split).train().to(DEVICE)
+    pairs = zip(here.batches(split, Streams(0)), there.batches(split, Streams(0)), strict=True)
+    for number, (one, two) in enumerate(pairs):
+        for left, right in zip(tensors_in(one), tensors_in(two), strict=True):
+            assert right.device.type == DEVICE
+            assert torch.equal(left, right.cpu())
+        if number >= 2:
+            continue
+        terms = here.loss(one), there.loss(two)
+        for term in terms[0]:
+            assert terms[1][term].device.type == DEVICE
+            torch.testing.assert_close(terms[1][term].cpu(), terms[0][term], rtol=1e-4, atol=1e-5)
+        for model, some in zip((here, there), terms, strict=True):
+            model.zero_grad()
+            sum(some.values()).backward()
+        for (parameter, left), right in zip(here.named_parameters(), there.parameters(), strict=True):
+            if left.grad is None:
+                assert right.grad is None
+            else:
+                scale = float(left.grad.abs().max())
+                torch.testing.assert_close(
+                    right.grad.cpu(),
+                    left.grad,
+                    rtol=1e-3,
+                    atol=1e-4 * scale + 1e-8,
+                    msg=lambda m, p=parameter: f"{p}: {m}",
+                )
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_scores_and_metrics_are_those_of_the_cpu(name, split):
+    here, there = make(name, split).eval(), make(name, split).eval().to(DEVICE)
+    items = torch.randint(split.log.num_items, (len(split.test), 7))
+    with torch.no_grad():
+        torch.testing.assert_close(there.scores(split.test).cpu(), here.scores(split.test), rtol=1e-3, atol=1e-5)
+        given = there.scores(split.test, items=items.to(DEVICE)).cpu()
+        torch.testing.assert_close(given, here.scores(split.test, items=items), rtol=1e-3, atol=1e-5)
+    histories = [split.log.item_ids[:4].tolist(), split.log.item_ids[5:6].tolist()]
+    for model in (here, there):
+        assert model.recommend(histories=histories, k=5).num_queries == 2
+    one, two = (dglrec.evaluate(model, split.test, metrics=("recall", "ndcg", "auc")) for model in (here, there))
+    assert dict(two) == pytest.approx(dict(one), abs=0.02)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_it_learns_there_as_on_the_cpu(name, split, tmp_path):
+    run = fit(make(name, split), split, epochs=4, out=tmp_path / "run")
+    on_cpu = fit(make(name, split), split, epochs=4, device="cpu")
+    assert run.model.device.type == DEVICE
+    for one, two in zip(run.rows, on_cpu.rows, strict=True):
+        assert one["loss"] == pytest.approx(two["loss"], abs=0.03 * (1 + abs(two["loss"])))
+    assert run.rows[-1]["loss"] < run.rows[0]["loss"]
+    run.test()
+    assert run.result["peak_memory_bytes"] > 0
+    if DEVICE == "cuda":
+        assert run.result["device"] == torch.cuda.get_device_name()
+    recommended = run.model.recommend(users=split.log.user_ids[:4].tolist(), k=5)
+    for user, part in zip(split.log.user_ids[:4], recommended.queries(), strict=True):
+        seen = set(split.log.item_ids[split.log.item[split.log.user == split.log.user_index(str(user))]].tolist())
+        assert len(part) == 5
+        assert not seen & {one.item_id for one in part}
+    loaded = dglrec.load_model(tmp_path / "run")  # on the CPU
+    assert loaded.device.type == "cpu"
+    metrics = dglrec.evaluate(loaded, loaded.split.valid)
+    assert {name: run.valid[name] for name in metrics} == pytest.approx(dict(metrics), abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["lightgcn", "sasrec", "gsau-rec"])
+def test_stopped_and_resumed_it_goes_the_same_way(name, split, tmp_path):
+    """Sums on a GPU have no fixed order, so not to the bit."""
+    whole = fit(make(name, split), split, epochs=4)
+    model, calls = make(name, split), []
+    loss, steps = model.loss, whole.rows[0]["steps"]
+
+    def dies(batch):
+        calls.append(None)
+        if len(calls) == 2 * steps + steps // 2:
+            raise KeyboardInterrupt
+        return loss(batch)
+
+    model.loss = dies
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, split, epochs=4, out=tmp_path / "run")
+    resumed = fit(make(name, split), split, epochs=4, out=tmp_path / "run", resume=True)
+    assert resumed.model.device.type == DEVICE
+    for one, two in zip(resumed.rows, whole.rows, strict=True):
+        assert one["loss"] == pytest.approx(two["loss"], rel=5e-3, abs=5e-3)
+
+
+def test_dropout_repeats_and_the_caller_s_generators_stay(split):
+    def train():
+        model = dglrec.models.preset("sasrec", split, dim=16, inner=32, layers=1, train={"batch_size": 128})
+        return [row["loss"] for row in fit(model, split, epochs=2).rows]
+
+    before = torch.get_rng_state(), torch.cuda.get_rng_state() if DEVICE == "cuda" else None
+    assert train() == pytest.approx(train(), rel=1e-3)
+    assert torch.equal(before[0], torch.get_rng_state())
+    if DEVICE == "cuda":
+        assert torch.equal(before[1], torch.cuda.get_rng_state())
+
+
+@pytest.mark.parametrize("name", ["lightgcn", "sasrec", "gsau", "gsau-rec"])
+def test_bfloat16_trains(name, split):
+    run = fit(make(name, split, precision="bfloat16"), split, epochs=3)
+    assert all(math.isfinite(row["loss"]) for row in run.rows)
+    assert run.rows[-1]["loss"] < run.rows[0]["loss"]
+
+
+def test_auto_takes_the_gpu(split):
+    assert fit(make("lightgcn", split), split, epochs=1, device="auto").model.device.type == DEVICE
+
+
+def test_encoders_read_a_graph_of_the_cpu(split):
+    """DGL on PyPI has no CUDA: the structure is taken from its graph once, the vectors stay where they are."""
+    graph, train = user_item(split.train), split.train
+    x = [torch.randn(n, 16) for n in (train.num_users, train.num_items)]
+    there = LightGCNEncoder(2)(graph, [part.to(DEVICE) for part in x])
+    for one, two in zip(LightGCNEncoder(2)(graph, x), there, strict=True):
+        torch.testing.assert_close(two.cpu(), one, rtol=1e-4, atol=1e-5)
+    encoder = CausalTransformer(16, 50, inner=32).eval()
+    packed = Sequences(torch.as_tensor(train.offsets), torch.as_tensor(train.item))
+    expected = encoder(packed, x[1], last=True)
+    found = encoder.to(DEVICE)(packed.to(DEVICE), x[1].to(DEVICE), last=True)
+    torch.testing.assert_close(found.cpu(), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_cross_entropy_over_many_items():
+    """Several chunks of logits; value and both gradients."""
+    generator = torch.Generator().manual_seed(0)
+    queries, table = (torch.randn(n, 16, generator=generator).to(DEVICE).requires_grad_() for n in (700, 150_000))
+    targets = torch.randint(150_000, (700,), generator=generator).to(DEVICE)
+    loss, exact = item_cross_entropy(queries, table, targets), F.cross_entropy(queries @ table.T, targets)
+    torch.testing.assert_close(loss, exact, rtol=1e-4, atol=1e-4)
+    for one, two in zip(*(torch.autograd.grad(x, (queries, table)) for x in (loss, exact)), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-6)

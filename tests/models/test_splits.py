@@ -1,0 +1,46 @@
+"""Models on a split by time, whose users may have no training event and whose queries have several targets."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+import dglrec
+from dglrec.data.sample import sample
+from tests.contract.model_contract import assert_same_bits, fit, weights_of
+
+
+@pytest.fixture(scope="module")
+def by_time():
+    return dglrec.time_point(sample("shop", users=80, items=50, seed=2), valid_share=0.2, test_share=0.3)
+
+
+@pytest.mark.parametrize("name", dglrec.models.PRESETS)
+def test_a_split_by_time(name, by_time):
+    assert by_time.counts["cold_users_test"] > 0
+    small = {} if not hasattr(dglrec.models.PRESETS[name].model.Config(), "dim") else {"dim": 8}
+    model = dglrec.models.preset(name, by_time, **small)
+    run = fit(model, by_time, epochs=min(2, model.train_config.epochs))
+    assert all(math.isfinite(row["loss"]) for row in run.rows)
+    metrics = dglrec.evaluate(model, by_time.test)
+    assert 0 < metrics["recall@20"] <= 1
+    assert len(model.recommend(user=str(by_time.log.user_ids[0]), k=3)) == 3
+
+
+def test_targets_after_the_time_point_change_no_weight(by_time):
+    """Poisoning, by time: the training log is cut before validation begins, so other items after it change nothing."""
+    import dataclasses
+
+    log = by_time.log
+    late = log.time >= by_time.valid_time
+    item = log.item.copy()
+    item[late] = (item[late] + 7) % log.num_items
+    other = dglrec.make_split(dataclasses.replace(log, item=item), {**by_time.rule})
+    assert (other.valid.targets != by_time.valid.targets[: len(other.valid.targets)]).any()
+    for name in ("lightgcn", "gsau-rec"):
+        models = [fit(dglrec.models.preset(name, split, dim=8), split, epochs=1).model for split in (by_time, other)]
+        assert_same_bits(weights_of(models[0]), weights_of(models[1]))
+        buffers = [dict(model.named_buffers()) for model in models]
+        assert all(torch.equal(buffers[0][key], buffers[1][key]) for key in buffers[0])
