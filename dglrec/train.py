@@ -33,7 +33,7 @@ from .streams import Streams, global_generator
 from .version import __version__
 
 CUTS = (5, 10, 20, 50)
-TRIM_STEPS = 50
+TRIM_STEPS = 25
 
 
 @dataclass

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -287,7 +289,7 @@ def test_the_last_items_of_each_sequence(lengths, length):
     items = np.arange(offsets[-1]) * 3
     packed = Sequences(torch.as_tensor(offsets), torch.as_tensor(items), torch.as_tensor(items / 2))
     last = packed.last(length)
-    expected = [items[a:b][-length:] for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    expected = [items[a:b][-length:] for a, b in itertools.pairwise(offsets)]
     assert last.items.tolist() == np.concatenate(expected).tolist()
     assert last.times.tolist() == (np.concatenate(expected) / 2).tolist()
     assert last.lengths.tolist() == np.diff(last.offsets).tolist() == [len(part) for part in expected]

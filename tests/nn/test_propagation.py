@@ -128,7 +128,7 @@ def test_isolated_nodes_keep_their_share_of_layer_0():
 
 
 def test_answers_in_evaluation_follow_the_vectors():
-    """What is kept from one evaluation to the next is dropped when a vector changes, in whatever way training does it."""
+    """What is kept from one evaluation to the next is dropped when a vector changes, however training does it."""
     edges, encoder = [(0, 1), (2, 3), (2, 1)], LightGCNEncoder(2).eval()
     adjacency = Adjacency(graph_of(edges))
     users, items = (torch.nn.Parameter(x.detach().clone()) for x in vectors())
@@ -175,14 +175,12 @@ def test_an_unknown_user_is_folded_in_as_documented(layers, combine):
     degree = [len({u for u, i in edges if i == item}) for item in range(ITEMS)]
     expected = torch.zeros(len(histories), DIM)
     for row, history in enumerate(histories):
+        items_of = [item for item in set(history) if degree[item]]
         outs = [torch.zeros(DIM)]
-        for layer in range(layers):
-            outs.append(
-                sum(
-                    (items[layer][i] / (len(set(history)) * degree[i]) ** 0.5 for i in set(history) if degree[i]),
-                    torch.zeros(DIM),
-                )
-            )
+        outs += [
+            sum((items[layer][i] / (len(set(history)) * degree[i]) ** 0.5 for i in items_of), torch.zeros(DIM))
+            for layer in range(layers)
+        ]
         expected[row] = sum(outs) / (layers + 1) if combine == "mean" else outs[-1]
     encoder, adjacency = LightGCNEncoder(layers, combine).eval(), Adjacency(graph_of(edges))
     found = fold_in(encoder, adjacency, x, Queries.from_histories(histories))

@@ -14,7 +14,7 @@ from dglrec.train import make_optimizer
 
 pytestmark = pytest.mark.skipif(not os.environ.get("DGLREC_DATA"), reason="DGLREC_DATA is not set")
 
-# 5-core users, items, interactions; targets of prefixes, pairs; steps of 512 prefixes, of 512 pairs (GSAU's log and code).
+# 5-core users, items, interactions; prefixes, pairs; steps of 512 prefixes, of 512 pairs (GSAU's log and code)
 SIZES = {
     "amazon-beauty": (22_363, 12_101, 198_502, 131_413, 153_776, 257, 301),
     "amazon-toys": (19_412, 11_924, 167_597, 109_361, 128_773, 214, 252),
