@@ -18,11 +18,10 @@ import torch
 
 import dglrec
 from dglrec.checkpoint import load_state, load_tensors, read_json
-from dglrec.data.files import atomic_write
 from dglrec.errors import CheckpointError, ConfigError, DataError, DglrecError
 from dglrec.streams import Streams
 from dglrec.train import make_optimizer, pick_device
-from tests.contract.model_contract import assert_same_bits, fit, plain_epoch, poisoned, weights_of
+from tests.contract.model_contract import assert_same_bits, draw_nothing, fit, plain_epoch, poisoned, weights_of
 
 SMALL = {"dim": 8, "train": {"batch_size": 64, "lr": 1e-2}}
 
@@ -474,12 +473,6 @@ def resume_or_start(split, folder: Path, epochs: int):
     return fit(sasrec(split), split, epochs=epochs, out=folder, resume=(folder / "config.json").exists())
 
 
-def draw_nothing(rows, monitor, path, title):
-    """In place of the picture, which takes longer than the training here: a file that is written as it is."""
-    with atomic_write(path) as file:
-        file.write(title.encode())
-
-
 def assert_same_run(folder: Path, expected: Path) -> None:
     assert_same_bits(load_tensors(expected / "weights.safetensors"), load_tensors(folder / "weights.safetensors"))
     rows = []
@@ -528,7 +521,8 @@ import torch
 torch.set_num_threads(1)
 import dglrec, dglrec.curves
 from dglrec.data.sample import sample
-from tests.test_train import assert_same_run, assert_whole, draw_nothing, fit, resume_or_start, sasrec
+from tests.contract.model_contract import draw_nothing, fit
+from tests.test_train import assert_same_run, assert_whole, resume_or_start, sasrec
 
 dglrec.curves.save_curves = draw_nothing
 folder = Path(sys.argv[1])

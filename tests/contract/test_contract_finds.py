@@ -13,7 +13,7 @@ from dglrec.batches import Prefixes, prefix_batches
 from dglrec.data.splits import Queries
 from dglrec.models import PRESETS, Preset, SASRec
 from dglrec.models.base import query_sequences
-from tests.contract.model_contract import EPOCHS, ModelContract, fit
+from tests.contract.model_contract import EPOCHS, ModelContract, draw_nothing, fit
 
 
 class SoundContract(ModelContract):
@@ -240,7 +240,8 @@ class Fixtures:
 
 
 @pytest.fixture
-def fixtures(split, tmp_path_factory):
+def fixtures(split, tmp_path_factory, monkeypatch):
+    monkeypatch.setattr("dglrec.curves.save_curves", draw_nothing)
     return Fixtures(split, tmp_path_factory)
 
 

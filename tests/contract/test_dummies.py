@@ -15,7 +15,7 @@ from dglrec.batches import position_batches, prefix_batches
 from dglrec.config import TrainConfig
 from dglrec.losses import item_cross_entropy
 from dglrec.models import PRESETS, Model, Preset
-from dglrec.models.base import query_sequences
+from dglrec.models.base import initialise, query_sequences
 from dglrec.streams import seeded
 from tests.contract.model_contract import GenerativeContract, ModelContract
 
@@ -38,6 +38,7 @@ class CandidateDummy(Model):
         with seeded(self.train_config.seed, "init"):
             self.item = nn.Embedding(self.num_items, self.config.dim)
             self.key = nn.Embedding(self.num_items, self.config.dim)
+            initialise(self, "xavier_normal")
 
     def batches(self, split, streams):
         c, rng = self.config, streams.numpy("prefixes")
@@ -74,6 +75,7 @@ class GenerativeDummy(Model):
         with seeded(self.train_config.seed, "init"):
             self.item = nn.Embedding(self.num_items, self.config.dim)
             self.after = nn.Embedding(self.num_items, self.config.dim)
+            initialise(self, "xavier_normal")
 
     def batches(self, split, streams):
         c = self.config
@@ -102,7 +104,7 @@ def presets():
 
 class TestCandidateDummy(ModelContract):
     preset = "dummy-candidate"
-    known_epochs = 4
+    known_fields = {"dim": 8, "length": 10, "train": {"lr": 2e-2, "batch_size": 256}}
     known = {"communities": 0.85}
 
 
