@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .data.log import InteractionLog
+from .errors import ConfigError
 from .graphs import Sequences
 
 
@@ -125,6 +126,8 @@ def windows(train: InteractionLog, max_length: int, stride: int) -> tuple[np.nda
         starts (W,), ends (W,): rows of the log, inputs `starts[w]:ends[w]`; firsts (W,): inputs `firsts[w]:ends[w]`
         have their next item as a target.
     """
+    if not 1 <= stride <= max_length:
+        raise ConfigError(f"stride is {stride}; expected 1 to {max_length}, the length of a window")
     inputs = np.diff(train.offsets) - 1
     users = np.flatnonzero(inputs > 0)
     count = 1 + np.maximum(0, -(-(inputs[users] - max_length) // stride))

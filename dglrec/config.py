@@ -8,14 +8,23 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from .errors import ConfigError, closest
 
 Config = TypeVar("Config")
+
+_COMPARE: dict[str, Callable[[float, float], bool]] = {
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+}
 
 
 @dataclass(frozen=True)
@@ -55,11 +64,8 @@ class TrainConfig:
     seed: int = 2020
 
     def __post_init__(self) -> None:
-        for name, low in (("batch_size", 1), ("accumulate", 1), ("epochs", 0), ("patience", 0), ("warmup_steps", 0)):
-            if getattr(self, name) < low:
-                raise ConfigError(f"train.{name} is {getattr(self, name)}; expected at least {low}")
-        if not self.lr > 0:
-            raise ConfigError(f"train.lr is {self.lr}; expected a positive number")
+        check_limits(self, "train.", lr=">0", weight_decay=">=0", clip=">=0", batch_size=">=1", accumulate=">=1")
+        check_limits(self, "train.", epochs=">=0", patience=">=0", warmup_steps=">=0", monitor_digits=">=0", seed=">=0")
 
 
 def replace(config: Config, changes: dict[str, Any], where: str = "") -> Config:
@@ -100,6 +106,20 @@ def replace(config: Config, changes: dict[str, Any], where: str = "") -> Config:
     for head, inner in nested.items():
         values[head] = replace(values.get(head, getattr(config, head)), inner, where=f"{where}{head}.")
     return dataclasses.replace(config, **values)  # type: ignore[type-var]
+
+
+def check_limits(config: Any, where: str = "", **limits: str) -> None:
+    """Refuse a config with a number outside of its limits, such as `check_limits(config, dim=">=1", dropout=">=0 <1")`.
+
+    Raises:
+        ConfigError: the first field that does not keep to its limits; `where` stands before its name.
+    """
+    for name, text in limits.items():
+        value = getattr(config, name)
+        for limit in text.split():
+            sign = limit.rstrip("0123456789.")
+            if not _COMPARE[sign](value, float(limit.removeprefix(sign))):
+                raise ConfigError(f"{where}{name} is {value}; expected {text.replace(' ', ' and ')}")
 
 
 def _cast(value: Any, hint: Any, name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -60,7 +61,11 @@ def item_cross_entropy(queries: Tensor, items: Tensor, targets: Tensor) -> Tenso
 
     Shapes: queries (B, d), items (M, d), targets (B,) int64 -> scalar.
     """
-    loss: Tensor = _ItemCrossEntropy.apply(queries, items, targets)  # type: ignore[no-untyped-call]
+    if queries.dtype != items.dtype:  # bfloat16 queries under autocast: sums over all items keep their precision
+        queries = queries.to(items.dtype)
+    autocast = queries.device.type in ("cpu", "cuda") and torch.is_autocast_enabled(queries.device.type)
+    with torch.autocast(queries.device.type, enabled=False) if autocast else nullcontext():
+        loss: Tensor = _ItemCrossEntropy.apply(queries, items, targets)  # type: ignore[no-untyped-call]
     return loss
 
 

@@ -36,6 +36,14 @@ def sasrec(split, **train):
     )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_disk():
+    """Nothing here waits for the disk: what a killed process has written is there for others at once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda _: None)
+        yield
+
+
 # --- The loop ------------------------------------------------------------------------------------------------------
 
 
@@ -488,13 +496,12 @@ def test_a_full_disk_leaves_nothing_half_written(split, tmp_path, monkeypatch):
     """Whichever write fails, the error says so, what stands there is whole, and the run can be resumed."""
     monkeypatch.setattr("dglrec.curves.save_curves", draw_nothing)
     fit(sasrec(split), split, epochs=2, out=tmp_path / "expected")
-    sync, writes = os.fsync, []
+    writes = []
 
-    def full(descriptor):
+    def full(_):
         writes.append(None)
         if len(writes) == fails_at:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        sync(descriptor)
 
     fails_at = 0
     monkeypatch.setattr(os, "fsync", full)
@@ -524,7 +531,7 @@ from dglrec.data.sample import sample
 from tests.contract.model_contract import draw_nothing, fit
 from tests.test_train import assert_same_run, assert_whole, resume_or_start, sasrec
 
-dglrec.curves.save_curves = draw_nothing
+dglrec.curves.save_curves, os.fsync = draw_nothing, lambda _: None
 folder = Path(sys.argv[1])
 split = dglrec.leave_one_out(sample("shop", users=61, items=43, seed=3))
 ticks, dies_at = [], 0

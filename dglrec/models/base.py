@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..config import TrainConfig, replace
+from ..config import TrainConfig, check_limits, replace
 from ..data.splits import Queries, Split
+from ..errors import ConfigError
 from ..graphs import Sequences
 from ..streams import Streams
 
@@ -125,6 +126,18 @@ def query_sequences(queries: Queries, max_length: int, device: torch.device) -> 
     times = None if queries.times is None else torch.as_tensor(queries.times, device=device)
     offsets, items = torch.as_tensor(queries.offsets, device=device), torch.as_tensor(queries.items, device=device)
     return Sequences(offsets, items, times, np.diff(queries.offsets)).last(max_length)
+
+
+def check_transformer(config: Any) -> None:
+    """Refuse the sizes of a transformer that cannot be built.
+
+    Raises:
+        ConfigError: dim, layers, heads, inner, max_length or a dropout is out of range, or heads do not divide dim.
+    """
+    check_limits(config, dim=">=1", layers=">=0", heads=">=1", inner=">=1", max_length=">=1")
+    check_limits(config, dropout=">=0 <1", attention_dropout=">=0 <1")
+    if config.dim % config.heads:
+        raise ConfigError(f"heads is {config.heads} and dim is {config.dim}; expected a dim that the heads divide")
 
 
 def initialise(module: nn.Module, how: str) -> None:

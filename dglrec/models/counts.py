@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..config import TrainConfig
+from ..config import TrainConfig, check_limits
 from ..data.splits import Queries, Split
-from ..errors import ConfigError, DataError
+from ..errors import DataError
 from ..streams import Streams
 from .base import Model
 
@@ -35,6 +35,9 @@ class CountsConfig:
     seen: Literal["mask", "keep"] = "mask"
     train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=0))
 
+    def __post_init__(self) -> None:
+        check_limits(self, half_life_days=">0")
+
 
 class Counts(Model):
     """Popularity, recency or last-item transitions, counted in the training log.
@@ -53,8 +56,6 @@ class Counts(Model):
         if c.what == "recency":
             if train.time is None:
                 raise DataError(f"recency needs times, and {train.name!r} has none; use popularity or transitions")
-            if not c.half_life_days > 0:
-                raise ConfigError(f"half_life_days is {c.half_life_days}; expected a positive number of days")
             age_days = (train.time.max() - train.time) / SECONDS_A_DAY
             amount = np.exp2(-age_days / c.half_life_days)
         weight = np.bincount(train.item, weights=amount, minlength=self.num_items)

@@ -17,14 +17,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..batches import Edges, Prefixes, edge_batches, prefix_batches
-from ..config import TrainConfig
+from ..config import TrainConfig, check_limits
 from ..data.splits import Queries, Split
+from ..errors import ConfigError
 from ..graphs import user_item
 from ..losses import alignment, cross_uniformity, item_cross_entropy, uniformity
 from ..nn.propagation import Adjacency, LightGCNEncoder, fold_in
 from ..nn.transformer import CausalTransformer
 from ..streams import Streams, seeded
-from .base import Model, initialise, query_sequences
+from .base import Model, check_transformer, initialise, query_sequences
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,12 @@ class GSAUConfig:
     init: Literal["xavier_normal", "xavier_uniform", "normal"] = "xavier_normal"
     seen: Literal["keep", "mask"] = "keep"
     train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        check_transformer(self)
+        check_limits(self, graph_layers=">=0", gamma=">=0", temperature=">0")
+        if not self.graph and not self.sequential:
+            raise ConfigError("graph and sequential are both false; expected at least one encoder")
 
 
 @dataclass(frozen=True, eq=False)

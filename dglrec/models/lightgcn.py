@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from ..batches import Edges, edge_batches
-from ..config import TrainConfig
+from ..config import TrainConfig, check_limits
 from ..data.splits import Queries, Split
 from ..graphs import user_item
 from ..losses import bpr
@@ -41,6 +41,9 @@ class LightGCNConfig:
     init: Literal["xavier_uniform", "xavier_normal", "normal"] = "xavier_uniform"
     seen: Literal["mask", "keep"] = "mask"
     train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        check_limits(self, dim=">=1", layers=">=0", l2=">=0")
 
 
 class LightGCN(Model):

@@ -13,12 +13,12 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from ..batches import Positions, Prefixes, position_batches, prefix_batches
-from ..config import TrainConfig
+from ..config import TrainConfig, check_limits
 from ..data.splits import Queries, Split
 from ..losses import item_cross_entropy
 from ..nn.transformer import CausalTransformer
 from ..streams import Streams, seeded
-from .base import Model, initialise, query_sequences
+from .base import Model, check_transformer, initialise, query_sequences
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class SASRecConfig:
         dim, layers, heads, inner, max_length, dropout, attention_dropout: of the transformer.
         targets: a step holds "positions" (all positions of whole windows, one pass over each window) or "prefixes"
             (independent prefixes, as RecBole's augmentation). The objective is the same, the first is cheaper.
-        stride: new targets in each window of a history longer than `max_length`; 1 gives the contexts of "prefixes".
+        stride: new targets in each window of a history longer than `max_length`; None is half of that length, and 1
+            gives the contexts of "prefixes".
         init: initial weights.
         seen: whether evaluation keeps (RecBole) or masks the items of the history.
     """
@@ -42,10 +43,15 @@ class SASRecConfig:
     dropout: float = 0.5
     attention_dropout: float = 0.5
     targets: Literal["positions", "prefixes"] = "positions"
-    stride: int = 25
+    stride: int | None = None
     init: Literal["normal", "xavier_normal", "xavier_uniform"] = "normal"
     seen: Literal["keep", "mask"] = "keep"
     train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        check_transformer(self)
+        if self.stride is not None:
+            check_limits(self, stride=f">=1 <={self.max_length}")
 
 
 class SASRec(Model):
@@ -71,7 +77,8 @@ class SASRec(Model):
         """`train.batch_size` targets a step, in the form that `targets` names."""
         c, rng = self.config, streams.numpy("batches")
         if c.targets == "positions":
-            return position_batches(split.train, c.train.batch_size, c.max_length, c.stride, rng, self.device)
+            stride = c.stride or max(1, c.max_length // 2)
+            return position_batches(split.train, c.train.batch_size, c.max_length, stride, rng, self.device)
         return prefix_batches(split.train, c.train.batch_size, c.max_length, rng, self.device)
 
     def loss(self, batch: Positions | Prefixes) -> dict[str, Tensor]:

@@ -415,9 +415,11 @@ class TrainingContract(EvaluateContract):
 
     @pytest.fixture(scope="class", autouse=True)
     @classmethod
-    def no_pictures(cls):
+    def quick_files(cls):
+        """Run folders without a picture and without waiting for the disk."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("dglrec.curves.save_curves", draw_nothing)
+            patch.setattr("os.fsync", lambda _: None)
             yield
 
     @pytest.fixture(scope="class")
