@@ -214,7 +214,7 @@ def save_state(folder: Path, tensors: dict[str, Tensor], values: dict[str, Any])
 def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and values of the last `save_state`."""
     values = read_json(folder / "state" / "latest.json")
-    if values.pop("sha256", None) not in (None, _json_digest(values)):
+    if values.pop("sha256", None) != _json_digest(values):
         raise CheckpointError(f"{folder / 'state' / 'latest.json'} has changed since it was written; restore it")
     tensors: dict[str, Tensor] = {}
     for number in range(values["shards"]):
