@@ -103,8 +103,16 @@ def save(model: Model, folder: str | os.PathLike[str]) -> None:
     path = Path(folder)
     if (path / "config.json").exists():
         raise DataError(f"{path} holds a run already; choose another folder")
-    start_folder(model, path)
-    save_weights(model, path)
+    is_new = not path.exists()
+    try:
+        start_folder(model, path)
+        save_weights(model, path)
+    except DataError:
+        for name in ("config.json", "ids.npz", "weights.safetensors"):
+            (path / name).unlink(missing_ok=True)
+        if is_new and path.exists():
+            path.rmdir()
+        raise
 
 
 def start_folder(model: Model, folder: Path) -> None:
@@ -114,6 +122,11 @@ def start_folder(model: Model, folder: Path) -> None:
     except OSError as error:
         raise DataError(f"{folder} cannot be made ({error.strerror}); choose another folder") from None
     model.split.log.save(folder / "ids.npz")
+    write_config(model, folder)
+
+
+def write_config(model: Model, folder: Path) -> None:
+    """Write config.json, for the ids.npz that is there."""
     values = {
         "format": FORMAT,
         "preset": model.preset,

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from .data.splits import Queries, Split
 
 # What makes two results incomparable. Not here: `metrics` (a column is one metric), `beam` (how one model ranks, shown
-# in its row) and `counts` (they follow from the data and the split).
+# in its row), `filters` (the digest knows what they left) and `counts` (they follow from the data and the split).
 _COLUMN = (
-    *("data", "filters", "split", "split_digest", "kind", "part", "tie_rule", "queries"),
+    *("data", "split", "split_digest", "kind", "part", "tie_rule", "queries"),
     *("seen", "candidates", "ties"),
 )
 

@@ -251,7 +251,7 @@ def _ranked(model: Model, queries: Queries, k: int, seen: str) -> tuple[Ints, np
         scores = scores.index_put(place, scores.new_tensor(-torch.inf))  # a copy: the scores are the model's
     best = scores.topk(min(k, scores.shape[1]), dim=1)
     values, items = best.values.float().cpu().numpy(), best.indices.cpu().numpy()
-    order = np.lexsort((items, -values))  # items of one score stand in the order of the log
+    order = np.lexsort((items, -values))  # of the items chosen, those of one score in the order of the log
     values, items = np.take_along_axis(values, order, 1), np.take_along_axis(items, order, 1)
     return np.where(np.isneginf(values), -1, items), values
 

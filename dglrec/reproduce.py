@@ -59,17 +59,13 @@ class Table:
                     "",
                     f"{data}: not run yet (dglrec reproduce {self.table} --run --data {data}; rows {', '.join(names)})",
                 ]
-            for seen in ("keep", "mask"):
-                block = [row for row in runs if row["protocol"]["seen"] == seen]
+            for block in by_protocol(runs):
                 lines += self._block(block, "measured", paper=True)
-            lines += self._block(
-                [row for row in runs if row["protocol"]["seen"] == "keep"], "measured_masked", paper=False
-            )
+                if block[0]["protocol"]["seen"] == "keep":
+                    lines += self._block(block, "measured_masked", paper=False)
         return "\n".join(lines)
 
     def _block(self, rows: Sequence[dict[str, Any]], which: str, paper: bool) -> list[str]:
-        if not rows:
-            return []
         protocol = Protocol.from_dict(rows[0]["protocol"])
         seen = "masked" if which == "measured_masked" or protocol.seen == "mask" else "kept"
         lines = [
@@ -95,6 +91,20 @@ class Table:
             tail = f"{best:>8} {row['seconds'] / 3600:7.2f}  {row['device']}, {row['threads']} threads"
             lines.append(f"{row['preset']:12} {row['seed']:>5} {'measured':9}{values}{tail}")
         return lines
+
+
+def by_protocol(rows: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The rows in groups that may share a column, see `Protocol.same_column`."""
+    groups: list[tuple[Protocol, list[dict[str, Any]]]] = []
+    for row in rows:
+        protocol = Protocol.from_dict(row["protocol"])
+        for first, group in groups:
+            if first.same_column(protocol):
+                group.append(row)
+                break
+        else:
+            groups.append((protocol, [row]))
+    return [group for _, group in groups]
 
 
 def tables() -> list[str]:

@@ -21,12 +21,21 @@ import torch
 from torch import Tensor
 
 from ._dgl import dgl_version
-from .checkpoint import load_state, read_json, save_state, save_weights, set_weights, start_folder, write_json
+from .checkpoint import (
+    load_state,
+    read_json,
+    save_state,
+    save_weights,
+    set_weights,
+    start_folder,
+    write_config,
+    write_json,
+)
 from .config import TrainConfig
 from .config import replace as replace_config
 from .data.files import atomic_write
 from .data.splits import Split
-from .errors import CheckpointError, ConfigError, DglrecError
+from .errors import CheckpointError, ConfigError, DataError, DglrecError
 from .evaluate import AT_K, Metrics, evaluate
 from .models import Model
 from .streams import Streams, global_generator
@@ -61,8 +70,9 @@ class Run:
 
         Where some targets stand in their history, the result also has `test_new`, for items that are new to the user.
         """
-        test = evaluate(self.model, self.model.split.test, k=CUTS)
-        masked = test if self.model.seen == "mask" else evaluate(self.model, self.model.split.test, k=CUTS, seen="mask")
+        cuts = _cuts(self.model)
+        test = evaluate(self.model, self.model.split.test, k=cuts)
+        masked = test if self.model.seen == "mask" else evaluate(self.model, self.model.split.test, k=cuts, seen="mask")
         self.result |= {
             "protocol": test.protocol.to_dict(),
             "test": dict(test),
@@ -71,7 +81,7 @@ class Run:
         }
         new = self.model.split.test.new_items()
         if len(new) > 0 and len(new.targets) < len(self.model.split.test.targets):
-            self.result["test_new"] = dict(evaluate(self.model, new, k=CUTS, seen="mask"))
+            self.result["test_new"] = dict(evaluate(self.model, new, k=cuts, seen="mask"))
         if self.folder is not None:
             write_json(self.folder / "result.json", self.result)
             write_json(self.folder / "protocol.json", test.protocol.to_dict())
@@ -116,6 +126,10 @@ def fit(
         raise ConfigError(
             f"the model was made from split {model.split.digest[:12]}, not {split.digest[:12]}; make it anew"
         )
+    if "seed" in changes:
+        raise ConfigError(
+            "the seed also makes the initial weights; give it to the model: preset(..., train={'seed': 5})"
+        )
     changes |= {} if epochs is None else {"epochs": epochs}
     if changes:
         model.config = replace_config(model.config, {"train": changes})
@@ -144,7 +158,7 @@ class _Trainer:
     def __init__(self, model: Model, split: Split, folder: Path | None, progress: bool | None) -> None:
         self.model, self.split, self.folder, self.progress = model, split, folder, progress
         self.config: TrainConfig = model.train_config
-        self.metrics, self.cuts = _monitored(self.config.monitor)
+        self.metrics, self.cuts = _monitored(model)
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.optimizer = make_optimizer(self.config, self.parameters.values()) if self.parameters else None
         self.rows: list[dict[str, Any]] = []
@@ -168,6 +182,7 @@ class _Trainer:
             save_weights(self.model, self.folder)
             write_json(self.folder / "result.json", run.result)
             if self.rows:
+                self._write_rows(self.folder)  # a run that died before it did so may have been resumed
                 from .curves import save_curves
 
                 title = f"{self.model.preset} on {self.split.log.name}, seed {self.config.seed}"
@@ -220,15 +235,17 @@ class _Trainer:
                     )
                 if batches % TRIM_STEPS == 0:
                     _return_free_memory()
+        if batches == 0:
+            raise DataError(f"{self.split.log.name!r} has nothing that {self.model.preset} could learn from")
         if batches % self.config.accumulate:
             self._step()
         values = {name: float(value) for name, value in sums.items()}
         total = math.fsum(values.values())
         if not math.isfinite(total):
             raise DglrecError(f"the loss is {total} in epoch {epoch} ({values}); lower train.lr (now {self.config.lr})")
-        means = {name: value / max(batches, 1) for name, value in values.items()}
+        means = {name: value / batches for name, value in values.items()}
         seconds = time.perf_counter() - start
-        return {"seconds": seconds, "steps": batches, "loss": total / max(batches, 1), "loss_sum": total} | means
+        return {"seconds": seconds, "steps": batches, "loss": total / batches, "loss_sum": total} | means
 
     def _precision(self) -> Any:
         if self.config.precision == "float32":
@@ -273,6 +290,13 @@ class _Trainer:
             )
         own = json.loads(json.dumps(dataclasses.asdict(self.model.config)))
         _check_same(saved.get("config", {}), own, self.folder)
+        before = saved["config"]["train"]["epochs"]
+        if before != self.config.epochs:
+            if self.config.schedule != "constant":
+                raise ConfigError(
+                    f"the {self.config.schedule} schedule was made for {before} epochs; resume it with these"
+                )
+            write_config(self.model, self.folder)
         if not (self.folder / "state" / "latest.json").exists():
             return  # stopped in the first epoch: nothing is finished, so start again
         tensors, values = load_state(self.folder)
@@ -294,7 +318,10 @@ class _Trainer:
             for key, value in self.optimizer.state[parameter].items():
                 tensors[f"optimizer.{name}/{key}"] = value
         save_state(self.folder, tensors, {"epoch": epoch, "rows": self.rows, "best": self.best, "steps": self.steps})
-        with atomic_write(self.folder / "metrics.jsonl") as file:
+        self._write_rows(self.folder)
+
+    def _write_rows(self, folder: Path) -> None:
+        with atomic_write(folder / "metrics.jsonl") as file:
             file.write("".join(json.dumps(row) + "\n" for row in self.rows).encode())
 
     def _set_optimizer(self, tensors: dict[str, Tensor]) -> None:
@@ -328,14 +355,23 @@ class _Trainer:
         }
 
 
-def _monitored(monitor: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """The metrics and cuts to compute each epoch, so that `monitor` is among them."""
+def _cuts(model: Model) -> tuple[int, ...]:
+    """The usual cuts; for a generative model those that its list reaches, and the end of the list."""
+    beam = model.beam
+    return CUTS if beam is None else tuple(sorted({*(k for k in CUTS if k < beam), beam}))
+
+
+def _monitored(model: Model) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The metrics and cuts to compute each epoch, so that `train.monitor` is among them."""
+    monitor = model.train_config.monitor
     name, _, cut = monitor.partition("@")
     if name not in AT_K or not cut.isdigit() or int(cut) < 1:
         raise ConfigError(
             f"train.monitor is {monitor!r}; expected one of {', '.join(AT_K)} at a number, such as ndcg@20"
         )
-    return tuple(dict.fromkeys(["recall", "ndcg", name])), tuple(sorted({*CUTS, int(cut)}))
+    if model.beam is not None and int(cut) > model.beam:
+        raise ConfigError(f"train.monitor is {monitor!r}, but the model lists {model.beam} items; choose a smaller cut")
+    return tuple(dict.fromkeys(["recall", "ndcg", name])), tuple(sorted({*_cuts(model), int(cut)}))
 
 
 def _check_same(saved: dict[str, Any], own: dict[str, Any], folder: Path, prefix: str = "") -> None:
@@ -367,9 +403,13 @@ def peak_memory_bytes(device: torch.device) -> int:
     """Peak memory so far: of the device's allocator on CUDA, of the whole process on a CPU."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    import resource
+    try:
+        with open("/proc/self/status", encoding="utf-8") as file:  # getrusage would count the parent process too
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _return_free_memory() -> None:

@@ -9,7 +9,7 @@ What calls what:
       dglrec.models.preset("gsau-rec", split)   dglrec/models/gsau.py
       dglrec.fit(model, split)                  dglrec/train.py
         GSAU.batches                            edges, and prefixes of histories (dglrec/batches.py)
-        GSAU.loss                               Eq. 10; two hops from this file
+        GSAU.loss                               Eq. 10; what `fit` calls for each batch
           LightGCNEncoder                       Eq. 1, 2 (dglrec/nn/propagation.py)
           CausalTransformer                     Eq. 3 (dglrec/nn/transformer.py)
           alignment, uniformity, ...            Eq. 4, 5 (dglrec/losses.py)

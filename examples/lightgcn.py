@@ -10,7 +10,7 @@ What calls what:
       dglrec.models.LightGCN(split)             dglrec/models/lightgcn.py
       dglrec.fit(model, split)                  dglrec/train.py
         LightGCN.batches                        pairs, each with one unseen item (dglrec/batches.py)
-        LightGCN.loss                           two hops from this file
+        LightGCN.loss                           what `fit` calls for each batch
           LightGCNEncoder                       D^-1/2 A D^-1/2 x, mean of the layers (dglrec/nn/propagation.py)
           bpr                                   dglrec/losses.py
         dglrec.evaluate on split.valid          selects the epoch (dglrec/evaluate.py)

@@ -9,7 +9,7 @@ What calls what:
       dglrec.models.SASRec(split)               dglrec/models/sasrec.py
       dglrec.fit(model, split)                  dglrec/train.py
         SASRec.batches                          windows of histories (dglrec/batches.py)
-        SASRec.loss                             two hops from this file
+        SASRec.loss                             what `fit` calls for each batch
           CausalTransformer                     on packed rows, without padding (dglrec/nn/transformer.py)
           item_cross_entropy                    over all items, in chunks (dglrec/losses.py)
         dglrec.evaluate on split.valid          selects the epoch (dglrec/evaluate.py)

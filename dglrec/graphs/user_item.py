@@ -112,7 +112,7 @@ def user_item(
         if user is None or item is None:
             raise DataError("user_item() got neither a log nor both user= and item=; pass a log, or both arrays")
         users, items = _indices(user, "user"), _indices(item, "item")
-        times = None if time is None else np.asarray(time, dtype=np.float64)
+        times = None if time is None else _seconds(time)
         if len(users) != len(items) or (times is not None and len(times) != len(users)):
             seen = f"{len(users)} users, {len(items)} items" + ("" if times is None else f", {len(times)} times")
             raise DataError(f"user_item() got {seen}; expected arrays of one length")
@@ -196,11 +196,23 @@ def as_sequences(graph: Any, relation: str = "interacts") -> Sequences:
 
 def _indices(values: Any, name: str) -> np.ndarray:
     array = np.asarray(values)
+    if array.ndim != 1:
+        raise DataError(f"{name}= has shape {array.shape}; expected one dimension")
     if array.size and not np.issubdtype(array.dtype, np.integer):
         raise DataError(f"{name}= holds {array.dtype}; expected integer indices (load() turns ids into them)")
     if array.size and int(array.min()) < 0:
         raise DataError(f"{name}= holds {int(array.min())}; expected indices from 0")
     return array.astype(np.int64)
+
+
+def _seconds(values: Any) -> np.ndarray:
+    array = np.asarray(values)
+    if array.ndim != 1 or array.dtype.kind not in "iuf":
+        raise DataError(f"time= holds {array.dtype} of shape {array.shape}; expected seconds in one dimension")
+    bad = np.flatnonzero(~np.isfinite(array))
+    if len(bad):
+        raise DataError(f"time= is {array[bad[0]]} at {bad[0]}; expected a finite number of seconds everywhere")
+    return array.astype(np.float64)
 
 
 def _size(indices: np.ndarray, size: int | None, name: str) -> int:

@@ -41,9 +41,20 @@ class Model(nn.Module):
         super().__init__()
         self.config = replace(config if config is not None else self.Config(), fields)
         self.split = split
-        self.preset = type(self).__name__.lower()
+        self.preset = self._preset()
         self.num_users = split.train.num_users
         self.num_items = split.train.num_items
+
+    def _preset(self) -> str:
+        """The preset that says most of this class and config; the name of the class if there is none."""
+        from . import PRESETS
+
+        fitting = {
+            name: len(known.fields)
+            for name, known in PRESETS.items()
+            if known.model is type(self) and all(getattr(self.config, k) == v for k, v in known.fields.items())
+        }
+        return max(fitting, key=lambda name: fitting[name], default=type(self).__name__.lower())
 
     @property
     def train_config(self) -> TrainConfig:

@@ -173,7 +173,7 @@ def message_passing(
 
 
 def fold_in(encoder: LightGCNEncoder, adjacency: Adjacency, x: tuple[Tensor, Tensor], queries: Queries) -> Tensor:
-    """The propagated vector of each query's user, (B, d); an unknown user is folded in from the history.
+    """The propagated vector of each query's user, (B, d); a user without training pairs is folded in from the history.
 
     A folded-in user u has the query's history S (repeats merged) as neighbours and nothing of its own in layer 0:
     e_u^(l+1) = sum over i in S of e_i^(l) / sqrt(|S| d_i), with the items' layers as training left them. This is one
@@ -181,7 +181,8 @@ def fold_in(encoder: LightGCNEncoder, adjacency: Adjacency, x: tuple[Tensor, Ten
     """
     users, items = encoder(adjacency, x)  # (U, d), (M, d)
     vectors = users[torch.as_tensor(queries.user, device=users.device).clamp(min=0)]  # (B, d)
-    unknown = np.flatnonzero(queries.user < 0)
+    trained = adjacency.user_offsets.diff().cpu().numpy() > 0
+    unknown = np.flatnonzero((queries.user < 0) | ~trained[np.maximum(queries.user, 0)])
     if len(unknown) == 0:
         return vectors
     layers = encoder.layers

@@ -113,11 +113,6 @@ def test_every_preset_is_described():
     assert [name for name in PRESETS if f"`{name}`" not in text] == []
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_pages_speak_of_the_project_alone(name):
-    assert not re.search(r"\.\./shared|/work/|/tmp/|\bsession\b|\bhelper\b", text_of(name))
-
-
 # --- Code blocks and commands --------------------------------------------------------------------------------------
 
 

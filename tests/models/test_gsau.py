@@ -139,7 +139,7 @@ def test_batches_of_a_few_rows_are_finite(size, split):
         for batch, _ in zip(model.batches(split, Streams(0)), range(5), strict=False):
             terms = model.loss(batch)
             sum(terms.values()).backward()
-            assert all(math.isfinite(float(term)) for term in terms.values())
+            assert all(math.isfinite(term.item()) for term in terms.values())
         assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
@@ -166,7 +166,7 @@ def test_an_epoch_has_the_steps_of_the_longer_loader(split):
 
 
 def test_sequences_are_ranked_by_the_raw_product_with_the_table(split):
-    """Section 6 of the facts: the graph encoder is a regulariser, and nothing is normalised."""
+    """As in the authors' code: the graph encoder is a regulariser, and nothing is normalised."""
     for name in ("gsau", "gsau-rec"):
         model = make(split, name).eval()
         with torch.no_grad():

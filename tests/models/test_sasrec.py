@@ -77,7 +77,7 @@ def test_initial_weights_are_recbole_s(split):
 
 
 def test_the_number_of_weights(split):
-    """Tables, positions, one norm, and two blocks of 49,984 at the paper's sizes (facts: 877,824 on Beauty)."""
+    """Tables, positions, one norm, and two blocks of 49,984 at the paper's sizes."""
     model = make(split, dim=64, inner=256)
     count = sum(p.numel() for p in model.parameters())
     assert count == split.log.num_items * 64 + 50 * 64 + 2 * 64 + 2 * 49_984
