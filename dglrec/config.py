@@ -19,11 +19,11 @@ from .errors import ConfigError, closest
 
 Config = TypeVar("Config")
 
-_COMPARE: dict[str, Callable[[float, float], bool]] = {
-    ">": operator.gt,
-    ">=": operator.ge,
-    "<": operator.lt,
-    "<=": operator.le,
+_LIMITS: dict[str, tuple[Callable[[float, float], bool], str]] = {
+    ">": (operator.gt, "above"),
+    ">=": (operator.ge, "at least"),
+    "<": (operator.lt, "below"),
+    "<=": (operator.le, "at most"),
 }
 
 
@@ -117,9 +117,10 @@ def check_limits(config: Any, where: str = "", **limits: str) -> None:
     for name, text in limits.items():
         value = getattr(config, name)
         for limit in text.split():
-            sign = limit.rstrip("0123456789.")
-            if not _COMPARE[sign](value, float(limit.removeprefix(sign))):
-                raise ConfigError(f"{where}{name} is {value}; expected {text.replace(' ', ' and ')}")
+            number = limit.lstrip("<>=")
+            keeps, words = _LIMITS[limit.removesuffix(number)]
+            if not keeps(value, float(number)):
+                raise ConfigError(f"{where}{name} is {value}; expected {words} {number}")
 
 
 def _cast(value: Any, hint: Any, name: str) -> Any:
