@@ -12,7 +12,7 @@ README = HERE / "README.md"
 setup(
     name="dglrec",
     version=VERSION[1] if VERSION else "0",
-    description="Graph, sequential and language-model recommenders on DGL: one split, one evaluator",
+    description="Graph-based and sequential recommenders on DGL: one split, one evaluator",
     long_description=README.read_text("utf-8") if README.exists() else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",
