@@ -13,7 +13,7 @@ from __future__ import annotations
 from . import data, graphs, losses, models, nn
 from .checkpoint import load as load_model
 from .checkpoint import save as save_model
-from .data import InteractionLog, Queries, Split, leave_one_out, load, make_split, sample, time_point
+from .data import InteractionLog, Queries, Split, leave_one_out, load, make_split, sample, time_point, windows
 from .errors import CheckpointError, ConfigError, DataError, DglrecError
 from .evaluate import Metrics, evaluate
 from .protocol import Protocol
@@ -25,4 +25,5 @@ __all__ = [
     "CheckpointError", "ConfigError", "DataError", "DglrecError", "InteractionLog", "Metrics", "Protocol", "Queries",
     "Recommendations", "Run", "Split", "__version__", "data", "evaluate", "fit", "graphs", "leave_one_out", "load",
     "load_model", "losses", "make_split", "models", "nn", "recommend", "sample", "save_model", "time_point",
+    "windows",
 ]  # fmt: skip

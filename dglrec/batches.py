@@ -3,6 +3,7 @@
 What a batch holds is part of the method. `Edges` are user-item pairs; `Prefixes` are independent (history, next item)
 pairs, for losses that compare the rows of a batch with each other; `Positions` are whole windows of histories in which
 every position predicts the next one, at a fraction of the work, for losses that do not. Batch size counts targets.
+`Windows` are histories, each with many items that follow and many that do not; there, batch size counts histories.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .data.log import InteractionLog
+from .data.splits import Split
 from .errors import ConfigError
 from .graphs import Sequences
 
@@ -61,6 +63,25 @@ class Positions:
     history: Sequences
     row: Tensor
     target: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """B histories, each with P items that follow and N items that its user never touched.
+
+    Attributes:
+        history: the inputs, packed; their times are seconds since 1970, see `days_since`.
+        positive: (B, P) int64; an item that follows twice stands there twice.
+        negative: (B, N) int64.
+        user: (B,) int64.
+        first_time: (B,) float64 seconds of each user's first event, or None without times.
+    """
+
+    history: Sequences
+    positive: Tensor
+    negative: Tensor
+    user: Tensor
+    first_time: Tensor | None = None
 
 
 def edge_batches(
@@ -113,6 +134,95 @@ def prefix_batches(
     for first in range(0, len(target), size):
         part = slice(first, first + size)
         yield Prefixes(packed.windows(starts[part], sizes[part]), item[rows[part]], user[rows[part]])
+
+
+def window_batches(
+    split: Split,
+    size: int,
+    rng: np.random.Generator,
+    device: torch.device,
+    *,
+    max_length: int = 50,
+    negatives: int = 50,
+) -> Iterator[Windows]:
+    """The training windows of a split by windows once, shuffled, `size` windows a batch, with their fixed negatives.
+
+    A split of another kind has no windows: there every prefix is a window with the next item as its one positive
+    (P = 1), and `negatives` uniform unseen items are drawn for it from `rng`. At most the last `max_length` items of a
+    history are read.
+    """
+    if split.windows is None:
+        yield from _prefix_windows(split.train, size, rng, device, max_length, negatives)
+        return
+    known = split.windows
+    items = torch.as_tensor(known.items, device=device)
+    times = None if known.times is None else torch.as_tensor(known.times, device=device)
+    packed = Sequences(items, items, times)  # only items and times are read
+    positive = torch.as_tensor(known.targets, device=device).view(len(known), -1)  # (W, P)
+    negative = torch.as_tensor(known.negatives, device=device).view(len(known), -1)  # (W, N)
+    user = torch.as_tensor(known.user, device=device)
+    first_time = None if known.first_time is None else torch.as_tensor(known.first_time, device=device)
+    sizes = np.minimum(known.lengths, max_length)
+    order = rng.permutation(len(known))
+    for first in range(0, len(known), size):
+        part = order[first : first + size]
+        rows = torch.as_tensor(part, device=device)
+        starts = torch.as_tensor(known.offsets[part + 1] - sizes[part], device=device)
+        yield Windows(
+            packed.windows(starts, sizes[part]),
+            positive[rows],
+            negative[rows],
+            user[rows],
+            None if first_time is None else first_time[rows],
+        )
+
+
+def _prefix_windows(
+    train: InteractionLog, size: int, rng: np.random.Generator, device: torch.device, max_length: int, negatives: int
+) -> Iterator[Windows]:
+    """Every prefix of every history as a window with one positive."""
+    target = np.flatnonzero(train.position > 0)  # rows of the log
+    target = target[rng.permutation(len(target))]
+    sizes = np.minimum(train.position[target], max_length)
+    user = train.user[target]
+    drawn = unseen_items(train, np.repeat(user, negatives), rng).reshape(-1, negatives)
+    item = torch.as_tensor(train.item, device=device)
+    times = None if train.time is None else torch.as_tensor(train.time, device=device)
+    packed = Sequences(item, item, times)  # only items and times are read
+    for first in range(0, len(target), size):
+        part = slice(first, first + size)
+        begun = None if train.time is None else train.time[train.offsets[user[part]]]
+        yield Windows(
+            packed.windows(torch.as_tensor(target[part] - sizes[part], device=device), sizes[part]),
+            item[torch.as_tensor(target[part], device=device)].unsqueeze(1),
+            torch.as_tensor(drawn[part], device=device),
+            torch.as_tensor(user[part], device=device),
+            None if begun is None else torch.as_tensor(begun, device=device),
+        )
+
+
+def days_since(history: Sequences, first_time: Tensor | None = None) -> Tensor:
+    """(T,) float32: days from each user's first event to each item of the packed histories, as MIP measures time.
+
+    Args:
+        history: B packed histories with times in seconds.
+        first_time: (B,) seconds of the first events, as in `Windows` and `Queries`; None: histories begin with them.
+
+    Raises:
+        ConfigError: the histories have no times.
+
+    >>> history = Sequences(torch.tensor([0, 2]), torch.tensor([5, 6]), torch.tensor([86400.0, 129600.0]))
+    >>> days_since(history).tolist(), days_since(history, torch.tensor([0.0])).tolist()
+    ([0.0, 0.5], [1.0, 1.5])
+    """
+    if history.times is None:
+        raise ConfigError("the model reads times, and these histories have none; use data with times, or turn them off")
+    lengths = torch.as_tensor(history.lengths, device=history.items.device)
+    if first_time is None:
+        starts = history.offsets[:-1].clamp(max=max(len(history.items) - 1, 0))  # an empty history has no start
+        first_time = history.times[starts]
+    since = torch.repeat_interleave(first_time, lengths, output_size=len(history.items))
+    return ((history.times - since) / 86_400).float()
 
 
 def windows(train: InteractionLog, max_length: int, stride: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -361,7 +361,7 @@ def _candidate_cells(queries: Queries, seen: str, items: Ints, done: int) -> tup
     positive = np.isin(keys, _keys(_spread(queries.target_offsets), queries.targets))
     wrong = np.flatnonzero(positive.sum(1) != np.diff(queries.target_offsets))
     if len(wrong):
-        raise DataError(f"query {done + wrong[0]}: each of its positives must stand once among its candidates")
+        raise DataError(f"query {done + wrong[0]}: each positive must stand among its candidates, as often as it is one")
     hide = items < 0
     if seen == "mask":
         hide |= np.isin(keys, _keys(_spread(queries.offsets), queries.items)) & ~positive
@@ -574,13 +574,13 @@ def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def _check_queries(queries: Queries) -> None:
-    """At least one query, at least one positive in each, none twice."""
+    """At least one query, at least one positive in each; none twice, unless each is a candidate of its own."""
     if not len(queries):
         raise DataError("there are no queries to evaluate")
     counts = np.diff(queries.target_offsets)
     if not counts.all():
         raise DataError(f"query {int(np.argmin(counts))} has no positive, so that nothing can be measured")
-    if len(queries.targets) > len(queries):
+    if len(queries.targets) > len(queries) and queries.candidates is None:
         row = _spread(queries.target_offsets)
         twice = row[_repeated(_keys(row, queries.targets))]
         if len(twice):

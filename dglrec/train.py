@@ -36,7 +36,7 @@ from .config import replace as replace_config
 from .data.files import atomic_write
 from .data.splits import Split
 from .errors import CheckpointError, ConfigError, DataError, DglrecError
-from .evaluate import AT_K, Metrics, evaluate
+from .evaluate import AT_K, WHOLE, Metrics, evaluate
 from .models import Model
 from .streams import Streams, global_generator
 from .version import __version__
@@ -70,18 +70,20 @@ class Run:
 
         Where some targets stand in their history, the result also has `test_new`, for items that are new to the user.
         """
-        cuts = _cuts(self.model)
-        test = evaluate(self.model, self.model.split.test, k=cuts)
-        masked = test if self.model.seen == "mask" else evaluate(self.model, self.model.split.test, k=cuts, seen="mask")
+        cuts, asked = _cuts(self.model), self.model.split.test
+        metrics: tuple[str, ...] = ("recall", "ndcg") if asked.candidates is None else ("recall", "ndcg", *WHOLE)
+        test = evaluate(self.model, asked, k=cuts, metrics=metrics)
+        seen = self.model.seen
+        masked = test if seen == "mask" else evaluate(self.model, asked, k=cuts, metrics=metrics, seen="mask")
         self.result |= {
             "protocol": test.protocol.to_dict(),
             "test": dict(test),
             "test_masked": dict(masked),
             "standard_errors": test.standard_errors,
         }
-        new = self.model.split.test.new_items()
-        if len(new) > 0 and len(new.targets) < len(self.model.split.test.targets):
-            self.result["test_new"] = dict(evaluate(self.model, new, k=cuts, seen="mask"))
+        new = asked.new_items()
+        if len(new) > 0 and len(new.targets) < len(asked.targets):
+            self.result["test_new"] = dict(evaluate(self.model, new, k=cuts, metrics=metrics, seen="mask"))
         if self.folder is not None:
             write_json(self.folder / "result.json", self.result)
             write_json(self.folder / "protocol.json", test.protocol.to_dict())
@@ -365,9 +367,14 @@ def _monitored(model: Model) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """The metrics and cuts to compute each epoch, so that `train.monitor` is among them."""
     monitor = model.train_config.monitor
     name, _, cut = monitor.partition("@")
+    if monitor in WHOLE:
+        if monitor == "auc_pooled" and model.split.valid.candidates is None:
+            raise ConfigError("train.monitor is 'auc_pooled', and this split has no candidates; take auc or ndcg@20")
+        return ("recall", "ndcg", monitor), _cuts(model)
     if name not in AT_K or not cut.isdigit() or int(cut) < 1:
         raise ConfigError(
-            f"train.monitor is {monitor!r}; expected one of {', '.join(AT_K)} at a number, such as ndcg@20"
+            f"train.monitor is {monitor!r}; expected one of {', '.join(AT_K)} at a number, such as ndcg@20, "
+            f"or {' or '.join(WHOLE)}"
         )
     if model.beam is not None and int(cut) > model.beam:
         raise ConfigError(f"train.monitor is {monitor!r}, but the model lists {model.beam} items; choose a smaller cut")

@@ -7,6 +7,7 @@ from .log import InteractionLog
 from .readers import from_frame, read_interactions
 from .sample import Oracle, sample, sample_oracle
 from .splits import Queries, Split, leave_one_out, make_split, time_point
+from .windows import windows
 
 __all__ = [
     "DatasetInfo",
@@ -24,4 +25,5 @@ __all__ = [
     "sample",
     "sample_oracle",
     "time_point",
+    "windows",
 ]

@@ -226,6 +226,40 @@ class InteractionLog:
                 f"the {k}-core of {self.name!r} is empty: no users and items have {k} rows with each other; "
                 "try a smaller k"
             )
+        return self._keep(keep, f"{k}-core")
+
+    def one_pass_core(self, user_events: int = 100, item_events: int = 10) -> InteractionLog:
+        """Frequent users and items, each counted once: the filter of MIP's data, which is no k-core.
+
+        Users with fewer than `user_events` rows go; then items with fewer than `item_events` rows among the users that
+        are left; then users who now have fewer than `user_events`. An item may end up below its number by that last
+        step, and stays. Rows are counted, not distinct pairs.
+
+        Shi et al., "Everyone's Preference Changes Differently" (MIP), arXiv 2207.06652, as its code prepares the data.
+
+        Raises:
+            DataError: a number is below 1, or nothing is left.
+
+        >>> log = InteractionLog.from_arrays(["a", "a", "a", "b", "b", "c"], ["x", "y", "z", "x", "y", "x"])
+        >>> log.one_pass_core(2, 2)
+        InteractionLog(log, one-pass core (2 a user, 2 an item): 4 interactions of 2 users, 2 items)
+        """
+        if min(user_events, item_events) < 1:
+            raise DataError(f"one_pass_core takes {user_events} and {item_events} events; expected at least 1 of each")
+        keep = np.bincount(self.user, minlength=self.num_users)[self.user] >= user_events
+        keep &= np.bincount(self.item[keep], minlength=self.num_items)[self.item] >= item_events
+        keep &= np.bincount(self.user[keep], minlength=self.num_users)[self.user] >= user_events
+        if not keep.any():
+            raise DataError(
+                f"no user of {self.name!r} has {user_events} events with items that have {item_events}; "
+                "try smaller numbers"
+            )
+        return self._keep(keep, f"one-pass core ({user_events} a user, {item_events} an item)")
+
+    def _keep(self, keep: Bools, name: str) -> InteractionLog:
+        """The log of the rows `keep` (n,); users and items without rows leave the vocabulary, the others keep order."""
+        users = np.bincount(self.user[keep], minlength=self.num_users)
+        items = np.bincount(self.item[keep], minlength=self.num_items)
         new_user, new_item = np.cumsum(users > 0) - 1, np.cumsum(items > 0) - 1  # index before -> index after
         rows = self.select(keep)
         return dataclasses.replace(
@@ -235,7 +269,7 @@ class InteractionLog:
             user_ids=self.user_ids[users > 0],
             item_ids=self.item_ids[items > 0],
             titles=None if self.titles is None else self.titles[items > 0],
-            filters=(*(name for name in self.filters if name != f"{k}-core"), f"{k}-core"),
+            filters=(*(old for old in self.filters if old != name), name),
         )
 
     @cached_property

@@ -1,7 +1,7 @@
 """Splits: a training log, and the queries that are held out for validation and test.
 
-A split is cut either by position (the last event of each user) or by time (all events from a moment on). It carries the
-recipe that made it (`rule`) and a digest of log and recipe, so that weights and results can name the split they belong
+A split is cut by position (the last event of each user), by time (all events from a moment on), or into windows of fixed
+length (`dglrec.data.windows`). It carries the recipe that made it (`rule`) and a digest of log and recipe, so that weights and results can name the split they belong
 to, and it counts what a reader of a metric should know: cold targets, repeats, targets that only a tie decides.
 """
 
@@ -10,8 +10,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -36,10 +37,13 @@ class Queries:
         items: (H,) int64, items of the histories, oldest first.
         times: (H,) float64 seconds, or None.
         target_offsets: (Q + 1,) int64, row pointers of the targets.
-        targets: (P,) int64, the items that are right, distinct within a query.
+        targets: (P,) int64, the items that are right, distinct within a query. Only beside candidates may one stand there
+            more than once, and then it is as many candidates: what is ranked there are events, not items.
         time: (Q,) float64 seconds of the (first) target, or None.
         candidate_offsets: (Q + 1,) int64, or None where all items are candidates.
-        candidates: (C,) int64, or None.
+        candidates: (C,) int64, the targets among them, or None.
+        first_time: (Q,) float64 seconds of the user's first event ever, where histories begin later; None where they
+            begin with it.
         name: "valid", "test", either with "-new" (see `new_items`), or "".
         split_digest: digest of the split that the queries belong to, or "".
 
@@ -57,6 +61,7 @@ class Queries:
     time: Floats | None
     candidate_offsets: Ints | None = None
     candidates: Ints | None = None
+    first_time: Floats | None = None
     name: str = ""
     split_digest: str = ""
 
@@ -123,26 +128,58 @@ class Queries:
             time=None if self.time is None else self.time[chosen],
             candidate_offsets=candidate_offsets,
             candidates=candidates,
+            first_time=None if self.first_time is None else self.first_time[chosen],
+        )
+
+    @cached_property
+    def negatives(self) -> Ints:
+        """The candidates that are no targets, query after query, flat.
+
+        Raises:
+            DataError: the queries have no candidates.
+        """
+        if self.candidates is None or self.candidate_offsets is None:
+            raise DataError("these queries have no candidates, and so no negatives")
+        return self.candidates[~_in_query(self.candidate_offsets, self.candidates, self.target_offsets, self.targets)]
+
+    def without_candidates(self) -> Queries:
+        """The same queries for a ranking of the full catalogue; a target that stands there twice becomes one."""
+        query = np.repeat(np.arange(len(self)), np.diff(self.target_offsets))
+        keep = _first_of_pairs(query, self.targets, 1 + int(self.targets.max(initial=0)))
+        return dataclasses.replace(
+            self,
+            target_offsets=_offsets(np.bincount(query[keep], minlength=len(self))),
+            targets=self.targets[keep],
+            candidate_offsets=None,
+            candidates=None,
         )
 
     def new_items(self) -> Queries:
         """The queries for items that are new to their user: targets that stand in the history are dropped.
 
-        Queries that have no target left are dropped too. Where people come back to what they know (check-ins), a model
-        that repeats the history wins on all targets, and one that finds something new on these.
+        Such targets leave the candidates as well, and queries that have no target left are dropped. Where people come
+        back to what they know (check-ins), a model that repeats the history wins on all targets, and one that finds
+        something new on these.
 
         >>> log = InteractionLog.from_arrays(["a"] * 4 + ["b"] * 4, ["p", "q", "r", "p", "q", "p", "r", "s"])
         >>> test = leave_one_out(log, order="file").test
         >>> len(test), len(test.new_items())
         (2, 1)
         """
-        size = 1 + max(self.items.max(initial=0), self.targets.max(initial=0))
-        asked = np.repeat(np.arange(len(self)), np.diff(self.target_offsets))  # query of each target
-        known = np.repeat(np.arange(len(self)), self.lengths) * size + self.items
-        new = ~np.isin(asked * size + self.targets, known)
-        left = np.bincount(asked[new], minlength=len(self))
+        new = ~_in_query(self.target_offsets, self.targets, self.offsets, self.items)
+        left = _count_in(self.target_offsets, new)
+        candidates, candidate_offsets = self.candidates, self.candidate_offsets
+        if candidates is not None and candidate_offsets is not None and not new.all():
+            old, old_offsets = self.targets[~new], _offsets(np.diff(self.target_offsets) - left)
+            stays = ~_in_query(candidate_offsets, candidates, old_offsets, old)
+            candidates, candidate_offsets = candidates[stays], _offsets(_count_in(candidate_offsets, stays))
         kept = dataclasses.replace(
-            self, target_offsets=_offsets(left), targets=self.targets[new], name=f"{self.name}-new"
+            self,
+            target_offsets=_offsets(left),
+            targets=self.targets[new],
+            candidate_offsets=candidate_offsets,
+            candidates=candidates,
+            name=f"{self.name}-new",
         )
         return kept[left > 0]
 
@@ -156,24 +193,28 @@ class Split:
         train: the training log, over the same users and items.
         valid: queries to select by.
         test: queries to report.
-        kind: "position" (the end of each user's history is held out) or "time" (all that happens from a moment on).
+        kind: "position" (the end of each user's history is held out), "time" (all that happens from a moment on), or
+            "window" and "user" (windows of all users, or all windows of some users; see `windows`).
         rule: the recipe, {"function": name, argument: value, ...}; `make_split(log, rule)` makes the split again.
         digest: hex SHA-256 of log and rule.
-        counts: what a reader of a metric should know; see `leave_one_out` and `time_point`.
+        counts: what a reader of a metric should know; see `leave_one_out`, `time_point` and `windows`.
         valid_time: for kind "time": training events are before it, in seconds; None otherwise.
         test_time: for kind "time": validation events are before it, in seconds; None otherwise.
+        windows: the training windows of a split by windows, in the form of queries: histories are inputs, targets are
+            positives, the other candidates are negatives. `train` holds their events and nothing else. None otherwise.
     """
 
     log: InteractionLog
     train: InteractionLog
     valid: Queries
     test: Queries
-    kind: Literal["position", "time"]
+    kind: Literal["position", "time", "window", "user"]
     rule: Rule
     digest: str
     counts: dict[str, int | float]
     valid_time: float | None = None
     test_time: float | None = None
+    windows: Queries | None = None
 
     def __repr__(self) -> str:
         arguments = ", ".join(
@@ -198,6 +239,11 @@ class Split:
         for queries in (self.valid, self.test):
             if queries.split_digest != self.digest:
                 raise DataError(f"the {queries.name} queries belong to another split ({queries.split_digest[:12]})")
+        if self.windows is not None:
+            from .windows import verify_windows
+
+            verify_windows(self)
+            return
         if self.kind == "time":
             assert self.train.time is not None
             assert self.valid_time is not None
@@ -377,26 +423,30 @@ def time_point(
     return Split(log, train, valid, test, "time", rule, digest, counts, valid_time, test_time)
 
 
-_RULES = {"leave_one_out": leave_one_out, "time_point": time_point}
-
-
 def make_split(log: InteractionLog, rule: Mapping[str, Any]) -> Split:
     """Makes a split again from its `rule`.
 
     Raises:
-        DataError: the rule names no function of this file, or arguments that the function does not take.
+        DataError: the rule names no split, or arguments that it does not take.
 
     >>> log = InteractionLog.from_arrays(["a"] * 4, ["p", "q", "r", "s"], time=[1, 2, 3, 4])
     >>> split = leave_one_out(log, ties="random", seed=3)
     >>> make_split(log, split.rule).digest == split.digest
     True
     """
+    from .windows import windows
+
+    rules: dict[str, Callable[..., Split]] = {
+        "leave_one_out": leave_one_out,
+        "time_point": time_point,
+        "windows": windows,
+    }
     arguments = dict(rule)
     name = str(arguments.pop("function", ""))
-    if name not in _RULES:
-        raise DataError(f"unknown split {name!r}; {closest(name, _RULES)}")
+    if name not in rules:
+        raise DataError(f"unknown split {name!r}; {closest(name, rules)}")
     try:
-        split: Split = _RULES[name](log, **arguments)  # type: ignore[operator]
+        split = rules[name](log, **arguments)
     except TypeError as error:
         raise DataError(f"the rule of split {name!r} does not fit: {error}") from error
     return split
@@ -465,10 +515,7 @@ def _counts(train: InteractionLog, valid: Queries, test: Queries) -> dict[str, i
     known = np.bincount(train.item, minlength=train.num_items) > 0
     for queries in (valid, test):
         name, number = queries.name, len(queries)
-        query_of_target = np.repeat(np.arange(number), np.diff(queries.target_offsets))
-        query_of_item = np.repeat(np.arange(number), queries.lengths)
-        pair = query_of_target * train.num_items + queries.targets
-        seen = np.isin(pair, query_of_item * train.num_items + queries.items)
+        seen = _in_query(queries.target_offsets, queries.targets, queries.offsets, queries.items)
         counts[f"queries_{name}"] = number
         counts[f"targets_{name}"] = len(queries.targets)
         counts[f"cold_targets_{name}"] = int((~known[queries.targets]).sum())
@@ -476,6 +523,20 @@ def _counts(train: InteractionLog, valid: Queries, test: Queries) -> dict[str, i
         if queries.time is not None and train.time is not None:
             counts[f"older_share_{name}"] = float((queries.time < train.time.max()).mean())
     return counts
+
+
+def _in_query(offsets: Ints, items: Ints, other_offsets: Ints, others: Ints) -> Bools:
+    """(n,) bool: the item of query q stands among the others of query q."""
+    size = 1 + max(items.max(initial=0), others.max(initial=0))
+    own = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets)) * size + items
+    known: Bools = np.isin(own, np.repeat(np.arange(len(offsets) - 1), np.diff(other_offsets)) * size + others)
+    return known
+
+
+def _count_in(offsets: Ints, flags: Bools) -> Ints:
+    """(Q,) int64: the flags that are set within each query."""
+    before = _offsets(flags)
+    return before[offsets[1:]] - before[offsets[:-1]]
 
 
 def _first_of_pairs(group: Ints, item: Ints, num_items: int) -> Bools:
