@@ -361,7 +361,7 @@ def _candidate_cells(queries: Queries, seen: str, items: Ints, done: int) -> tup
     positive = np.isin(keys, _keys(_spread(queries.target_offsets), queries.targets))
     wrong = np.flatnonzero(positive.sum(1) != np.diff(queries.target_offsets))
     if len(wrong):
-        raise DataError(f"query {done + wrong[0]}: each positive must stand among its candidates, as often as it is one")
+        raise DataError(f"query {done + wrong[0]}: each of its positives must stand once among its candidates")
     hide = items < 0
     if seen == "mask":
         hide |= np.isin(keys, _keys(_spread(queries.offsets), queries.items)) & ~positive

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .datasets import DatasetInfo, get, list_datasets, load
+from .interests import InterestOracle
 from .log import InteractionLog
 from .readers import from_frame, read_interactions
 from .sample import Oracle, sample, sample_oracle
@@ -12,6 +13,7 @@ from .windows import windows
 __all__ = [
     "DatasetInfo",
     "InteractionLog",
+    "InterestOracle",
     "Oracle",
     "Queries",
     "Split",

@@ -1,6 +1,7 @@
 """Samples: interaction logs drawn from a process that is known, so that the best reachable score is known too.
 
-All kinds are one process with different settings. Items belong to groups, and within its group each item has a
+All kinds but one are one process with different settings ("interests", with long histories, is in
+`dglrec.data.interests`). Items belong to groups, and within its group each item has a
 successor, so that the group is a cycle. A user belongs to one group and takes an item that is new to them at each step:
 
     with probability `noise`    any item,
@@ -25,12 +26,14 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError, closest
+from . import interests
+from .interests import InterestOracle, InterestWorld
 from .log import Bools, Floats, InteractionLog, Ints
 from .splits import Queries
 
@@ -42,6 +45,7 @@ _DAY = 86_400
 _PERIOD_DAYS = 730  # users join within the period; the drift is in its middle
 _MIN_LENGTH, _MAX_LENGTH = 5, 50
 _MIN_ITEMS, _MIN_USERS = 20, 2
+_USERS, _ITEMS = 2000, 1000  # where the caller gives none
 
 
 @dataclass(frozen=True)
@@ -62,25 +66,27 @@ _KINDS = {
     "grammar": _Kind(version=1, group_size=None, follow=1.0, skew=0.0, drift=False, noise=0.1, titles=False),
     "shop": _Kind(version=1, group_size=100, follow=0.6, skew=0.8, drift=True, noise=0.1, titles=True),
 }
-KINDS = tuple(_KINDS)
+KINDS = (*_KINDS, "interests")
+Kind = Literal["communities", "grammar", "shop", "interests"]
 
 
 def sample(
-    kind: Literal["communities", "grammar", "shop"] = "shop",
-    users: int = 2000,
-    items: int = 1000,
+    kind: Kind = "shop",
+    users: int | None = None,
+    items: int | None = None,
     seed: int = 0,
     noise: float | None = None,
 ) -> InteractionLog:
     """A log drawn from a known process; see the text at the top of this file.
 
     Histories have 5 to 50 events (seven tenths of a group at most), few of them long; an item stands in a history once;
-    times are seconds since 1970 and never tie within a user.
+    times are seconds since 1970 and never tie within a user. Those of "interests" have 101 to 800, with repeats.
 
     Args:
-        kind: "communities", "grammar" or "shop".
-        users: number of users, at least 2.
-        items: number of items, at least 20; items that nobody took are in the vocabulary too.
+        kind: "communities", "grammar", "shop" or "interests".
+        users: number of users, at least 2; 2,000 by default, 5,000 for "interests".
+        items: number of items, at least 20; items that nobody took are in the vocabulary too. 1,000 by default, 10,000
+            for "interests".
         seed: of the draw.
         noise: probability that a step takes any item; the kind's own by default (.1).
 
@@ -91,28 +97,50 @@ def sample(
     >>> log.num_users, log.num_items, log.titles is not None
     (50, 100, True)
     """
-    world = _World(kind, users, items, seed, noise)
+    world = _world(kind, users, items, seed, noise)
+    if isinstance(world, InterestWorld):
+        return world.log()
     user, item, time = world.draw()
     return InteractionLog.from_arrays(
         user,
         item,
         time,
-        user_ids=[f"user-{number}" for number in range(1, users + 1)],
+        user_ids=[f"user-{number}" for number in range(1, world.users + 1)],
         item_ids=world.item_ids,
         titles=_shop_titles(world.group, world.rank) if world.kind.titles else None,
         name=f"sample-{kind}",
     )
 
 
+@overload
 def sample_oracle(
     kind: Literal["communities", "grammar", "shop"] = "shop",
-    users: int = 2000,
-    items: int = 1000,
+    users: int | None = None,
+    items: int | None = None,
     seed: int = 0,
     noise: float | None = None,
     *,
     log: InteractionLog | None = None,
-) -> Oracle:
+) -> Oracle: ...
+@overload
+def sample_oracle(
+    kind: Literal["interests"],
+    users: int | None = None,
+    items: int | None = None,
+    seed: int = 0,
+    noise: float | None = None,
+    *,
+    log: InteractionLog | None = None,
+) -> InterestOracle: ...
+def sample_oracle(
+    kind: Kind = "shop",
+    users: int | None = None,
+    items: int | None = None,
+    seed: int = 0,
+    noise: float | None = None,
+    *,
+    log: InteractionLog | None = None,
+) -> Oracle | InterestOracle:
     """The oracle of the log that `sample` makes from the same arguments.
 
     Args:
@@ -121,17 +149,34 @@ def sample_oracle(
         items: as for `sample`.
         seed: as for `sample`.
         noise: as for `sample`.
-        log: the log in use where it is not all of the sample (after `k_core`); its items are matched by id.
+        log: the log in use where it is not all of the sample (after a filter); its items are matched by id.
     """
-    world = _World(kind, users, items, seed, noise)
-    numbers = np.arange(items)
+    world = _world(kind, users, items, seed, noise)
+    if isinstance(world, InterestWorld):
+        return InterestOracle(world, log)
+    numbers = np.arange(world.items)
     if log is not None:
         place = {name: number for number, name in enumerate(world.item_ids)}
         missing = [name for name in log.item_ids.tolist() if name not in place]
         if missing:
-            raise DataError(f"item {missing[0]!r} is none of sample({kind!r}, items={items})")
+            raise DataError(f"item {missing[0]!r} is none of sample({kind!r}, items={world.items})")
         numbers = np.array([place[name] for name in log.item_ids.tolist()], dtype=np.int64)
     return Oracle(world, numbers)
+
+
+def _world(kind: str, users: int | None, items: int | None, seed: int, noise: float | None) -> _World | InterestWorld:
+    """The process of a kind, once its arguments are found to be in range."""
+    if kind not in KINDS:
+        raise DataError(f"unknown kind of sample {kind!r}; {closest(kind, KINDS)}")
+    own = kind == "interests"
+    users = (interests.USERS if own else _USERS) if users is None else users
+    items = (interests.ITEMS if own else _ITEMS) if items is None else items
+    if users < _MIN_USERS or items < _MIN_ITEMS:
+        raise DataError(f"a sample of {users} users and {items} items; expected at least {_MIN_USERS} and {_MIN_ITEMS}")
+    noise = (interests.NOISE if own else _KINDS[kind].noise) if noise is None else float(noise)
+    if not 0 <= noise <= 1:
+        raise DataError(f"noise is {noise}; expected a probability")
+    return InterestWorld(users, items, seed, noise) if own else _World(kind, users, items, seed, noise)
 
 
 class Oracle:
@@ -200,17 +245,8 @@ class Oracle:
 class _World:
     """The process: which item is in which group and when on sale, drawn once; `draw` lets users walk through it."""
 
-    def __init__(self, kind: str, users: int, items: int, seed: int, noise: float | None) -> None:
-        if kind not in _KINDS:
-            raise DataError(f"unknown kind of sample {kind!r}; {closest(kind, _KINDS)}")
-        if users < _MIN_USERS or items < _MIN_ITEMS:
-            raise DataError(
-                f"a sample of {users} users and {items} items; expected at least {_MIN_USERS} and {_MIN_ITEMS}"
-            )
-        self.kind = _KINDS[kind]
-        self.noise = self.kind.noise if noise is None else float(noise)
-        if not 0 <= self.noise <= 1:
-            raise DataError(f"noise is {noise}; expected a probability")
+    def __init__(self, kind: str, users: int, items: int, seed: int, noise: float) -> None:
+        self.kind, self.noise = _KINDS[kind], noise
         self.users, self.items = users, items
         self.item_ids = [f"item-{number}" for number in range(1, items + 1)]
         self.rng = np.random.default_rng([zlib.crc32(kind.encode()), self.kind.version, int(seed)])

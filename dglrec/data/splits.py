@@ -1,8 +1,9 @@
 """Splits: a training log, and the queries that are held out for validation and test.
 
-A split is cut by position (the last event of each user), by time (all events from a moment on), or into windows of fixed
-length (`dglrec.data.windows`). It carries the recipe that made it (`rule`) and a digest of log and recipe, so that weights and results can name the split they belong
-to, and it counts what a reader of a metric should know: cold targets, repeats, targets that only a tie decides.
+A split is cut by position (the last event of each user), by time (all events from a moment on), or into windows of
+fixed length (`dglrec.data.windows`). It carries the recipe that made it (`rule`) and a digest of log and recipe, so
+that weights and results can name the split they belong to, and it counts what a reader of a metric should know: cold
+targets, repeats, targets that only a tie decides.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ class Queries:
         items: (H,) int64, items of the histories, oldest first.
         times: (H,) float64 seconds, or None.
         target_offsets: (Q + 1,) int64, row pointers of the targets.
-        targets: (P,) int64, the items that are right, distinct within a query. Only beside candidates may one stand there
-            more than once, and then it is as many candidates: what is ranked there are events, not items.
+        targets: (P,) int64, the items that are right, distinct within a query. Only beside candidates may one stand
+            there more than once, and then it is as many candidates: what is ranked there are events, not items.
         time: (Q,) float64 seconds of the (first) target, or None.
         candidate_offsets: (Q + 1,) int64, or None where all items are candidates.
         candidates: (C,) int64, the targets among them, or None.
