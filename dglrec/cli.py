@@ -121,6 +121,7 @@ class DataOptions:
     k_core: int | None = None
     items: str | None = None
     name: str | None = None
+    format: str | None = None
     columns: Columns = field(default_factory=Columns)
 
 
@@ -141,6 +142,23 @@ class TimePoint:
     valid_time: float | None = None
     test_time: float | None = None
     targets: Literal["all", "next"] = "all"
+
+
+@dataclass(frozen=True)
+class Windows:
+    """`--split windows --set split.NAME=...`, see `dglrec.windows`."""
+
+    by: Literal["window", "user", "time"] = "window"
+    inputs: int = 50
+    targets: int = 50
+    negatives: int = 50
+    valid: float = 0.1
+    test: float = 0.1
+    last: Literal["drop", "keep"] = "drop"
+    seed: int = 2020
+
+
+_SPLITS: dict[str, Any] = {"leave-one-out": LeaveOneOut, "time-point": TimePoint, "windows": Windows}
 
 
 def _train(args: argparse.Namespace) -> Output:
@@ -255,25 +273,27 @@ def _check_preset(name: str, fields: dict[str, Any]) -> None:
 
 def _split(args: argparse.Namespace) -> Split:
     """The data and the split that --data, --k-core, --split, --ties and --set ask for."""
-    from .data import leave_one_out, load, time_point
+    from .data import leave_one_out, load, time_point, windows
 
     settings = _settings(args)
     given = {"k_core": args.k_core} if args.k_core is not None else {}
     options = replace(DataOptions(), {**settings["data"], **given}, where="data.")
     ties = {"ties": args.ties} if args.ties is not None else {}
-    kind: Any = LeaveOneOut() if args.split == "leave-one-out" else TimePoint()
-    rule = dataclasses.asdict(replace(kind, {**settings["split"], **ties}, where="split."))
+    rule = dataclasses.asdict(replace(_SPLITS[args.split](), {**settings["split"], **ties}, where="split."))
     log = load(
         args.data,
         k_core=options.k_core,
         order=options.order,
         items=options.items,
         name=options.name,
+        format=options.format,
         columns={ours: theirs for ours, theirs in dataclasses.asdict(options.columns).items() if ours != theirs},
     )
     if log.time is None and options.order == "time":
         raise DataError(f"{log.name!r} has no timestamps; if its rows stand oldest first, add --set data.order=file")
-    return time_point(log, **rule) if isinstance(kind, TimePoint) else leave_one_out(log, order=options.order, **rule)
+    if args.split == "time-point":
+        return time_point(log, **rule)
+    return (windows if args.split == "windows" else leave_one_out)(log, order=options.order, **rule)
 
 
 def _free_folder(model: Model) -> Path:
@@ -335,7 +355,7 @@ def _data_check(args: argparse.Namespace) -> Output:
     pairs = [text.partition("=") for text in args.columns]
     if wrong := next((name for name, equals, theirs in pairs if not (name and equals and theirs)), None):
         raise ConfigError(f"--columns {wrong!r} names no column; expected e.g. --columns user_id=uid item_id=asin")
-    report = check(args.path, columns={name: theirs for name, _, theirs in pairs})
+    report = check(args.path, columns={name: theirs for name, _, theirs in pairs}, format=args.format)
     return Output(str(report), report.to_dict(), 0 if report.ok else 2)
 
 
@@ -457,7 +477,7 @@ def _add_train(commands: Any) -> None:
     add("--out", metavar="DIR", help="folder of the run (runs/PRESET-DATA-SEED)")
     add("--resume", metavar="DIR", help="go on with the run in DIR; PRESET and --data are known from there")
     add("--k-core", type=int, metavar="N", help="keep users and items with N interactions or more")
-    add("--split", choices=("leave-one-out", "time-point"), default="leave-one-out", help="leave-one-out by default")
+    add("--split", choices=tuple(_SPLITS), default="leave-one-out", help="leave-one-out by default")
     add("--ties", choices=("file", "random"), help="order of a user's events at one time (file)")
 
 
@@ -490,6 +510,7 @@ def _add_data(commands: Any) -> None:
     check.add_argument(
         "--columns", nargs="+", default=[], metavar="OURS=THEIRS", help="names of the columns in the file"
     )
+    check.add_argument("--format", metavar="NAME", help="form of a file that is not tidy, such as amazon-ratings")
     get = _command(parts, "get", _data_get, "fetch a data set into the cache; prints its folder")
     get.add_argument("name", metavar="NAME", help="see dglrec data list")
 

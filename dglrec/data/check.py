@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError
-from .datasets import find_items, find_table
+from .datasets import find_items, find_table, log_name
 from .log import InteractionLog
-from .readers import Problem, find_problems, first_duplicate, read_interactions, read_titles, stem
+from .readers import Problem, find_problems, first_duplicate, read_interactions, read_titles
 from .splits import leave_one_out
 
 _UNITS_S = {"days": 86_400, "hours": 3_600, "minutes": 60, "seconds": 1}
@@ -72,12 +72,15 @@ class Report:
         return "\n".join(lines)
 
 
-def check(source: str | os.PathLike[str], *, columns: Mapping[str, str] | None = None) -> Report:
+def check(
+    source: str | os.PathLike[str], *, columns: Mapping[str, str] | None = None, format: str | None = None
+) -> Report:
     """Looks at a file, a folder or a data set by name. Bad data are reported, not raised.
 
     Args:
         source: as for `load`; nothing is downloaded.
         columns: the file's names of the columns, such as {"user_id": "uid"}.
+        format: form of a file that is not tidy, as for `load`.
 
     >>> print(check("no/such/file.tsv"))
     no/such/file.tsv
@@ -92,7 +95,7 @@ def check(source: str | os.PathLike[str], *, columns: Mapping[str, str] | None =
     report.path = str(path)
     titles: dict[str, str] | None = None
     problems: Iterator[Problem] = iter(())
-    items = find_items(path)
+    items = find_items(path, format)
     if items is not None:
         try:
             titles = read_titles(items)
@@ -102,18 +105,14 @@ def check(source: str | os.PathLike[str], *, columns: Mapping[str, str] | None =
         if path.name.endswith(".npz"):
             log = InteractionLog.load(path)
         else:
-            log = read_interactions(path, columns=columns, titles=titles, name=_name(path))
+            log = read_interactions(path, columns=columns, titles=titles, name=log_name(path), format=format)
     except DataError as error:
-        found = iter(()) if path.suffix in (".parquet", ".npz") else find_problems(path, columns)
+        found = iter(()) if path.suffix in (".parquet", ".npz") else find_problems(path, columns, format=format)
         first = next(found, Problem(None, str(error)))
         return _with_problems(report, itertools.chain(problems, [first], found))
     report.statistics = statistics(log)
-    report.notes = _notes(log, path, columns, report.statistics)
+    report.notes = _notes(log, path, columns, format, report.statistics)
     return _with_problems(report, problems)
-
-
-def _name(path: Path) -> str:
-    return path.absolute().parent.name if stem(path) == "interactions" else stem(path)
 
 
 def _with_problems(report: Report, problems: Iterator[Problem]) -> Report:
@@ -201,7 +200,11 @@ def _times(time: npt.NDArray[np.float64]) -> dict[str, Any]:
 
 
 def _notes(
-    log: InteractionLog, path: Path, columns: Mapping[str, str] | None, figures: Mapping[str, Mapping[str, Any]]
+    log: InteractionLog,
+    path: Path,
+    columns: Mapping[str, str] | None,
+    format: str | None,
+    figures: Mapping[str, Mapping[str, Any]],
 ) -> list[str]:
     """What does not keep the data from being used, but may surprise."""
     notes = []
@@ -226,7 +229,7 @@ def _notes(
             f"the papers use the 5-core, load(..., k_core=5): {core['interactions']:,} interactions would be left"
         )
     if figures["repeats"]["events"] and path.suffix not in (".parquet", ".npz"):
-        line, number = first_duplicate(path, columns)
+        line, number = first_duplicate(path, columns, format)
         if number:
             notes.append(
                 f"{number:,} lines repeat user, item and time of an earlier line, the first of them line {line}"

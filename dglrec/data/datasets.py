@@ -19,14 +19,15 @@ import shutil
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ..errors import DataError, closest
+from .forms import NAMES, SUFFIXES, known_format, titles_beside
 from .log import InteractionLog, _first_line
-from .readers import SUFFIXES, _pl, from_frame, read_interactions, read_titles, stem
+from .readers import _pl, from_frame, read_interactions, read_titles, stem
 from .sample import KINDS, sample
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ def load(
     columns: Mapping[str, str] | None = None,
     items: str | os.PathLike[str] | None = None,
     name: str | None = None,
+    format: str | None = None,
+    behaviors: Sequence[str] = ("pv",),
 ) -> InteractionLog:
     """The interaction log of a data set, a file or a frame.
 
@@ -55,8 +58,14 @@ def load(
         k_core: keep users and items with at least so many interactions with each other.
         order: "time" sorts each user's rows by time; "file" drops the times and takes the rows as oldest first.
         columns: the source's names of the columns, such as {"user_id": "uid"}.
-        items: a file with titles (`item_id title ...`); beside a file `interactions.*`, a file `items.*` is found.
+        items: a file with titles (`item_id title ...`); beside a file `interactions.*`, a file `items.*` is found, and
+            beside MovieLens's ratings its own.
         name: name of the log.
+        format: the form of a file that is not tidy: "movielens-1m" (`ratings.dat`), "movielens-100k" (`u.data`),
+            "movielens-csv" (`ratings.csv`), "amazon-ratings" (user, item, rating, time, without a header),
+            "amazon-ratings-2018" (item first) or "taobao" (`UserBehavior.csv`). Files and folders with the names in
+            brackets are known by them.
+        behaviors: for "taobao", what counts as an interaction, of "pv" (a view), "buy", "cart" and "fav".
 
     Raises:
         DataError: the source is not found or cannot be used.
@@ -66,7 +75,7 @@ def load(
     """
     if order not in ("time", "file"):
         raise DataError(f"order is {order!r}; expected 'time' or 'file'")
-    log = _load(source, order, columns, items, name)
+    log = _load(source, order, columns, items, name, format, behaviors)
     if order == "file" and log.time is not None:  # a saved log, a sample: its rows stand in their order of time
         log = dataclasses.replace(log, time=None)
     if name is not None and log.name != name:
@@ -80,6 +89,8 @@ def _load(
     columns: Mapping[str, str] | None,
     items: str | os.PathLike[str] | None,
     name: str | None,
+    format: str | None,
+    behaviors: Sequence[str],
 ) -> InteractionLog:
     if isinstance(source, InteractionLog):
         return source
@@ -93,11 +104,23 @@ def _load(
     path = find_table(source)
     if path.name.endswith(".npz"):
         return InteractionLog.load(path)
-    if stem(path) == "interactions":
-        items = find_items(path) if items is None else items
-        name = name or path.absolute().parent.name
+    items = find_items(path, format) if items is None else items
     titles = None if items is None else read_titles(items)
-    return read_interactions(path, columns=columns, order=order, titles=titles, name=name)
+    return read_interactions(
+        path,
+        columns=columns,
+        order=order,
+        titles=titles,
+        name=name or log_name(path),
+        format=format,
+        behaviors=behaviors,
+    )
+
+
+def log_name(path: Path) -> str:
+    """What a log is called after its file, or after its folder where the file has the name that all such files have."""
+    common = stem(path) == "interactions" or known_format(path) is not None
+    return path.absolute().parent.name if common else stem(path)
 
 
 def find_table(source: str | os.PathLike[str], *, download: bool = True) -> Path:
@@ -111,10 +134,10 @@ def find_table(source: str | os.PathLike[str], *, download: bool = True) -> Path
         DataError: there is none; the message says where it was looked for, and names the closest data set.
     """
     text = os.fspath(source)
-    is_path = not isinstance(source, str) or os.sep in text or "/" in text or text.endswith((*SUFFIXES, ".npz"))
+    is_path = not isinstance(source, str) or os.sep in text or "/" in text or text.endswith((*SUFFIXES, ".npz", *NAMES))
     path = Path(text).expanduser() if is_path else _find_name(text, download)
     if path.is_dir():
-        table = _table(path, "interactions")
+        table = _interactions(path)
         if table is None:
             raise DataError(
                 f"folder {path} holds no interactions; expected one of interactions{', interactions'.join(SUFFIXES)}"
@@ -125,9 +148,15 @@ def find_table(source: str | os.PathLike[str], *, download: bool = True) -> Path
     return path
 
 
-def find_items(path: Path) -> Path | None:
+def find_items(path: Path, format: str | None = None) -> Path | None:
     """The file of titles beside an interactions file, if there is one."""
-    return _table(path.parent, "items") if stem(path) == "interactions" else None
+    return _table(path.parent, "items") if stem(path) == "interactions" else titles_beside(path, format)
+
+
+def _interactions(folder: Path) -> Path | None:
+    """The tidy table of a folder, or else the original there that is known by its name."""
+    originals = (folder / name for name in NAMES if (folder / name).is_file())
+    return _table(folder, "interactions") or next((path for path in originals if known_format(path)), None)
 
 
 def _table(folder: Path, name: str) -> Path | None:
@@ -247,7 +276,7 @@ def list_datasets() -> list[DatasetInfo]:
         if not folder.is_dir():
             continue
         for entry in sorted(folder.iterdir()):
-            if entry.name not in found and not entry.name.startswith(".") and _table(entry, "interactions"):
+            if entry.name not in found and not entry.name.startswith(".") and _interactions(entry):
                 terms = REGISTRY[entry.name].terms if entry.name in REGISTRY else ""
                 found[entry.name] = DatasetInfo(entry.name, place, entry, terms)
     for name, source in REGISTRY.items():

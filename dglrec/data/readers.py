@@ -1,14 +1,16 @@
-"""Readers of tidy tables: a file or a frame with one interaction a row -> an InteractionLog.
+"""Readers of tables: a file or a frame with one interaction a row -> an InteractionLog.
 
 A tidy table has the columns `user_id item_id rating timestamp`; the last two may be absent or empty. Files are .tsv,
-.csv (either also as .gz) or .parquet. Reading takes the fast path through polars; only where that fails the file is
-read again, line by line, to say in which line it is wrong.
+.csv (either also as .gz) or .parquet; `dglrec.data.forms` has the forms of other sources that are read. Reading takes
+the fast path through polars; only where that fails the file is read again, line by line, to say in which line it is
+wrong.
 """
 
 from __future__ import annotations
 
 import csv
 import difflib
+import functools
 import gzip
 import io
 import itertools
@@ -22,12 +24,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from ..errors import DataError, closest
+from .forms import SUFFIXES, Form, form_of, titles_form_of
 from .log import Bools, Floats, InteractionLog, Ints, Strings, _first_line
 
 if TYPE_CHECKING:
     import polars
 
-SUFFIXES = (".tsv.gz", ".csv.gz", ".tsv", ".csv", ".parquet")
 COLUMNS = ("user_id", "item_id", "rating", "timestamp")
 
 # Headers that other sources use. They are not guessed at: the error says how to name them.
@@ -53,8 +55,10 @@ def read_interactions(
     order: Literal["time", "file"] = "time",
     titles: Mapping[str, str] | None = None,
     name: str | None = None,
+    format: str | None = None,
+    behaviors: Sequence[str] = ("pv",),
 ) -> InteractionLog:
-    """Reads a tidy interaction file.
+    """Reads an interaction file: a tidy one, or an original of a known form.
 
     Args:
         path: a .tsv, .csv, .tsv.gz, .csv.gz or .parquet file with a header.
@@ -62,20 +66,39 @@ def read_interactions(
         order: "time" sorts each user's rows by time; "file" drops the times and keeps the rows as they stand.
         titles: item id -> title.
         name: name of the log; the file's name without suffix by default.
+        format: a key of `dglrec.data.forms.FORMATS`; None: tidy, or as the file's name says.
+        behaviors: for "taobao", what counts as an interaction, of "pv" (a view), "buy", "cart" and "fav".
 
     Raises:
         DataError: the file cannot be used; the message names file, line and value.
     """
     path = Path(path)
-    if path.suffix == ".parquet":
+    if path.suffix == ".parquet" and format is None:
         frame = _read_parquet(path)
         return from_frame(frame, columns=columns, order=order, titles=titles, name=name or stem(path), source=str(path))
-    table = _read_text(path, ("user_id", "item_id"), ("rating", "timestamp"), columns)
+    form = form_of(path, format)
+    has_behavior = "behavior" in (form.fields or ())
+    required = ("user_id", "item_id", "behavior") if has_behavior else ("user_id", "item_id")
+    table = _read_text(path, form, required, ("rating", "timestamp"), columns)
+    if has_behavior:
+        table = _with_behaviors(table, behaviors, path)
     use_time = order == "time"
     try:
         return _to_log(table, use_time, titles, name or stem(path), str(path))
     except DataError as error:
-        raise _with_line(path, error, find_problems(path, columns, use_time)) from None
+        raise _with_line(path, error, find_problems(path, columns, use_time, format=format)) from None
+
+
+def _with_behaviors(table: dict[str, polars.Series], behaviors: Sequence[str], path: Path) -> dict[str, polars.Series]:
+    """The rows of some behaviors."""
+    known = table["behavior"].unique().drop_nulls().sort().to_list()
+    wanted = (behaviors,) if isinstance(behaviors, str) else tuple(behaviors)
+    if not set(wanted) & set(known):
+        raise DataError(
+            f"{path}: no line has a behavior of {', '.join(wanted) or 'none'}; there are {_shown(', '.join(known), 60)}"
+        )
+    keep = table["behavior"].is_in(wanted)
+    return {name: values.filter(keep) for name, values in table.items()}
 
 
 def from_frame(
@@ -111,6 +134,8 @@ def from_frame(
 def read_titles(path: str | os.PathLike[str]) -> dict[str, str]:
     """Item id -> title from a file with the columns `item_id title` (and others, which are left alone).
 
+    MovieLens's own `movies.dat`, `u.item` and `movies.csv` are read as they are.
+
     Raises:
         DataError: the file cannot be used.
     """
@@ -120,7 +145,7 @@ def read_titles(path: str | os.PathLike[str]) -> dict[str, str]:
         wanted = _match_columns(frame.columns, ("item_id", "title"), (), None, str(path))
         table = {column: _to_polars(frame[frame.columns[place]]) for column, place in wanted.items()}
     else:
-        table = _read_text(path, ("item_id", "title"), (), None)
+        table = _read_text(path, titles_form_of(path), ("item_id", "title"), (), None)
     ids, texts = table["item_id"].cast(_pl().String), table["title"].cast(_pl().String).fill_null("")
     return dict(zip(ids.to_list(), texts.to_list(), strict=True))
 
@@ -132,6 +157,8 @@ def find_problems(
     *,
     required: Sequence[str] = ("user_id", "item_id"),
     optional: Sequence[str] = ("rating", "timestamp"),
+    format: str | None = None,
+    form: Form | None = None,
 ) -> Iterator[Problem]:
     """Reads a text file line by line and yields what is wrong with it, in the order of the lines.
 
@@ -139,19 +166,20 @@ def find_problems(
     """
     path = Path(path)
     try:
-        delimiter, quoting = _dialect(path)
-        rows = csv.reader(_text_lines(path), delimiter=delimiter, quoting=quoting)
-        header = next(rows, None)
+        form = form_of(path, format) if form is None else form
+        rows = _rows(path, form)
+        header = next(rows, None) if form.fields is None else list(form.fields)
     except (DataError, csv.Error) as error:
         yield Problem(None, str(error))
         return
     if header is None:
-        yield Problem(None, f"{path} is empty; expected a header line such as: {' '.join(COLUMNS)}")
+        yield Problem(None, f"{path} is empty; expected {form.expected()}")
         return
+    expected = f"and in the header {len(header)}" if form.fields is None else f"expected {len(header)}"
     try:
         if _undecodable("".join(header)):
             raise DataError("the header is not UTF-8; save the file with encoding UTF-8")
-        place = _match_columns(header, required, optional, columns, "")
+        place = _match_columns(header, required, optional, {**form.columns, **(columns or {})}, "")
     except DataError as error:
         yield Problem(1, str(error))
         return
@@ -177,7 +205,7 @@ def find_problems(
             yield Problem(blank, "the line is empty")
             blank = None
         number_of_rows += 1
-        yield from (Problem(line, text) for text in _row_problems(row, len(header), place, use_time))
+        yield from (Problem(line, text) for text in _row_problems(row, len(header), expected, place, use_time))
         if use_time and "timestamp" in place and len(row) == len(header):
             if row[place["timestamp"]].strip() == "":
                 untimed = line if untimed is None else untimed
@@ -187,17 +215,18 @@ def find_problems(
                 yield Problem(untimed, "timestamp is empty, and other lines have one; fill it in, or leave out all")
                 mixed = True
     if number_of_rows == 0:
-        yield Problem(None, f"{path} has a header and no rows; expected at least one")
+        empty = "has a header and no rows; expected at least one"
+        yield Problem(None, f"{path} {empty if form.fields is None else f'is empty; expected {form.expected()}'}")
 
 
-def _row_problems(row: list[str], width: int, place: Mapping[str, int], use_time: bool) -> Iterator[str]:
+def _row_problems(row: list[str], width: int, expected: str, place: Mapping[str, int], use_time: bool) -> Iterator[str]:
     """What is wrong with one row, by itself."""
     broken = next((cell for cell in row if not cell.isascii() and _undecodable(cell)), None)
     if broken is not None:
         yield f"{_shown(broken)} is not UTF-8; save the file with encoding UTF-8"
         return
     if len(row) != width:
-        yield f"the number of fields is {len(row)}, and in the header {width}"
+        yield f"the number of fields is {len(row)}, {expected}"
         return
     for column in ("user_id", "item_id"):
         if column in place and row[place[column]] == "":
@@ -214,12 +243,16 @@ def _row_problems(row: list[str], width: int, place: Mapping[str, int], use_time
             yield f"timestamp is {_shown(text)}; expected a finite number of seconds"
 
 
-def first_duplicate(path: str | os.PathLike[str], columns: Mapping[str, str] | None = None) -> tuple[int | None, int]:
+def first_duplicate(
+    path: str | os.PathLike[str], columns: Mapping[str, str] | None = None, format: str | None = None
+) -> tuple[int | None, int]:
     """Lines of a sound text file with user, item and time of an earlier line: (the first of them, their number)."""
     path = Path(path)
-    delimiter, quoting = _dialect(path)
-    rows = csv.reader(_text_lines(path), delimiter=delimiter, quoting=quoting)
-    place = _match_columns(next(rows), ("user_id", "item_id"), ("timestamp",), columns, str(path))
+    form = form_of(path, format)
+    rows = _rows(path, form)
+    header = next(rows) if form.fields is None else form.fields
+    names = {**form.columns, **(columns or {})}
+    place = _match_columns(header, ("user_id", "item_id"), ("timestamp",), names, str(path))
     seen: set[tuple[str, ...]] = set()
     first, number = None, 0
     for row in rows:
@@ -250,6 +283,7 @@ def _pl() -> Any:
 
 def _read_text(
     path: Path,
+    form: Form,
     required: Sequence[str],
     optional: Sequence[str],
     columns: Mapping[str, str] | None,
@@ -257,29 +291,33 @@ def _read_text(
     """The columns of a text file that were asked for, as text; an empty cell is null."""
     pl = _pl()
     data = _read_bytes(path)
-    delimiter, quoting = _dialect(path)
+    delimiter, quoting = form.separator, form.quoting
     _check_encoding(path, data)
-    data = data.removeprefix(b"\xef\xbb\xbf")  # the mark that Excel puts before UTF-8
+    data = form.tidy(data.removeprefix(b"\xef\xbb\xbf"))  # the mark that Excel puts before UTF-8
     while data.endswith((b"\n\n", b"\r\n\r\n")):  # blank lines at the end
         data = data.rstrip(b"\r\n") + b"\n"
     if not data.strip():
-        raise DataError(f"{path} is empty; expected a header line such as: {' '.join(COLUMNS)}")
-    try:
-        first = io.BytesIO(data).readline().rstrip(b"\r\n").decode()
-        header = next(csv.reader([first], delimiter=delimiter, quoting=quoting), [])
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} line 1: the header is not UTF-8; save the file with encoding UTF-8") from error
-    except csv.Error as error:
-        raise DataError(f"{path} line 1: {error}") from error
-    place = _match_columns(header, required, optional, columns, str(path))
+        raise DataError(f"{path} is empty; expected {form.expected()}")
+    header = list(form.fields or ())
+    if form.fields is None:
+        try:
+            first = io.BytesIO(data).readline().rstrip(b"\r\n").decode()
+            header = next(csv.reader([first], delimiter=delimiter, quoting=quoting), [])
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path} line 1: the header is not UTF-8; save the file with encoding UTF-8") from error
+        except csv.Error as error:
+            raise DataError(f"{path} line 1: {error}") from error
+    header_lines = 1 if form.fields is None else 0
+    place = _match_columns(header, required, optional, {**form.columns, **(columns or {})}, str(path))
+    problems = functools.partial(find_problems, path, columns, required=required, optional=optional, form=form)
     try:
         table = pl.read_csv(
             io.BytesIO(data),
             separator=delimiter,
-            quote_char=None if quoting == csv.QUOTE_NONE else '"',
+            quote_char='"' if form.quotes else None,
             infer_schema=False,
             has_header=False,
-            skip_rows=1,
+            skip_rows=header_lines,
             new_columns=[f"c{number}" for number in range(len(header))],
             schema={f"c{number}": pl.String for number in range(len(header))},
         )
@@ -287,13 +325,15 @@ def _read_text(
         raise DataError(f"{path} has a header and no rows; expected at least one") from error
     except pl.exceptions.PolarsError as error:
         failed = DataError(f"{path} cannot be read ({_first_line(error)})")
-        raise _with_line(path, failed, find_problems(path, columns, required=required, optional=optional)) from None
+        raise _with_line(path, failed, problems()) from None
     if len(table) == 0:
         raise DataError(f"{path} has a header and no rows; expected at least one")
     # A row that is too short arrives as nulls at its end.
-    short = table[:, -1].null_count() > 0 and data.count(delimiter.encode()) != (len(table) + 1) * (len(header) - 1)
+    short = table[:, -1].null_count() > 0 and data.count(delimiter.encode()) != (len(table) + header_lines) * (
+        len(header) - 1
+    )
     if short:
-        problem = next(find_problems(path, columns, required=required, optional=optional), None)
+        problem = next(problems(), None)
         if problem is not None:
             raise _error(path, problem)
     return {column: table[:, number] for column, number in place.items()}
@@ -458,14 +498,12 @@ def _header_hint(header: Sequence[str]) -> str:
 # Bytes, lines, and the slow path --------------------------------------------------------------------------------------
 
 
-def _dialect(path: Path) -> tuple[str, Literal[0, 3]]:
-    """Separator and quoting by suffix: quotes mean something in .csv and nothing in .tsv."""
-    name = path.name.removesuffix(".gz")
-    if name.endswith(".csv"):
-        return ",", csv.QUOTE_MINIMAL
-    if name.endswith(".tsv"):
-        return "\t", csv.QUOTE_NONE
-    raise DataError(f"{path} is no table that can be read; expected a name that ends in {', '.join(SUFFIXES)}")
+def _rows(path: Path, form: Form) -> Any:
+    """The lines of a file as lists of fields, from a `csv.reader`, which counts lines; quotes may mean nothing."""
+    lines = _text_lines(path, form.encoding)
+    if form.delimiter == "::":
+        lines = (line.replace("::", "\t") for line in lines)
+    return csv.reader(lines, delimiter=form.separator, quoting=form.quoting)
 
 
 def _open(path: Path) -> Any:
@@ -507,7 +545,7 @@ def _read_bytes(path: Path) -> bytes:
     return b"".join(_chunks(path))
 
 
-def _text_lines(path: Path) -> Iterator[str]:
+def _text_lines(path: Path, encoding: str = "utf-8") -> Iterator[str]:
     """Lines as text with their ends; bytes that are not UTF-8 become surrogates, which `_undecodable` finds."""
     rest, first = b"", True
     for block in itertools.chain(_chunks(path), [b""]):
@@ -518,9 +556,9 @@ def _text_lines(path: Path) -> Iterator[str]:
         rest = lines.pop()
         if not block:
             lines, rest = ([rest] if rest else []), b""
-            yield from (line.decode("utf-8", "surrogateescape") for line in lines)
+            yield from (line.decode(encoding, "surrogateescape") for line in lines)
             return
-        yield from (line.decode("utf-8", "surrogateescape") + "\n" for line in lines)
+        yield from (line.decode(encoding, "surrogateescape") + "\n" for line in lines)
 
 
 def _check_encoding(path: Path, data: bytes) -> None:
