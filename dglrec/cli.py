@@ -119,6 +119,7 @@ class DataOptions:
 
     order: Literal["time", "file"] = "time"
     k_core: int | None = None
+    one_pass_core: bool = False
     items: str | None = None
     name: str | None = None
     format: str | None = None
@@ -289,6 +290,7 @@ def _split(args: argparse.Namespace) -> Split:
         format=options.format,
         columns={ours: theirs for ours, theirs in dataclasses.asdict(options.columns).items() if ours != theirs},
     )
+    log = log.one_pass_core() if options.one_pass_core else log
     if log.time is None and options.order == "time":
         raise DataError(f"{log.name!r} has no timestamps; if its rows stand oldest first, add --set data.order=file")
     if args.split == "time-point":

@@ -119,7 +119,7 @@ def evaluate(
     queries: Queries,
     *,
     k: Sequence[int] | int = (5, 10, 20, 50),
-    metrics: Sequence[str] | str = ("recall", "ndcg"),
+    metrics: Sequence[str] | str | None = None,
     seen: Literal["mask", "keep"] | None = None,
     ties: Literal["expected", "pessimistic"] = "expected",
     block: int | None = None,
@@ -135,7 +135,8 @@ def evaluate(
         queries: histories and positives; where they hold candidates, only those are ranked.
         k: cuts of the ranking.
         metrics: of "recall", "ndcg", "mrr", "hit", "precision" (at each k; "mrr" also without a cut), "auc" (a query)
-            and "auc_pooled" (over all pairs of query and candidate).
+            and "auc_pooled" (over all pairs of query and candidate: scores of different queries are compared as they
+            are). None: recall and ndcg, with candidates auc and auc_pooled too.
         seen: "mask" takes the items of the history out of the ranking, though never a query's own positive; "keep"
             leaves all in; None asks `model.config.seen`, and masks where that is not set.
         ties: "expected" means over the orders of items of one score, "pessimistic" puts positives behind them.
@@ -546,7 +547,9 @@ def _cuts(k: Sequence[int] | int, beam: int | None) -> list[int]:
     return cuts
 
 
-def _wanted(metrics: Sequence[str] | str, queries: Queries, beam: int | None) -> list[str]:
+def _wanted(metrics: Sequence[str] | str | None, queries: Queries, beam: int | None) -> list[str]:
+    if metrics is None:
+        metrics = ("recall", "ndcg") if queries.candidates is None else ("recall", "ndcg", *WHOLE)
     wanted = list(dict.fromkeys((metrics,) if isinstance(metrics, str) else metrics))
     if not wanted:
         raise ConfigError("no metrics asked for; known: " + ", ".join(AT_K + WHOLE))

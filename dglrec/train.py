@@ -71,10 +71,8 @@ class Run:
         Where some targets stand in their history, the result also has `test_new`, for items that are new to the user.
         """
         cuts, asked = _cuts(self.model), self.model.split.test
-        metrics: tuple[str, ...] = ("recall", "ndcg") if asked.candidates is None else ("recall", "ndcg", *WHOLE)
-        test = evaluate(self.model, asked, k=cuts, metrics=metrics)
-        seen = self.model.seen
-        masked = test if seen == "mask" else evaluate(self.model, asked, k=cuts, metrics=metrics, seen="mask")
+        test = evaluate(self.model, asked, k=cuts)
+        masked = test if self.model.seen == "mask" else evaluate(self.model, asked, k=cuts, seen="mask")
         self.result |= {
             "protocol": test.protocol.to_dict(),
             "test": dict(test),
@@ -83,7 +81,7 @@ class Run:
         }
         new = asked.new_items()
         if len(new) > 0 and len(new.targets) < len(asked.targets):
-            self.result["test_new"] = dict(evaluate(self.model, new, k=cuts, metrics=metrics, seen="mask"))
+            self.result["test_new"] = dict(evaluate(self.model, new, k=cuts, seen="mask"))
         if self.folder is not None:
             write_json(self.folder / "result.json", self.result)
             write_json(self.folder / "protocol.json", test.protocol.to_dict())

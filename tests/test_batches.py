@@ -10,9 +10,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dglrec.batches import edge_batches, position_batches, prefix_batches, unseen_items, windows
+import dglrec
+from dglrec.batches import (
+    days_since,
+    edge_batches,
+    position_batches,
+    prefix_batches,
+    unseen_items,
+    window_batches,
+    windows,
+)
 from dglrec.data.log import InteractionLog
-from dglrec.errors import DglrecError
+from dglrec.errors import ConfigError, DglrecError
+from dglrec.graphs import Sequences
 from dglrec.losses import item_cross_entropy
 from dglrec.nn import CausalTransformer
 from tests.contract.model_contract import tensors_in
@@ -268,3 +278,73 @@ def test_users_of_one_item_give_no_target():
     log = log_of([1, 1])
     assert list(prefix_batches(log, 4, 5, rng(), CPU)) == []
     assert list(position_batches(log, 4, 5, 2, rng(), CPU)) == []
+
+
+# --- Windows -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def by_windows():
+    return dglrec.windows(log_of([25, 8, 40, 33, 1, 61], 50), inputs=4, targets=3, negatives=5, valid=3, test=3)
+
+
+def test_every_training_window_comes_once_with_its_own_answers(by_windows):
+    known, seen, orders = by_windows.windows, {}, []
+    for epoch in range(2):
+        sizes, order = [], []
+        for batch in window_batches(by_windows, 4, rng(epoch), CPU):
+            sizes.append(len(batch.user))
+            assert batch.positive.shape[1:] == (3,) and batch.negative.shape[1:] == (5,)
+            assert batch.history.times.dtype == batch.first_time.dtype == torch.float64
+            for row, inputs in enumerate(parts(batch.history)):
+                piece = (int(batch.user[row]), *inputs, *batch.positive[row].tolist(), float(batch.first_time[row]))
+                order.append(piece)
+                seen.setdefault(piece, set()).add(tuple(batch.negative[row].tolist()))
+        assert sizes == [4] * (len(known) // 4) + ([len(known) % 4] if len(known) % 4 else [])
+        orders.append(order)
+    assert orders[0] != orders[1]
+    assert sorted(orders[0]) == sorted(orders[1])
+    rows = zip(known.user, known.items.reshape(-1, 4), known.targets.reshape(-1, 3), known.first_time, strict=True)
+    expected = [(int(u), *i.tolist(), *t.tolist(), float(f)) for u, i, t, f in rows]
+    assert Counter(orders[0]) == Counter(expected)
+    fixed = {piece: tuple(row) for piece, row in zip(expected, known.negatives.reshape(-1, 5).tolist(), strict=True)}
+    assert all(negatives == {fixed[piece]} for piece, negatives in seen.items())  # the same in each epoch
+
+
+def test_windows_can_be_read_in_part(by_windows):
+    for whole, short in zip(
+        window_batches(by_windows, 4, rng(), CPU), window_batches(by_windows, 4, rng(), CPU, max_length=2), strict=True
+    ):
+        assert parts(short.history) == [part[-2:] for part in parts(whole.history)]
+        assert torch.equal(short.positive, whole.positive)
+
+
+def test_a_split_without_windows_gives_prefixes():
+    split = dglrec.leave_one_out(log_of([9, 3, 30, 12], 40))
+    train, learnt = split.train, []
+    for batch in window_batches(split, 8, rng(), CPU, max_length=5, negatives=3):
+        assert batch.positive.shape[1:] == (1,) and batch.negative.shape[1:] == (3,)
+        for row, inputs in enumerate(parts(batch.history)):
+            user = int(batch.user[row])
+            items = train.item[train.user == user].tolist()
+            place = items.index(int(batch.positive[row]), len(inputs)) if len(items) else 0
+            learnt.append((user, int(batch.positive[row])))
+            assert 1 <= len(inputs) <= 5 and place > 0
+            assert not set(batch.negative[row].tolist()) & set(items)
+            assert float(batch.first_time[row]) == train.time[train.offsets[user]]
+    target = train.position > 0
+    assert Counter(learnt) == Counter(zip(train.user[target].tolist(), train.item[target].tolist(), strict=True))
+
+
+def test_days_are_counted_from_the_users_first_event(by_windows):
+    batch = next(iter(window_batches(by_windows, 4, rng(), CPU)))
+    days = days_since(batch.history, batch.first_time)
+    assert days.dtype == torch.float32
+    expected = (batch.history.times - batch.first_time.repeat_interleave(4)) / 86_400
+    torch.testing.assert_close(days, expected.float())
+    own = days_since(batch.history)  # nothing else is known of the user
+    assert own.view(-1, 4)[:, 0].tolist() == [0.0] * len(batch.user)
+    empty = Sequences(torch.tensor([0, 0, 1, 1]), torch.tensor([3]), torch.tensor([7.0], dtype=torch.float64))
+    assert days_since(empty).tolist() == [0.0]
+    with pytest.raises(ConfigError, match="these histories have none"):
+        days_since(Sequences(empty.offsets, empty.items))

@@ -316,6 +316,53 @@ def test_pooled_auc_compares_across_queries():
     assert worst["auc_pooled"] == pytest.approx(3 / 6)
 
 
+def auc_of_mip(scores, positive):
+    """MIP's AUC, that of Keras: the area under a ROC curve of 200 fixed thresholds from 0 to 1."""
+    thresholds = np.concatenate([[-1e-7], np.arange(1, 199) / 199, [1 + 1e-7]])
+    above = scores[:, None] > thresholds
+    true, false = above[positive].mean(0), above[~positive].mean(0)
+    return float(np.sum((false[:-1] - false[1:]) * (true[:-1] + true[1:]) / 2))
+
+
+def test_pooled_auc_is_that_of_mip_where_its_thresholds_can_tell_scores_apart():
+    """Both pool all pairs of window and candidate. Thresholds lose what lies between two of them; we count exactly."""
+    rng = np.random.default_rng(2)
+    logits = rng.normal(size=(60, 300)) + rng.normal(size=(60, 1))  # windows are not on one scale
+    lists = [rng.permutation(300)[:100] for _ in range(60)]
+    queries = ask([[]] * 60, [one[:50] for one in lists], lists)
+    logits[np.repeat(np.arange(60), 50), queries.targets] += 1
+    positive = np.tile(np.arange(100) < 50, 60)
+    for squeeze, close in ((1.0, 1e-3), (0.001, None)):
+        table = 1 / (1 + np.exp(-squeeze * logits))
+        found = evaluate(Table(table), queries, k=50, metrics=("recall", "auc", "auc_pooled"))
+        theirs = auc_of_mip(np.concatenate([table[q, one] for q, one in enumerate(lists)]), positive)
+        if close is None:
+            assert abs(found["auc_pooled"] - theirs) > 0.05  # all scores lie between the same few thresholds
+        else:
+            assert found["auc_pooled"] == pytest.approx(theirs, abs=close)
+            assert found["auc_pooled"] < found["auc"] - 0.05  # a window's own level does not matter within it
+            exact = found["auc_pooled"]
+        assert found["auc_pooled"] == pytest.approx(exact)  # the order is the same
+    constant = evaluate(Table(np.zeros((60, 300))), queries, k=50)
+    assert constant.protocol.candidates == "50+50"
+    assert {name: constant[name] for name in ("recall@50", "auc", "auc_pooled")} == pytest.approx(
+        {"recall@50": 0.5, "auc": 0.5, "auc_pooled": 0.5}
+    )  # chance of MIP's recall is a half
+
+
+def test_a_positive_that_is_two_candidates_counts_twice():
+    """In a window of check-ins, events are ranked: item 1 comes twice, and both times it is right."""
+    queries = ask([[], []], [[1, 1, 2], [0, 3, 4]], [[1, 1, 2, 3, 4, 0], [0, 1, 2, 3, 4, 5]])
+    table = np.array([[0.0, 5, 1, 4, 3, 2], [5.0, 0, 1, 4, 3, 2]])
+    found = evaluate(Table(table), queries, k=(1, 2, 3), metrics=("recall", "auc"), per_query=True)
+    assert found.per_query["recall@1"].tolist() == pytest.approx([1 / 3, 1 / 3])
+    assert found.per_query["recall@2"].tolist() == pytest.approx([2 / 3, 2 / 3])
+    assert found.per_query["recall@3"].tolist() == pytest.approx([2 / 3, 1])
+    assert found.per_query["auc"].tolist() == pytest.approx([(3 + 3 + 1) / 9, 1])
+    worst = evaluate(Table(table), queries, k=1, metrics="auc", ties="pessimistic", per_query=True)
+    assert worst.per_query["auc"].tolist() == pytest.approx([(3 + 3 + 1) / 9, 1])  # copies are both right: no harm
+
+
 @pytest.mark.parametrize("candidates", [[[0, 2], [0, 1]], [[0, 1, 1], [0, 1]]])
 def test_positives_stand_once_among_their_candidates(candidates):
     with pytest.raises(DataError, match="query 0: each of its positives must stand once"):

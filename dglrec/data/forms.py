@@ -41,7 +41,7 @@ class Form:
         """What an empty file should hold."""
         if self.fields is None:
             return "a header line such as: user_id item_id rating timestamp"
-        return f"lines of {self.delimiter.join(self.fields)}"
+        return f"lines of {(' ' if self.delimiter.isspace() else self.delimiter).join(self.fields)}"
 
     def tidy(self, data: bytes) -> bytes:
         """Bytes of the file in UTF-8, with one character between fields."""

@@ -185,7 +185,7 @@ class InterestOracle:
             return found
         for start in range(0, len(queries), _BLOCK):
             found[start : start + _BLOCK] = self._filter(queries[start : start + _BLOCK])
-        return found
+        return found * STRANDS / found.sum(1, keepdims=True)
 
     def _filter(self, queries: Queries) -> Floats:
         """A filter that goes through the history and takes the communities' states as independent of each other."""

@@ -157,6 +157,24 @@ def test_k_core_equals_removing_one_round_at_a_time(pairs: list[tuple[int, int]]
     assert core.filters == (f"{k}-core",)
 
 
+def test_one_pass_core_counts_items_once() -> None:
+    """b has two events, and loses one of them with item z: it goes, and x is left below its number."""
+    pairs = [("a", "x"), ("a", "y"), ("a", "y"), ("b", "x"), ("b", "z"), ("c", "z")]
+    users, items = zip(*pairs, strict=True)
+    log = InteractionLog.from_arrays(users, items, time=range(6), titles={"x": "X", "y": "Y", "z": "Z"})
+    once = log.one_pass_core(2, 2)
+    assert once.user_ids.tolist() == ["a"]
+    assert once.item_ids[once.item].tolist() == ["x", "y", "y"]  # x has one event now, and stays
+    assert once.titles is not None and once.titles.tolist() == ["X", "Y"]
+    assert once.filters == ("one-pass core (2 a user, 2 an item)",)
+    assert len(log.k_core(2)) == 2
+    assert log.one_pass_core(1, 1).digest() == log.digest()
+    with pytest.raises(DataError, match="takes 0 and 2 events; expected at least 1"):
+        log.one_pass_core(0, 2)
+    with pytest.raises(DataError, match="no user of 'log' has 9 events"):
+        log.one_pass_core(9, 1)
+
+
 def test_k_core_needs_a_chain_of_rounds_and_carries_titles() -> None:
     # z has one row; without it c has one; without c, y has one; ...: only a and b with x and w are left
     users = ["a", "a", "b", "b", "c", "c", "d", "d"]

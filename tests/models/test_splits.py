@@ -29,6 +29,37 @@ def test_a_split_by_time(name, by_time):
     assert len(model.recommend(user=str(by_time.log.user_ids[0]), k=3)) == 3
 
 
+@pytest.mark.parametrize("name", dglrec.models.PRESETS)
+def test_a_split_by_windows(name):
+    log = sample("interests", users=40, items=100, seed=2)
+    split = dglrec.windows(log, by="user", inputs=20, targets=10, negatives=10)
+    small = {} if not hasattr(dglrec.models.PRESETS[name].model.Config(), "dim") else {"dim": 8}
+    model = dglrec.models.preset(name, split, **small, train={"monitor": "auc_pooled"})
+    run = fit(model, split, epochs=min(2, model.train_config.epochs))
+    assert 0.3 < run.valid["auc_pooled"] < 1
+    metrics = run.test()
+    assert metrics.protocol.candidates == "10+10"
+    assert {"auc", "auc_pooled", "recall@50"} <= set(run.result["test"]) & set(run.result["test_new"])
+    assert 0 < dglrec.evaluate(model, split.test.without_candidates())["recall@20"] < 1
+
+
+def test_the_monitor_needs_candidates(by_time):
+    model = dglrec.models.preset("sasrec", by_time, dim=8, train={"monitor": "auc_pooled"})
+    with pytest.raises(dglrec.ConfigError, match="this split has no candidates; take auc or ndcg@20"):
+        fit(model, by_time, epochs=1)
+    model = dglrec.models.preset("sasrec", by_time, dim=8, train={"monitor": "auc"})
+    assert 0 < fit(model, by_time, epochs=1).valid["auc"] < 1
+
+
+def test_a_model_on_windows_is_saved_and_loaded(tmp_path):
+    split = dglrec.windows(sample("interests", users=20, items=60), by="time", inputs=20, targets=10, negatives=10)
+    model = dglrec.models.preset("sasrec", split, dim=8, inner=8)
+    dglrec.save_model(model, tmp_path / "run")
+    loaded = dglrec.load_model(tmp_path / "run")
+    assert loaded.split.digest == split.digest
+    assert loaded.split.windows.candidates.tolist() == split.windows.candidates.tolist()
+
+
 def test_targets_after_the_time_point_change_no_weight(by_time):
     """Poisoning, by time: the training log is cut before validation begins, so other items after it change nothing."""
     import dataclasses

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dglrec.data import InteractionLog, leave_one_out, load, make_split, time_point
+from dglrec.data import InteractionLog, leave_one_out, load, make_split, time_point, windows
 from dglrec.data.check import check
 from dglrec.data.datasets import REGISTRY, table_digest
 
@@ -130,3 +130,33 @@ def test_a_saved_log_is_the_same_log(tmp_path: Path) -> None:
     assert back.titles is not None
     assert back.titles.tolist() == log.titles.tolist()
     assert leave_one_out(back).digest == leave_one_out(log).digest
+
+
+# name: users, items and windows after MIP's filter, and how many more windows there are with the last full ones
+WINDOWS = {"foursquare-nyc": (398, 3_146, 765, 6), "ml-latest-small": (221, 2_110, 526, 5)}
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+@pytest.mark.parametrize("by", ["window", "user", "time"])
+def test_windows_of_long_histories(name: str, by: str) -> None:
+    log = log_of(name).one_pass_core()
+    users, items, number, lost = WINDOWS[name]
+    assert (log.num_users, log.num_items) == (users, items)
+    split = windows(log, by=by)  # type: ignore[arg-type]
+    split.verify()
+    assert split.counts["windows"] == number
+    assert windows(log, by=by, last="keep").counts["windows"] == number + lost  # type: ignore[arg-type]
+    assert make_split(log, split.rule).digest == split.digest
+    if by == "time":
+        assert split.counts["older_share_test"] == split.counts["later_training_test"] == 0
+    else:
+        assert split.counts["windows_dropped"] == 0
+        assert (split.counts["known_users_test"] > 40) == (by == "window")
+
+
+def test_check_ins_come_back() -> None:
+    split = windows(log_of("foursquare-nyc").one_pass_core())
+    assert split.windows is not None
+    share = np.mean([len(q.new_items().targets) / len(q.targets) for q in (split.windows, split.valid, split.test)])
+    assert 0.16 < share < 0.19  # 82 % of the positives stand in their inputs
+    assert windows(log_of("ml-latest-small").one_pass_core()).counts["repeat_share_test"] == 0

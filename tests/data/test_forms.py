@@ -1,0 +1,188 @@
+"""Originals of MovieLens, Amazon and Taobao: small files of the same form, sound ones and hostile ones."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from dglrec.cli import main
+from dglrec.data import InteractionLog, list_datasets, load, read_interactions
+from dglrec.data.check import check
+from dglrec.data.forms import FORMATS, NAMES
+from dglrec.data.readers import find_problems, read_titles
+from dglrec.errors import DataError
+
+ROWS = [("1", "10", "5", "978300760"), ("2", "10", "3", "978302109"), ("1", "7", "4.5", "978300275")]
+
+
+def lines(separator: str, order: tuple[int, ...] = (0, 1, 2, 3)) -> str:
+    return "".join(separator.join(row[field] for field in order) + "\n" for row in ROWS)
+
+
+def taobao() -> str:
+    kinds = ("pv", "buy", "pv")
+    rows = [(user, item, "982926", kind, at) for (user, item, _, at), kind in zip(ROWS, kinds, strict=True)]
+    return "".join(",".join(row) + "\n" for row in rows)
+
+
+HEADER = "userId,movieId,rating,timestamp\n"
+FILES = {  # name, format (None: known by its name), text
+    "ratings.dat": (None, lines("::")),
+    "u.data": (None, lines("\t")),
+    "ratings.csv": (None, HEADER + lines(",")),
+    "ratings_Books.csv": ("amazon-ratings", lines(",")),
+    "Books.csv": ("amazon-ratings-2018", lines(",", (1, 0, 2, 3))),
+    "my.txt": ("movielens-1m", lines("::")),
+    "last.data": ("movielens-100k", lines("\t").replace("\n", "\r\n") + "\r\n"),
+    "no end.csv": ("amazon-ratings", lines(",").rstrip()),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_form_gives_the_same_log(name: str, tmp_path: Path) -> None:
+    users, items, ratings, times = zip(*ROWS, strict=True)
+    expected = InteractionLog.from_arrays(users, items, [float(t) for t in times], [float(r) for r in ratings])
+    format, text = FILES[name]
+    folder = tmp_path / "films"
+    folder.mkdir()
+    path = folder / name
+    path.write_text(text)
+    log = load(path, format=format)
+    assert log.digest() == expected.digest()
+    assert log.name == ("films" if format is None else path.name.removesuffix(".csv"))
+    assert list(find_problems(path, format=format)) == []
+    report = check(path, format=format)
+    assert report.ok and report.statistics["size"]["interactions"] == 3
+    if format is None:
+        assert load(folder).digest() == expected.digest()  # the folder is enough
+
+
+def test_an_archive_of_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "ratings_Books.csv.gz"
+    path.write_bytes(gzip.compress(lines(",").encode()))
+    assert len(load(path, format="amazon-ratings")) == 3
+
+
+def test_taobao_counts_views_unless_told_otherwise(tmp_path: Path) -> None:
+    path = tmp_path / "UserBehavior.csv"
+    path.write_text(taobao())
+    log = load(path)
+    assert (len(log), log.num_users, log.rating) == (2, 1, None)
+    assert log.item_ids[log.item].tolist() == ["7", "10"]  # by time
+    assert len(load(path, behaviors=("buy", "cart"))) == 1
+    assert len(load(path, behaviors="buy")) == 1
+    assert len(load(path, behaviors=("pv", "buy"))) == 3
+    with pytest.raises(DataError, match=r"no line has a behavior of fav; there are 'buy, pv'"):
+        load(path, behaviors=("fav",))
+    assert len(load(path, order="file")) == 2
+
+
+TITLES = {
+    "movies.dat": ("ratings.dat", "10::Café, The (1995)::Comedy|Drama\n7::Heat (1995)::\n", "latin-1"),
+    "u.item": (
+        "u.data",
+        "".join(
+            f"{item}|{title}|01-Jan-1995||http://us.imdb.com/{item}|" + "|".join("0" * 19) + "\n"
+            for item, title in (("10", "Café, The (1995)"), ("7", "Heat (1995)"))
+        ),
+        "latin-1",
+    ),
+    "movies.csv": ("ratings.csv", 'movieId,title,genres\n10,"Café, The (1995)",Comedy\n7,Heat (1995),\n', "utf-8"),
+}
+
+
+@pytest.mark.parametrize("name", TITLES)
+def test_titles_stand_beside(name: str, tmp_path: Path) -> None:
+    ratings, text, encoding = TITLES[name]
+    (tmp_path / ratings).write_text(FILES[ratings][1])
+    assert load(tmp_path / ratings).titles is None
+    (tmp_path / name).write_text(text, encoding=encoding)
+    log = load(tmp_path / ratings)
+    assert log.titles is not None
+    assert dict(zip(log.item_ids.tolist(), log.titles.tolist(), strict=True)) == {
+        "10": "Café, The (1995)",
+        "7": "Heat (1995)",
+    }
+    assert check(tmp_path).ok
+    (tmp_path / name).write_text(text.rpartition("\n7")[0] + "\n7\n", encoding=encoding)  # the last line is cut off
+    with pytest.raises(DataError, match=f"{name} line .*the number of fields is 1"):
+        read_titles(tmp_path / name)
+    assert not check(tmp_path).ok
+
+
+BAD = {
+    "too few fields": ("ratings.dat", None, lines("::") + "1::7::3\n", r"line 4: the number of fields is 3, expected 4"),
+    "single colons": ("ratings.dat", None, lines(":"), r"line 1: the number of fields is 1, expected 4"),
+    "text in a rating": ("u.data", None, lines("\t") + "1\t7\tgood\t5\n", r"line 4: rating is 'good'"),
+    "text in a time": ("u.data", None, "1\t7\t3\t2000-01-01\n", r"line 1: timestamp is '2000-01-01'"),
+    "empty": ("ratings.dat", None, "", r"is empty; expected lines of user_id::item_id::rating::timestamp"),
+    "blank": ("u.data", None, "\n\n", r"is empty; expected lines of user_id"),
+    "header alone": ("ratings.csv", None, HEADER, r"has a header and no rows"),
+    "missing column": ("r.csv", "movielens-csv", "userId,rating,timestamp\n1,2,3\n", r"no column 'movieId'"),
+    "no header": ("r.csv", "movielens-csv", lines(","), r"no column 'userId'"),
+    "a header": ("b.csv", "amazon-ratings", "user,item,rating,timestamp\n" + lines(","), r"line 1: rating is 'rating'"),
+    "too many fields": ("b.csv", "amazon-ratings", lines(",") + "1,2,3,4,5\n", r"line 4: the number of fields is 5"),
+    "empty item": ("b.csv", "amazon-ratings", lines(",") + "1,,3,4\n", r"line 4: item_id is empty"),
+    "no behavior": ("UserBehavior.csv", None, lines(","), r"line 1: the number of fields is 4, expected 5"),
+    "time of a view": ("UserBehavior.csv", None, taobao() + "1,2,3,pv,\n", r"line 4: timestamp is empty"),
+    "unknown format": ("b.csv", "amazon", lines(","), r"unknown format 'amazon'; did you mean 'amazon-ratings'"),
+    "unknown form": ("b.txt", None, lines(","), r"is no table that can be read"),
+}
+BAD_BYTES = {
+    "utf-16": ("ratings.dat", lines("::").encode("utf-16"), r"is encoded as UTF-16, in line 1"),
+    "latin-1": ("u.data", lines("\t").encode() + "caf\xe9\t1\t2\t3\n".encode("latin-1"), r"line 4: .* is not UTF-8"),
+    "zero bytes": ("UserBehavior.csv", b"1,2,\0,pv,3\n", r"holds zero bytes, in line 1"),
+    "compressed": ("ratings.dat", gzip.compress(b"1::2::3::4\n"), r"is compressed"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_text_names_the_line(case: str, tmp_path: Path) -> None:
+    name, format, text, message = BAD[case]
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(DataError, match=message) as error:
+        read_interactions(path, format=format)
+    assert len(str(error.value).splitlines()) <= 2
+    assert len(str(error.value).replace(str(path), "")) < 200
+    report = check(path, format=format)
+    assert not report.ok and report.problems
+
+
+@pytest.mark.parametrize("case", BAD_BYTES)
+def test_bad_bytes_name_the_line(case: str, tmp_path: Path) -> None:
+    name, content, message = BAD_BYTES[case]
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read_interactions(path)
+    assert not check(path).ok
+
+
+def test_another_ratings_csv_is_none_of_movielens(tmp_path: Path) -> None:
+    """The name alone says little: a header that is not MovieLens's is not guessed at."""
+    path = tmp_path / "ratings.csv"
+    path.write_text("user_id,item_id,timestamp\na,b,1\n")
+    assert len(load(path)) == 1
+    path.write_text("userId,movieId,timestamp\na,b,1\n")
+    with pytest.raises(DataError, match="no column 'user_id', but 'userId'"):
+        load(path)
+
+
+def test_a_folder_is_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ml-1m").mkdir()
+    (tmp_path / "ml-1m" / "ratings.dat").write_text(lines("::"))
+    monkeypatch.setenv("DGLREC_DATA", str(tmp_path))
+    assert len(load("ml-1m")) == 3
+    assert {info.name: info.place for info in list_datasets()}["ml-1m"] == "DGLREC_DATA"
+    assert set(NAMES.values()) <= set(FORMATS)
+
+
+def test_the_command_line_takes_a_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "ratings_Books.csv"
+    path.write_text(lines(","))
+    assert main(["data", "check", str(path)]) == 2
+    assert main(["data", "check", str(path), "--format", "amazon-ratings"]) == 0
+    assert "3 of 2 users and 2 items" in capsys.readouterr().out

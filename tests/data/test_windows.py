@@ -1,0 +1,322 @@
+"""Splits by windows: known answers, a slow version written with loops, and what each way of dealing them out leaks."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+import dglrec
+from dglrec.data import InteractionLog, Queries, Split, make_split, windows
+from dglrec.errors import DataError
+from dglrec.evaluate import evaluate
+
+WAYS = ("window", "user", "time")
+SMALL = {"inputs": 4, "targets": 3, "negatives": 5, "valid": 0.2, "test": 0.2}
+
+
+@pytest.fixture(scope="module")
+def log() -> InteractionLog:
+    """60 users with 0 to 60 events, many repeats and ties."""
+    rng = np.random.default_rng(5)
+    user = np.repeat(np.arange(60), rng.integers(0, 61, 60))
+    return InteractionLog.from_arrays(user, rng.integers(0, 90, len(user)), time=rng.integers(0, 5000, len(user)))
+
+
+def cut(log: InteractionLog, last: str = "drop") -> list[tuple[int, list[int], list[int]]]:
+    """(user, inputs, targets) of all windows of 4 + 3 events, as MIP's code cuts them."""
+    found = []
+    for user in range(log.num_users):
+        items = log.item[log.offsets[user] : log.offsets[user + 1]].tolist()
+        start = 0
+        while start < len(items) - 7 if last == "drop" else start <= len(items) - 7:
+            found.append((user, items[start : start + 4], items[start + 4 : start + 7]))
+            start += 7
+    return found
+
+
+def pieces(queries: Queries) -> list[tuple[int, list[int], list[int]]]:
+    items, targets = queries.items.reshape(len(queries), -1), queries.targets.reshape(len(queries), -1)
+    return [(int(user), items[q].tolist(), targets[q].tolist()) for q, user in enumerate(queries.user)]
+
+
+def parts_of(split: Split) -> Iterator[Queries]:
+    assert split.windows is not None
+    yield from (split.windows, split.valid, split.test)
+
+
+@pytest.mark.parametrize("last", ["drop", "keep"])
+@pytest.mark.parametrize("by", WAYS)
+def test_windows_are_those_of_a_loop_over_users(by: str, last: str, log: InteractionLog) -> None:
+    split = windows(log, by=by, last=last, **SMALL)  # type: ignore[arg-type]
+    expected = cut(log, last)
+    found = [piece for queries in parts_of(split) for piece in pieces(queries)]
+    dropped = split.counts["windows_dropped"]
+    assert split.counts["windows"] == len(expected) == len(found) + dropped
+    assert (dropped > 0) == (by == "time")
+    if not dropped:
+        assert sorted(found) == sorted(expected)
+    split.verify()
+    assert split.kind == by
+    assert split.counts["short_users"] == sum(1 for user in range(60) if user not in {w[0] for w in expected})
+    # Users' windows stand one after the other in the training log, and nothing else does.
+    np.testing.assert_array_equal(
+        split.train.item.reshape(-1, 7), [inputs + targets for _, inputs, targets in pieces(next(parts_of(split)))]
+    )
+    assert (split.train.num_users, split.train.num_items) == (log.num_users, log.num_items)
+
+
+@pytest.mark.parametrize(("events", "published", "kept"), [(6, 0, 0), (7, 0, 1), (8, 1, 1), (14, 1, 2), (15, 2, 2)])
+def test_the_last_full_window_is_lost_as_published(events: int, published: int, kept: int) -> None:
+    user = np.concatenate([np.repeat(0, events), np.repeat([1, 2, 3], 8)])  # three more users, so that there is a split
+    log = InteractionLog.from_arrays(user, np.arange(len(user)) % 40, time=np.arange(len(user)))
+    sizes = {"inputs": 4, "targets": 3, "negatives": 1, "valid": 1, "test": 1}
+    assert windows(log, **sizes).counts["windows"] == 3 + published  # type: ignore[arg-type]
+    assert windows(log, last="keep", **sizes).counts["windows"] == 3 + kept  # type: ignore[arg-type]
+
+
+def test_queries_hold_what_a_model_needs(log: InteractionLog) -> None:
+    split = windows(log, **SMALL)  # type: ignore[arg-type]
+    assert log.time is not None
+    for queries in parts_of(split):
+        assert queries.times is not None and queries.time is not None and queries.first_time is not None
+        assert queries.candidates is not None
+        np.testing.assert_array_equal(queries.first_time, log.time[log.offsets[queries.user]])
+        assert (queries.times.reshape(-1, 4)[:, -1] <= queries.time).all()
+        candidates = queries.candidates.reshape(len(queries), 8)
+        assert (np.diff(candidates, axis=1) >= 0).all()  # no place says which are right
+        for row, (_, _, targets) in zip(candidates, pieces(queries), strict=True):
+            assert sorted(targets) == [item for item in row.tolist() if item in targets]  # as often as they came
+        negatives = queries.negatives.reshape(len(queries), 5)
+        assert all(len(set(row)) == 5 for row in negatives.tolist())
+        part = queries[[1, 0]]
+        np.testing.assert_array_equal(part.first_time, queries.first_time[[1, 0]])
+        np.testing.assert_array_equal(part.negatives.reshape(2, 5), negatives[[1, 0]])
+
+
+@pytest.mark.parametrize("by", ["window", "user"])
+def test_negatives_are_never_touched_in_any_window(by: str, log: InteractionLog) -> None:
+    split = windows(log, by=by, **SMALL)  # type: ignore[arg-type]
+    touched = {user: set[int]() for user in range(log.num_users)}
+    for user, inputs, targets in cut(log):
+        touched[user] |= {*inputs, *targets}
+    for queries in parts_of(split):
+        for user, row in zip(queries.user, queries.negatives.reshape(-1, 5), strict=True):
+            assert not touched[int(user)] & set(row.tolist())
+
+
+def test_negatives_are_uniform() -> None:
+    rng = np.random.default_rng(0)
+    user = np.repeat(np.arange(400), 22)
+    log = InteractionLog.from_arrays(user, rng.integers(0, 50, len(user)), time=np.arange(len(user)))
+    split = windows(log, inputs=5, targets=5, negatives=10)
+    counts = np.bincount(np.concatenate([queries.negatives for queries in parts_of(split)]), minlength=50)
+    assert counts.sum() == 800 * 10
+    assert (np.abs(counts - 160) < 5 * np.sqrt(160)).all()
+
+
+def test_negatives_of_users_who_know_nearly_everything() -> None:
+    """2 of 2000 items are left: no rounds of drawing find them, so that they are looked up."""
+    items = np.concatenate([np.arange(2000)[np.arange(2000) % 1000 != 7], [0]])
+    user = np.repeat([0, 1, 2, 3], len(items))
+    log = InteractionLog.from_arrays(
+        user, np.tile(items, 4), time=np.arange(len(user)), item_ids=[f"i{n}" for n in range(2000)]
+    )
+    split = windows(log, inputs=1000, targets=998, negatives=2, valid=1, test=1)
+    assert {tuple(sorted(q.negatives.reshape(-1, 2)[0].tolist())) for q in parts_of(split)} == {(7, 1007)}
+    with pytest.raises(DataError, match="has touched all but 2 of 2000 items; 3 negatives cannot be drawn"):
+        windows(log, inputs=1000, targets=998, negatives=3, valid=1, test=1)
+
+
+# What leaks, and what does not ----------------------------------------------------------------------------------------
+
+
+def test_by_window_mixes_users_and_says_so(log: InteractionLog) -> None:
+    split = windows(log, by="window", **SMALL)  # type: ignore[arg-type]
+    assert split.windows is not None
+    trained = set(split.windows.user.tolist())
+    assert split.counts["known_users_test"] == sum(int(user) in trained for user in split.test.user) > 0
+    starts = {int(user): 0.0 for user in split.windows.user}
+    assert split.windows.time is not None and split.test.time is not None
+    for user, first in zip(split.windows.user, split.windows.time, strict=True):
+        starts[int(user)] = max(starts[int(user)], float(first))
+    later = sum(starts.get(int(u), -1.0) > t for u, t in zip(split.test.user, split.test.time, strict=True))
+    assert 0 < later <= split.counts["later_training_test"] <= later + 1  # one pair of windows may tie
+    repeated = sum(item in inputs for _, inputs, targets in pieces(split.test) for item in targets)
+    assert split.counts["repeat_targets_test"] == repeated
+    assert split.counts["repeat_share_test"] == repeated / len(split.test.targets)
+    assert windows(log, seed=1, **SMALL).digest != split.digest  # type: ignore[arg-type]
+
+
+def test_by_user_keeps_users_apart(log: InteractionLog) -> None:
+    split = windows(log, by="user", **SMALL)  # type: ignore[arg-type]
+    users = [set(queries.user.tolist()) for queries in parts_of(split)]
+    assert not users[0] & users[1] and not users[0] & users[2] and not users[1] & users[2]
+    wanted = 0.2 * split.counts["windows"]
+    for name in ("valid", "test"):
+        assert split.counts[f"known_users_{name}"] == split.counts[f"later_training_{name}"] == 0
+        assert wanted <= split.counts[f"queries_{name}"] < wanted + 9  # whole users; nobody has more than 8 windows
+
+
+def test_by_time_nothing_later_than_the_cut_is_in_training(log: InteractionLog) -> None:
+    split = windows(log, by="time", **SMALL)  # type: ignore[arg-type]
+    assert split.train.time is not None and split.valid.time is not None and split.test.time is not None
+    assert split.valid_time is not None and split.test_time is not None
+    assert split.train.time.max() < split.valid_time <= split.valid.time.min()
+    assert split.valid_time < split.test_time <= split.test.time.min()
+    assert split.counts["older_share_valid"] == split.counts["later_training_valid"] == 0
+    assert abs(split.counts["queries_valid"] - 0.2 * split.counts["windows"]) <= 2  # moments may tie
+    # Negatives may be what the user touched only later: nobody knew it then.
+    assert log.time is not None
+    early = set(zip(log.user[log.time < split.valid_time], log.item[log.time < split.valid_time], strict=True))
+    all_events = set(zip(log.user, log.item, strict=True))
+    assert split.windows is not None
+    pairs = set(zip(np.repeat(split.windows.user, 5), split.windows.negatives, strict=True))
+    in_windows = {(user, item) for user, inputs, targets in cut(log) for item in inputs + targets}
+    assert not pairs & early & in_windows
+    assert pairs & all_events
+
+
+def poison(split: Split) -> Split:
+    """The split of the same log in which all events that are not in training have other items."""
+    log = split.log
+    in_training = np.zeros(len(log), dtype=bool)
+    if split.kind == "time":
+        assert log.time is not None and split.valid_time is not None
+        in_training = log.time < split.valid_time  # what happened before may be known
+    else:
+        rows = cut(InteractionLog(log.user, np.arange(len(log)), None, None, log.user_ids, np.arange(len(log))))
+        assert split.windows is not None
+        trained = {(user, *inputs, *targets) for user, inputs, targets in pieces(split.windows)}
+        for user, inputs, targets in rows:
+            if (user, *log.item[inputs], *log.item[targets]) in trained:
+                in_training[inputs + targets] = True
+    item = np.where(in_training, log.item, (log.item + 1 + np.arange(len(log)) % 57) % log.num_items)
+    return make_split(dataclasses.replace(log, item=item), split.rule)
+
+
+@pytest.mark.parametrize("by", WAYS)
+def test_poisoning_what_is_held_out_changes_no_training_tensor(by: str, log: InteractionLog) -> None:
+    split = windows(log, by=by, **SMALL)  # type: ignore[arg-type]
+    other = poison(split)
+    assert other.digest != split.digest
+    assert not np.array_equal(other.test.targets, split.test.targets)
+    assert split.windows is not None and other.windows is not None
+    assert other.train.digest() == split.train.digest()
+    for name in ("user", "offsets", "items", "times", "target_offsets", "targets", "time", "first_time"):
+        np.testing.assert_array_equal(getattr(other.windows, name), getattr(split.windows, name))
+    same = np.array_equal(other.windows.candidates, split.windows.candidates)  # type: ignore[arg-type]
+    assert same == (by != "window")  # the published negatives know a user's held-out windows; docs/evaluation.md
+
+
+@pytest.mark.parametrize("by", WAYS)
+def test_a_rule_makes_the_split_again(by: str, log: InteractionLog) -> None:
+    split = windows(log, by=by, **SMALL)  # type: ignore[arg-type]
+    again = make_split(log, json.loads(json.dumps(split.rule)))
+    assert again.digest == split.digest == again.test.split_digest
+    for one, two in zip(parts_of(split), parts_of(again), strict=True):
+        assert pieces(one) == pieces(two)
+        np.testing.assert_array_equal(one.candidates, two.candidates)  # type: ignore[arg-type]
+    again.verify(split.digest)
+    json.dumps(split.counts)
+    assert "repeat share" in str(evaluate(dglrec.models.preset("popularity", split), split.test).protocol)
+
+
+def test_verify_finds_leaks(log: InteractionLog) -> None:
+    split = windows(log, **SMALL)  # type: ignore[arg-type]
+    timed, users = windows(log, by="time", **SMALL), windows(log, by="user", **SMALL)  # type: ignore[arg-type]
+    assert split.windows is not None
+    leaks = [
+        dataclasses.replace(split, train=log),
+        dataclasses.replace(split, valid=split.test),
+        dataclasses.replace(split, test=dataclasses.replace(split.test, targets=split.test.targets[::-1])),
+        dataclasses.replace(split, test=split.test.new_items()),
+        dataclasses.replace(timed, valid_time=0.0),
+        dataclasses.replace(timed, valid=timed.valid[:2], test_time=1e9),
+        dataclasses.replace(users, valid=windows(log, by="user", **(SMALL | {"seed": 1})).valid),  # type: ignore[arg-type]
+    ]
+    for leak in leaks:
+        with pytest.raises(DataError):
+            leak.verify()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"by": "windows"}, "by is 'windows'; did you mean 'window'"),
+        ({"last": "lose"}, "last is 'lose'; expected 'drop' or 'keep'"),
+        ({"inputs": 0}, "expected at least 1 of each"),
+        ({"valid": 0}, "expected shares, or numbers of windows"),
+        ({"inputs": 50, "targets": 50}, r"has 0 windows of 100 events \(60 of 60 users have none\)"),
+        ({"test": 10_000}, "too few for"),
+        ({"order": "file"}, "is sorted by time already"),
+        ({"negatives": 80}, r"has touched all but \d+ of 90 items; 80 negatives cannot be drawn"),
+        ({"by": "time", "valid": 0.7, "test": 0.2}, "choose"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments: dict[str, object], message: str, log: InteractionLog) -> None:
+    with pytest.raises(DataError, match=message) as error:
+        windows(log, **(SMALL | arguments))  # type: ignore[arg-type]
+    assert len(str(error.value).splitlines()) <= 2
+
+
+def test_a_log_without_times(log: InteractionLog) -> None:
+    plain = dataclasses.replace(log, time=None)
+    with pytest.raises(DataError, match="has no times"):
+        windows(plain, **SMALL)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="cannot be cut by time; take by='user'"):
+        windows(plain, by="time", order="file", **SMALL)  # type: ignore[arg-type]
+    split = windows(plain, by="user", order="file", **SMALL)  # type: ignore[arg-type]
+    assert split.test.times is None and split.test.first_time is None
+    split.verify()
+
+
+# Queries with candidates ----------------------------------------------------------------------------------------------
+
+
+def asked() -> Queries:
+    """Two windows with repeated targets: items 1 and 5 stand in the inputs of the first, 7 in those of the second."""
+    queries = Queries.from_histories([[1, 5], [7, 7]], users=[0, 1])
+    return dataclasses.replace(
+        queries,
+        target_offsets=np.array([0, 4, 6]),
+        targets=np.array([5, 2, 2, 1, 7, 7]),
+        candidate_offsets=np.array([0, 6, 9]),
+        candidates=np.array([1, 2, 2, 5, 8, 9, 3, 7, 7]),
+    )
+
+
+def test_new_items_leave_the_candidates_too() -> None:
+    """A target that stands in the inputs is dropped, and does not come back as a negative."""
+    new = asked().new_items()
+    assert (len(new), new.user.tolist(), new.targets.tolist()) == (1, [0], [2, 2])
+    assert new.candidates is not None
+    assert new.candidates.tolist() == [2, 2, 8, 9]
+    assert new.negatives.tolist() == [8, 9]
+    assert asked().negatives.tolist() == [8, 9, 3]
+
+
+def test_without_candidates_targets_are_sets() -> None:
+    full = asked().without_candidates()
+    assert full.candidates is None and full.candidate_offsets is None
+    assert (full.targets.tolist(), full.target_offsets.tolist()) == ([5, 2, 1, 7], [0, 3, 4])
+    with pytest.raises(DataError, match="no candidates, and so no negatives"):
+        _ = full.negatives
+    assert asked().new_items().without_candidates().targets.tolist() == [2]
+
+
+# Size -----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_split_of_many_windows_takes_seconds() -> None:
+    rng = np.random.default_rng(0)
+    user = np.repeat(np.arange(1000), 1001)
+    log = InteractionLog.from_arrays(user, rng.integers(0, 5000, len(user)), time=np.arange(len(user)))
+    start = time.process_time()
+    split = windows(log)
+    assert time.process_time() - start < 5  # under 1 s on an idle machine
+    assert split.counts["windows"] == 10_000
