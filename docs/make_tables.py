@@ -139,13 +139,15 @@ def data_table() -> list[str]:
 
 
 def ties_table() -> list[str]:
-    """What the tie rule and the treatment of seen items do to the simplest sequential model."""
-    header = ["recall@10 of `transitions`"]
+    """What the tie rule and the treatment of seen items do to the models that count."""
+    header = ["recall@10 on", "of"]
     header += [f"ties in {ties} order, seen {seen}" for ties in ("file", "random") for seen in ("kept", "masked")]
     rows = []
     for name, one in _figures().items():
-        cells = [f"transitions_{ties}_{seen}" for ties in ("file", "random") for seen in ("keep", "mask")]
-        rows.append([f"`{name}`", *(f"{one[cell]:.4f} ±{one[f'{cell}_error']:.4f}" for cell in cells)])
+        for preset in ("popularity", "recency", "transitions"):
+            cells = [f"{preset}_{ties}_{seen}" for ties in ("file", "random") for seen in ("keep", "mask")]
+            figures = [f"{one[cell]:.4f} ±{one[f'{cell}_error']:.4f}" for cell in cells]
+            rows.append([f"`{name}`", f"`{preset}`", *figures])
     return markdown(header, rows)
 
 

@@ -145,7 +145,9 @@ def test_fields_of_data_and_split(say: Say, tmp_path: Path) -> None:
     assert (plain["data"], plain["filters"], plain["tie_rule"], plain["kind"]) == ("mine", [], "file", "position")
     assert protocol("--k-core", 2)["filters"] == ["2-core"]
     assert protocol("--set", "data.k_core=2")["filters"] == ["2-core"]
-    assert "seed=3" in protocol("--ties", "random", "--set", "split.seed=3")["split"]
+    shuffled = protocol("--set", "split.ties=random", "--set", "split.seed=3")
+    assert (shuffled["tie_rule"], "seed=3" in shuffled["split"]) == ("random", True)
+    assert protocol("--ties", "random", "--set", "split.seed=3") == shuffled
     by_time = protocol("--split", "time-point", "--set", "split.targets=next", "--set", "split.test_share=0.2")
     assert by_time["kind"] == "time"
     assert "test_share=0.2" in by_time["split"]

@@ -205,6 +205,7 @@ def test_figures_in_the_text_are_those_of_the_table():
     lost = sorted(round(100 - 100 * one["transitions_random_keep"] / one["transitions_file_keep"]) for one in amazon)
     for page in ("README.md", "docs/evaluation.md"):
         assert f"{lost[0]} to {lost[-1]} %" in text_of(page)
+    assert all(one["popularity_random_keep"] >= one["popularity_file_keep"] for one in amazon)  # "does not lose"
     assert all(one["older_test"] > 0.99 for one in figures.values())  # "nearly every query"
     assert f"{100 * figures['foursquare-nyc']['repeat_test']:.0f} %" in text_of("docs/evaluation.md")
 
