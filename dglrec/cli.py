@@ -226,16 +226,21 @@ def _resumed_model(args: argparse.Namespace) -> Model:
 def _settings(args: argparse.Namespace) -> dict[str, dict[str, str]]:
     """`--set` by what it concerns: data, split or model -> field -> value."""
     found: dict[str, dict[str, str]] = {"data": {}, "split": {}, "model": {}}
-    for text in args.set:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise ConfigError(f"--set {text!r} has no value; expected FIELD=VALUE, e.g. --set train.lr=1e-4")
+    for name, value in map(_assignment, args.set):
         head, _, rest = name.partition(".")
         if rest and head in ("data", "split"):
             found[head][rest] = value
         else:
             found["model"][name] = value
     return found
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    """What stands behind `--set`."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise ConfigError(f"--set {text!r} has no value; expected FIELD=VALUE, e.g. --set train.lr=1e-4")
+    return name, value
 
 
 def _fields(args: argparse.Namespace) -> dict[str, Any]:
@@ -293,8 +298,12 @@ def _evaluate(args: argparse.Namespace) -> Output:
     from .evaluate import evaluate
 
     model = _loaded(args)
+    changes = dict(_assignment(text) for text in args.set)
+    model.set_ranking(**changes)
     metrics = evaluate(model, model.split.test, k=args.k, seen=args.seen, progress=sys.stderr.isatty())
-    return Output(str(metrics), _about(model) | metrics.to_dict())
+    fields = {name: getattr(model.config, name) for name in changes}
+    words = "".join(f"with        {name}={value}\n" for name, value in fields.items())
+    return Output(f"{words}{metrics}", _about(model) | {"set": fields} | metrics.to_dict())
 
 
 def _recommend(args: argparse.Namespace) -> Output:
@@ -466,6 +475,8 @@ def _add_evaluate(commands: Any) -> None:
     add("folder", metavar="DIR", help="folder of a run")
     add("--seen", choices=("mask", "keep"), help="items of the history (as the model's paper does)")
     add("--k", type=int, nargs="+", default=CUTS, metavar="K", help="cuts of the ranking (5 10 20 50)")
+    add("--set", action="append", default=[], metavar="FIELD=VALUE",
+        help="a field that changes the ranking and no weights, such as rank=cosine of GSAU")  # fmt: skip
     _add_device(add)
 
 

@@ -246,6 +246,37 @@ def test_evaluate(say: Say, trained: Path) -> None:
     assert "masked, except" in say("evaluate", trained, "--device", "cpu", "--seen", "mask")[1]
 
 
+def test_evaluate_with_another_ranking_of_the_same_weights(say: Say, trained: Path) -> None:
+    before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+    words = ("evaluate", trained, "--device", "cpu")
+    dot = json.loads(say(*words, "--json")[1])
+    cosine = json.loads(say(*words, "--set", "rank=cosine", "--json")[1])
+    assert (dot["set"], cosine["set"]) == ({}, {"rank": "cosine"})
+    assert cosine["metrics"] != dot["metrics"]
+    model = dglrec.load_model(trained)
+    model.set_ranking(rank="cosine")
+    assert cosine["metrics"] == pytest.approx(dict(dglrec.evaluate(model, model.split.test)))
+    assert json.loads(say(*words, "--set", "rank=dot", "--json")[1])["metrics"] == dot["metrics"]
+    assert say(*words, "--set", "rank=cosine")[1].startswith("with        rank=cosine\ndata ")
+    assert before == {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("rank=cosin", "did you mean 'cosine'"),
+        ("rnak=cosine", "unknown field 'rnak' of GSAUConfig; did you mean 'rank'?"),
+        ("dim=32", "'dim' is fixed once the model is made; seen, rank can be set"),
+        ("train.lr=1", "'train.lr' is fixed once the model is made"),
+        ("rank", "--set 'rank' has no value"),
+    ],
+)
+def test_what_evaluate_cannot_set(say: Say, trained: Path, change: str, says: str) -> None:
+    code, out, err = say("evaluate", trained, "--device", "cpu", "--set", change)
+    assert (code, out) == (2, "")
+    assert says in err
+
+
 def test_recommend(say: Say, trained: Path) -> None:
     model = dglrec.load_model(trained)
     expected = model.recommend(user="u3", k=4)
