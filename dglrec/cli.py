@@ -15,13 +15,14 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from .config import replace
+from .config import CUTS, replace
 from .errors import CheckpointError, ConfigError, DataError, DglrecError, closest
+from .text import aligned
 from .version import __version__
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from .models import Model
     from .train import Run
 
-CUTS = (5, 10, 20, 50)
 RUNS = Path("runs")  # where a run goes that is given no folder
 _WIDE = 400  # characters of a message, about two lines of a wide terminal
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
@@ -332,14 +332,14 @@ def _data_list(args: argparse.Namespace) -> Output:
     from .data import list_datasets
 
     rows = [{**dataclasses.asdict(info), "path": info.path and str(info.path)} for info in list_datasets()]
-    table = _table(
+    table = aligned(
         ("name", "where", "terms"), ((row["name"], row["path"] or row["place"], row["terms"]) for row in rows)
     )
     return Output(table, {"datasets": rows})
 
 
 def _data_check(args: argparse.Namespace) -> Output:
-    from .data.check import check
+    from .data import check
 
     pairs = [text.partition("=") for text in args.columns]
     if wrong := next((name for name, equals, theirs in pairs if not (name and equals and theirs)), None):
@@ -394,7 +394,7 @@ def _models(args: argparse.Namespace) -> Output:
         )
         for row in rows
     ]
-    return Output(_table(("preset", "class", "seen", "fields", "source"), lines), {"presets": rows})
+    return Output(aligned(("preset", "class", "seen", "fields", "source"), lines), {"presets": rows})
 
 
 def _doctor(args: argparse.Namespace) -> Output:
@@ -402,13 +402,6 @@ def _doctor(args: argparse.Namespace) -> Output:
 
     doctor = report()
     return Output(str(doctor), json.loads(doctor.to_json()), doctor.exit_code)
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Columns of text, as wide as their cells."""
-    lines = [header, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    return "\n".join("  ".join(f"{cell:<{w}}" for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
 
 
 def _note(text: str) -> None:

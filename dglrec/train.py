@@ -31,7 +31,7 @@ from .checkpoint import (
     write_config,
     write_json,
 )
-from .config import TrainConfig
+from .config import CUTS, TrainConfig
 from .config import replace as replace_config
 from .data.files import atomic_write
 from .data.splits import Split
@@ -41,7 +41,6 @@ from .models import Model
 from .streams import Streams, global_generator
 from .version import __version__
 
-CUTS = (5, 10, 20, 50)
 TRIM_STEPS = 25
 
 
