@@ -401,7 +401,7 @@ def _doctor(args: argparse.Namespace) -> Output:
     from .doctor import report
 
     doctor = report()
-    return Output(str(doctor), json.loads(doctor.to_json()), doctor.exit_code)
+    return Output(str(doctor), doctor.to_dict(), doctor.exit_code)
 
 
 def _note(text: str) -> None:

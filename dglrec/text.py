@@ -1,4 +1,4 @@
-"""Tables as text: the same cells, aligned for a terminal or as Markdown."""
+"""Tables as text."""
 
 from __future__ import annotations
 
@@ -16,14 +16,3 @@ def aligned(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [header, *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     return "\n".join("  ".join(f"{cell:<{w}}" for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
-
-
-def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of GitHub's Markdown.
-
-    >>> print(markdown(["name", "n"], [["a", "10"]]))
-    | name | n |
-    | --- | --- |
-    | a | 10 |
-    """
-    return "\n".join("| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *rows])
