@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .check import check
 from .datasets import DatasetInfo, get, list_datasets, load
 from .log import InteractionLog
 from .readers import from_frame, read_interactions
@@ -14,6 +15,7 @@ __all__ = [
     "Oracle",
     "Queries",
     "Split",
+    "check",
     "from_frame",
     "get",
     "leave_one_out",

@@ -31,9 +31,11 @@ class Model(nn.Module):
         Config: the class of the config: a frozen dataclass with the fields `train` (TrainConfig) and `seen`.
         preset: name of the preset that the model was made from, or of its class.
         beam: number of items that a generative model can rank at most; None where all items have a score.
+        ranking_fields: fields of the config that are read when items are ranked and at no other time.
     """
 
     Config: ClassVar[type[Any]]
+    ranking_fields: ClassVar[tuple[str, ...]] = ("seen",)
     beam: int | None = None
     config: Any
 
@@ -67,6 +69,20 @@ class Model(nn.Module):
         """Whether the paper's protocol keeps or masks the items of the history when this model is evaluated."""
         seen: Literal["keep", "mask"] = self.config.seen
         return seen
+
+    def set_ranking(self, **fields: Any) -> None:
+        """Change how the model ranks, and nothing that it has learnt: fields of `ranking_fields`, after training too.
+
+        Raises:
+            ConfigError: another field, whose change would need a new training, or a wrong value.
+        """
+        config = replace(self.config, fields)
+        if fixed := [name for name in fields if name not in self.ranking_fields]:
+            raise ConfigError(
+                f"{fixed[0]!r} is fixed once the model is made; {', '.join(self.ranking_fields)} can be set to rank "
+                "with the same weights, for the rest train a new model"
+            )
+        self.config = config
 
     @property
     def device(self) -> torch.device:

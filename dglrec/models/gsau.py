@@ -106,6 +106,7 @@ class GSAU(Model):
     """
 
     Config = GSAUConfig
+    ranking_fields = ("seen", "rank")
     config: GSAUConfig
 
     def __init__(self, split: Split, config: GSAUConfig | None = None, **fields: Any) -> None:
