@@ -18,12 +18,13 @@ from .errors import CheckpointError, ConfigError, DataError, DglrecError
 from .evaluate import Metrics, evaluate
 from .protocol import Protocol
 from .recommend import Recommendations, recommend
+from .reproduce import reproduce
 from .train import Run, fit
 from .version import __version__
 
 __all__ = [
     "CheckpointError", "ConfigError", "DataError", "DglrecError", "InteractionLog", "Metrics", "Protocol", "Queries",
     "Recommendations", "Run", "Split", "__version__", "data", "evaluate", "fit", "graphs", "leave_one_out", "load",
-    "load_model", "losses", "make_split", "models", "nn", "recommend", "sample", "save_model", "time_point",
-    "windows",
+    "load_model", "losses", "make_split", "models", "nn", "recommend", "reproduce", "sample",
+    "save_model", "time_point", "windows",
 ]  # fmt: skip

@@ -15,13 +15,14 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from .config import replace
+from .config import CUTS, replace
 from .errors import CheckpointError, ConfigError, DataError, DglrecError, closest
+from .text import aligned
 from .version import __version__
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from .models import Model
     from .train import Run
 
-CUTS = (5, 10, 20, 50)
 RUNS = Path("runs")  # where a run goes that is given no folder
 _WIDE = 400  # characters of a message, about two lines of a wide terminal
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
@@ -245,16 +245,21 @@ def _resumed_model(args: argparse.Namespace) -> Model:
 def _settings(args: argparse.Namespace) -> dict[str, dict[str, str]]:
     """`--set` by what it concerns: data, split or model -> field -> value."""
     found: dict[str, dict[str, str]] = {"data": {}, "split": {}, "model": {}}
-    for text in args.set:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise ConfigError(f"--set {text!r} has no value; expected FIELD=VALUE, e.g. --set train.lr=1e-4")
+    for name, value in map(_assignment, args.set):
         head, _, rest = name.partition(".")
         if rest and head in ("data", "split"):
             found[head][rest] = value
         else:
             found["model"][name] = value
     return found
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    """What stands behind `--set`."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise ConfigError(f"--set {text!r} has no value; expected FIELD=VALUE, e.g. --set train.lr=1e-4")
+    return name, value
 
 
 def _fields(args: argparse.Namespace) -> dict[str, Any]:
@@ -315,8 +320,12 @@ def _evaluate(args: argparse.Namespace) -> Output:
     from .evaluate import evaluate
 
     model = _loaded(args)
+    changes = dict(_assignment(text) for text in args.set)
+    model.set_ranking(**changes)
     metrics = evaluate(model, model.split.test, k=args.k, seen=args.seen, progress=sys.stderr.isatty())
-    return Output(str(metrics), _about(model) | metrics.to_dict())
+    fields = {name: getattr(model.config, name) for name in changes}
+    words = "".join(f"with        {name}={value}\n" for name, value in fields.items())
+    return Output(f"{words}{metrics}", _about(model) | {"set": fields} | metrics.to_dict())
 
 
 def _recommend(args: argparse.Namespace) -> Output:
@@ -345,14 +354,14 @@ def _data_list(args: argparse.Namespace) -> Output:
     from .data import list_datasets
 
     rows = [{**dataclasses.asdict(info), "path": info.path and str(info.path)} for info in list_datasets()]
-    table = _table(
+    table = aligned(
         ("name", "where", "terms"), ((row["name"], row["path"] or row["place"], row["terms"]) for row in rows)
     )
     return Output(table, {"datasets": rows})
 
 
 def _data_check(args: argparse.Namespace) -> Output:
-    from .data.check import check
+    from .data import check
 
     pairs = [text.partition("=") for text in args.columns]
     if wrong := next((name for name, equals, theirs in pairs if not (name and equals and theirs)), None):
@@ -407,21 +416,14 @@ def _models(args: argparse.Namespace) -> Output:
         )
         for row in rows
     ]
-    return Output(_table(("preset", "class", "seen", "fields", "source"), lines), {"presets": rows})
+    return Output(aligned(("preset", "class", "seen", "fields", "source"), lines), {"presets": rows})
 
 
 def _doctor(args: argparse.Namespace) -> Output:
     from .doctor import report
 
     doctor = report()
-    return Output(str(doctor), json.loads(doctor.to_json()), doctor.exit_code)
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Columns of text, as wide as their cells."""
-    lines = [header, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    return "\n".join("  ".join(f"{cell:<{w}}" for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+    return Output(str(doctor), doctor.to_dict(), doctor.exit_code)
 
 
 def _note(text: str) -> None:
@@ -488,6 +490,8 @@ def _add_evaluate(commands: Any) -> None:
     add("folder", metavar="DIR", help="folder of a run")
     add("--seen", choices=("mask", "keep"), help="items of the history (as the model's paper does)")
     add("--k", type=int, nargs="+", default=CUTS, metavar="K", help="cuts of the ranking (5 10 20 50)")
+    add("--set", action="append", default=[], metavar="FIELD=VALUE",
+        help="a field that changes the ranking and no weights, such as rank=cosine of GSAU")  # fmt: skip
     _add_device(add)
 
 

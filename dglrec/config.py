@@ -19,6 +19,8 @@ from .errors import ConfigError, closest
 
 Config = TypeVar("Config")
 
+CUTS = (5, 10, 20, 50)  # of the ranking, where nobody asks for others
+
 _LIMITS: dict[str, tuple[Callable[[float, float], bool], str]] = {
     ">": (operator.gt, "above"),
     ">=": (operator.ge, "at least"),

@@ -6,7 +6,6 @@ that need it.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -16,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 _DEVICES = Path("/dev")  # holds nvidia0, nvidia1, ... where a process may use a GPU
 _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # "200000 100000": what a container may use, here two cores; "max ...": all
@@ -70,9 +70,9 @@ class Doctor:
         lines.append("all is well" if not count else "1 thing is wrong" if count == 1 else f"{count} things are wrong")
         return "\n".join(lines)
 
-    def to_json(self) -> str:
-        """The same as one JSON object: {"ok": bool, "checks": [{"name", "value", "mend"}, ...]}."""
-        return json.dumps({"ok": not self.wrong, "checks": [asdict(check) for check in self.checks]}, indent=1)
+    def to_dict(self) -> dict[str, Any]:
+        """The same as JSON-able values: {"ok": bool, "checks": [{"name", "value", "mend"}, ...]}."""
+        return {"ok": not self.wrong, "checks": [asdict(check) for check in self.checks]}
 
 
 def report() -> Doctor:

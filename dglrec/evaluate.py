@@ -33,8 +33,9 @@ Flags = npt.NDArray[np.bool_]
 
 AT_K = ("recall", "ndcg", "mrr", "hit", "precision")  # "mrr" also gives the reciprocal rank without a cut
 WHOLE = ("auc", "auc_pooled")  # metrics of the whole ranking
-_BLOCK_SCORES = 1 << 22  # scores a block: 16 MiB of float32; larger ones are slower, being made outside of the caches
-_CHUNK_SCORES = 1 << 21  # scores compared at once: 8 MiB, which stay in a cache
+_BLOCK_QUERIES = 1024  # queries whose vectors are made at once
+_BLOCK_SCORES = 1 << 24  # scores a block at most, for models that make all of a block at once: 64 MiB of float32
+_SLICE_SCORES = {"cpu": 1 << 20, "cuda": 1 << 26}  # scores made and compared at once: 4 MiB stay in a CPU's cache
 
 
 class Metrics(Mapping[str, float]):
@@ -130,8 +131,9 @@ def evaluate(
 
     Args:
         model: anything with `scores(queries, items=None)` -> (B, M), or (B, C) for items (B, C), whose rows may end in
-            padding, item 0. A model whose `beam` is a number is generative: its `top(queries, beam)` -> (ids (B,
-            beam), scores) is the ranking, best first, -1 where a list ends early.
+            padding, item 0; `score_slices` is used where there is one (see `Model`). A model whose `beam` is a number
+            is generative: its `top(queries, beam)` -> (ids (B, beam), scores) is the ranking, best first, -1 where a
+            list ends early.
         queries: histories and positives; where they hold candidates, only those are ranked.
         k: cuts of the ranking.
         metrics: of "recall", "ndcg", "mrr", "hit", "precision" (at each k; "mrr" also without a cut), "auc" (a query)
@@ -140,7 +142,7 @@ def evaluate(
         seen: "mask" takes the items of the history out of the ranking, though never a query's own positive; "keep"
             leaves all in; None asks `model.config.seen`, and masks where that is not set.
         ties: "expected" means over the orders of items of one score, "pessimistic" puts positives behind them.
-        block: queries scored at a time; None: as many as give 16 MiB of scores (64 MiB for a large catalogue).
+        block: queries encoded at a time; None: 1,024, fewer where their scores would take more than 64 MiB.
         per_query: keep the values of each query as well.
         progress: True for a bar, or a function of (queries done, queries in all).
 
@@ -246,32 +248,62 @@ class _Ranker:
     def __init__(self, model: Any, seen: str, metrics: Sequence[str]) -> None:
         self.model, self.seen, self.metrics = model, seen, metrics
         self.pairs: list[tuple[Floats, Flags]] = []  # scores of all pairs and which are positive, for "auc_pooled"
-        self.copy = torch.empty(0)
         self.flags = torch.empty(0)
         self.done = 0  # queries ranked so far, for messages
 
     def scored(self, queries: Queries) -> Ranks:
         """Ranks by the model's scores of all items, or of the queries' candidates."""
         if queries.candidates is None:
-            scores = self._check(self.model.scores(queries), len(queries), None)
-            row, col, hidden = _full_cells(queries, self.seen, scores.shape[1])
+            row, counts = _spread(queries.target_offsets), self._rank_all(queries)
         else:
             items = _padded(queries.candidate_offsets, queries.candidates)
             device = getattr(self.model, "device", "cpu")
             scores = self.model.scores(queries, items=torch.from_numpy(np.maximum(items, 0)).to(device))
-            scores = self._check(scores, len(queries), items.shape[1])
+            scores = self._check(scores, len(queries), items.shape[1]).clone()
             row, col, hidden = _candidate_cells(queries, self.seen, items, self.done)
-        self.done += len(queries)
-        scores = self._hide(scores, hidden)
-        ranked = self._count(torch.eq, scores, None, None).cpu().numpy() if "auc" in self.metrics else None
+            counts = self._rank(scores, row, col, hidden)
+            self.done += len(queries)
+        greater, equal, ranked = (part.cpu().numpy() for part in counts)
+        return Ranks.of(row, greater, equal, len(queries), ranked)
+
+    def _rank_all(self, queries: Queries) -> tuple[torch.Tensor, ...]:
+        """`_rank` over all items, a slice of the queries after the other."""
+        cells, parts, first = None, [], 0
+        for scores in self._slices(queries):
+            last = first + len(scores)
+            scores = self._check(scores, min(len(scores), len(queries) - first), None)
+            if cells is None:
+                row, col, hidden = cells = _full_cells(queries, self.seen, scores.shape[1])
+            own, hide = (slice(*np.searchsorted(rows, (first, last))) for rows in (row, hidden[0]))
+            parts.append(self._rank(scores, row[own] - first, col[own], (hidden[0][hide] - first, hidden[1][hide])))
+            self.done += len(scores)
+            first = last
+        if first != len(queries):
+            raise DataError(f"{self._name} gave scores of {first} queries; expected {len(queries)}")
+        return tuple(torch.cat(part) for part in zip(*parts, strict=True))
+
+    def _slices(self, queries: Queries) -> Iterator[torch.Tensor]:
+        """Scores of all items that may be overwritten, a few queries at a time."""
+        slices = getattr(self.model, "score_slices", None)
+        if slices is None:
+            yield self.model.scores(queries).clone()
+        else:
+            yield from slices(queries, _SLICE_SCORES.get(torch.device(self.model.device).type, 1 << 20))
+
+    def _rank(self, scores: torch.Tensor, row: Ints, col: Ints, hidden: tuple[Ints, Ints]) -> tuple[torch.Tensor, ...]:
+        """(P,) greater and (P,) equal of each positive (row, col), (B,) ranked; hides cells in `scores` itself."""
+        scores = scores if scores.dtype == torch.float64 else scores.float()
+        if len(hidden[0]):  # NaN is neither greater than nor equal to anything
+            scores[_to(hidden, scores.device)] = math.nan
+        asked = "auc" in self.metrics
+        ranked = self._count(torch.eq, scores, None, None) if asked else scores.new_empty(0, dtype=torch.int64)
         if "auc_pooled" in self.metrics:
             self.pairs.append(_pairs(scores, row, col))
         at = _to((row, col), scores.device)
-        single = None if len(row) == len(queries) else at[0]
-        target = scores[at[0], at[1]].unsqueeze(1)  # (P, 1)
+        single = None if len(row) == len(scores) else at[0]
+        target = scores[at].unsqueeze(1)  # (P, 1)
         greater = self._count(torch.gt, scores, target, single)
-        equal = self._count(torch.ge, scores, target, single) - greater
-        return Ranks.of(row, greater.cpu().numpy(), equal.cpu().numpy(), len(queries), ranked)
+        return greater, self._count(torch.ge, scores, target, single) - greater, ranked
 
     def listed(self, queries: Queries, beam: int) -> Ranks:
         """Ranks by a generative model's list; a positive that is not in it stands behind every cut."""
@@ -308,19 +340,6 @@ class _Ranker:
         name = getattr(self.model, "preset", None)
         return f"model {name!r}" if isinstance(name, str) else f"model {type(self.model).__name__}"
 
-    def _hide(self, scores: torch.Tensor, hidden: tuple[Ints, Ints] | None) -> torch.Tensor:
-        """A copy of the scores, the hidden cells NaN: neither greater than nor equal to anything."""
-        if hidden is None and scores.dtype in (torch.float32, torch.float64):
-            return scores
-        if self.copy.numel() < scores.numel() or self.copy.device != scores.device:
-            dtype = torch.float64 if scores.dtype == torch.float64 else torch.float32
-            self.copy = torch.empty(scores.numel(), dtype=dtype, device=scores.device)
-        copy = self.copy[: scores.numel()].view(scores.shape).copy_(scores)
-        if hidden is not None:
-            rows, cols = _to(hidden, scores.device)
-            copy[rows, cols] = math.nan
-        return copy
-
     def _count(
         self, compare: Any, scores: torch.Tensor, target: torch.Tensor | None, row: torch.Tensor | None
     ) -> torch.Tensor:
@@ -330,7 +349,7 @@ class _Ranker:
         stays in the cache.
         """
         num_targets, num_items = (len(scores) if target is None else len(target)), scores.shape[1]
-        step = num_targets if scores.is_cuda and row is None else max(1, _CHUNK_SCORES // max(1, num_items))
+        step = max(1, 2 * _SLICE_SCORES.get(scores.device.type, 1 << 20) // max(1, num_items))
         counts = torch.empty(num_targets, dtype=torch.int64, device=scores.device)
         if self.flags.numel() < step * num_items or self.flags.device != scores.device:
             self.flags = torch.empty(step * num_items, device=scores.device)
@@ -343,14 +362,14 @@ class _Ranker:
         return counts
 
 
-def _full_cells(queries: Queries, seen: str, num_items: int) -> tuple[Ints, Ints, tuple[Ints, Ints] | None]:
+def _full_cells(queries: Queries, seen: str, num_items: int) -> tuple[Ints, Ints, tuple[Ints, Ints]]:
     """Rows and columns of the positives in (B, M), and of the cells to hide."""
     row, col = _spread(queries.target_offsets), queries.targets
     last = max(col.max(), queries.items.max(initial=0))
     if last >= num_items:
         raise DataError(f"item {last} is in a query, but the model scores {num_items} items; are both of one log?")
     if seen == "keep" or not len(queries.items):
-        return row, col, None
+        return row, col, (row[:0], col[:0])
     rows, cols = _spread(queries.offsets), queries.items
     stay = ~np.isin(_keys(rows, cols), _keys(row, col))
     return row, col, (rows[stay], cols[stay])
@@ -591,13 +610,14 @@ def _check_queries(queries: Queries) -> None:
 
 
 def _block_size(model: Any, queries: Queries, beam: int | None) -> int:
-    """Queries a block so that their scores take about 16 MiB; up to 64 MiB where that would be under 64 queries."""
+    """Queries a block: as many as are encoded at once, if their scores do not take too much memory."""
     split = getattr(model, "split", None)
     width = 4096 if split is None else int(split.log.num_items)
     if queries.candidate_offsets is not None:
         width = int(np.diff(queries.candidate_offsets).max())
-    width = max(1, beam or width)
-    return int(min(4096, max(_BLOCK_SCORES // width, min(64, 4 * _BLOCK_SCORES // width), 1)))
+    elif hasattr(model, "score_slices"):
+        width = 1  # never all of them at once
+    return int(min(_BLOCK_QUERIES, max(1, _BLOCK_SCORES // max(1, beam or width))))
 
 
 def _blocks(queries: Queries, size: int, progress: Callable[[int, int], object] | bool | None) -> Iterator[Queries]:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LOGITS_BYTES = {"cpu": 4 * 2**20, "cuda": 256 * 2**20}  # of a chunk of logits: in a CPU's cache, enough work for a GPU
+LARGEST_EXPONENT = 60.0  # exp(60) times a million items stays below the largest float32
 
 
 def alignment(x: Tensor, y: Tensor) -> Tensor:
@@ -31,10 +32,24 @@ def uniformity(x: Tensor, t: float = 2.0) -> Tensor:
     """
     if x.shape[0] < 2:
         return x.sum() * 0
-    similarity = x @ x.T  # (B, B); for unit rows ||a - b||^2 = 2 - 2 a.b
-    pairs = (2 * t * (similarity - 1)).exp()
-    count = x.shape[0] * (x.shape[0] - 1)
-    return ((pairs.sum() - pairs.diagonal().sum()) / count).log()
+    value: Tensor = _Uniformity.apply(x, t)  # type: ignore[no-untyped-call]
+    return value
+
+
+class _Uniformity(torch.autograd.Function):
+    """The gradient is made with the value, so that no (B, B) array is kept: 2 products and one exponential a pair."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, t: float) -> Tensor:
+        pairs = x @ x.T  # (B, B); for unit rows -t ||a - b||^2 = 2 t (a.b - 1)
+        pairs.sub_(1).mul_(2 * t).exp_().fill_diagonal_(0)
+        total = pairs.sum()  # each pair twice
+        ctx.save_for_backward((pairs @ x).mul_(4 * t / total) if ctx.needs_input_grad[0] else None)
+        return (total / (x.shape[0] * (x.shape[0] - 1))).log()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return ctx.saved_tensors[0] * grad, None
 
 
 def cross_uniformity(x: Tensor, y: Tensor, t: float = 2.0) -> Tensor:
@@ -76,22 +91,32 @@ class _ItemCrossEntropy(torch.autograd.Function):
         wanted = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         limit = LOGITS_BYTES.get(queries.device.type, LOGITS_BYTES["cpu"])
         chunk = min(rows, max(16, math.ceil(limit / (count * queries.element_size()))))
+        # A logit is at most |q| |item|. Where that cannot overflow, no maximum is sought (on a GPU asking would wait).
+        bounded = queries.device.type == "cpu" and bool(
+            queries.norm(dim=1).amax() * items.norm(dim=1).amax() < LARGEST_EXPONENT
+        )
         query_grad = torch.empty_like(queries) if wanted else None
         item_grad = torch.zeros_like(items) if wanted else None
         total = queries.new_zeros((), dtype=torch.float32)
+        buffer = queries.new_empty(chunk, count)
         for first in range(0, rows, chunk):
             part, target = queries[first : first + chunk], targets[first : first + chunk, None]
-            logits = part @ items.T  # (c, M)
-            top = logits.amax(1, keepdim=True)
-            at_target = logits.gather(1, target) - top
-            weights = logits.sub_(top).exp_()
+            logits = torch.mm(part, items.T, out=buffer[: len(part)])  # (c, M)
+            at_target = logits.gather(1, target)
+            if not bounded:
+                top = logits.amax(1, keepdim=True)
+                logits.sub_(top)
+                at_target -= top
+            weights = logits.exp_()
             norm = weights.sum(1, keepdim=True)
             total += (norm.log() - at_target).sum()
             if query_grad is not None and item_grad is not None:
-                # gradient of the logits: (softmax - one-hot) / B
-                weights.div_(norm * rows).scatter_add_(1, target, torch.full_like(norm, -1 / rows))
-                torch.mm(weights, items, out=query_grad[first : first + chunk])
-                item_grad.addmm_(weights.T, part)
+                # the gradient of the logits is (softmax - one-hot) / B; the one-hot part follows below
+                torch.mm(weights, items, out=query_grad[first : first + chunk]).div_(norm)
+                item_grad.addmm_(weights.T, part / norm)
+        if query_grad is not None and item_grad is not None:
+            query_grad.sub_(items[targets]).div_(rows)
+            item_grad.index_add_(0, targets, queries, alpha=-1).div_(rows)
         ctx.save_for_backward(query_grad, item_grad)
         return total / rows
 

@@ -7,7 +7,6 @@ It stands beside every number. Two results may share a column of a table only wh
 from __future__ import annotations
 
 import dataclasses
-import json
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -150,25 +149,6 @@ class Protocol:
             if not _fits(name, value):
                 raise DataError(f"field {name!r} of a protocol is {value!r}, which is not what it holds")
         return cls(**{**values, "filters": tuple(values["filters"]), "metrics": tuple(values["metrics"])})
-
-    def to_json(self) -> str:
-        """The protocol as JSON text."""
-        return json.dumps(self.to_dict(), indent=1)
-
-    @classmethod
-    def from_json(cls, text: str) -> Protocol:
-        """The protocol of `to_json`.
-
-        Raises:
-            DataError: no JSON object, or fields that do not fit.
-        """
-        try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise DataError(f"a protocol is not JSON: {error}") from None
-        if not isinstance(values, dict):
-            raise DataError(f"a protocol is a JSON object; found {type(values).__name__}")
-        return cls.from_dict(values)
 
 
 def rule_text(rule: Mapping[str, Any]) -> str:

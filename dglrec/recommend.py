@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -152,10 +151,6 @@ class Recommendations(Sequence[Recommendation]):
             for rec in self
         ]
         return {"recommendations": rows}
-
-    def to_json(self) -> str:
-        """`to_dict` as JSON text."""
-        return json.dumps(self.to_dict(), indent=1)
 
 
 def recommend(

@@ -6,8 +6,11 @@ Printed figures come from `dglrec/results/*.json` only: `TABLE.paper.json` holds
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
+import statistics
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +18,10 @@ from typing import Any
 
 from .checkpoint import read_json, write_json
 from .data import leave_one_out, load
-from .errors import ConfigError, closest
+from .errors import ConfigError, DataError, closest
 from .models import PRESETS, preset
 from .protocol import Protocol
+from .text import aligned
 from .train import Run, fit
 
 RESULTS = Path(__file__).parent / "results"
@@ -49,62 +53,87 @@ class Table:
         return {"table": self.table, "title": self.title, "rows": self.rows}
 
     def __str__(self) -> str:
-        """A block for every protocol, as results under different protocols share no column."""
         lines = [f"{self.table}: {self.title}"]
-        for data in dict.fromkeys(row["data"] for row in [*self.rows, *self.paper]):
-            runs = [row for row in self.rows if row["data"] == data]
-            if not runs:
+        for block in self.blocks():
+            lines += ["", f"{block.data}, {block.protocol}:", aligned(block.header, block.rows)]
+        for data in dict.fromkeys(row["data"] for row in self.paper):
+            if not any(row["data"] == data for row in self.rows):
                 names = sorted({row["preset"] for row in self.paper if row["data"] == data} & PRESETS.keys())
-                lines += [
-                    "",
-                    f"{data}: not run yet (dglrec reproduce {self.table} --run --data {data}; rows {', '.join(names)})",
-                ]
-            for block in by_protocol(runs):
-                lines += self._block(block, "measured", paper=True)
-                if block[0]["protocol"]["seen"] == "keep":
-                    lines += self._block(block, "measured_masked", paper=False)
+                command = f"dglrec reproduce {self.table} --run --data {data}"
+                lines += ["", f"{data}: not run yet ({command}; rows {', '.join(names)})"]
         return "\n".join(lines)
 
-    def _block(self, rows: Sequence[dict[str, Any]], which: str, paper: bool) -> list[str]:
-        protocol = Protocol.from_dict(rows[0]["protocol"])
-        seen = "masked" if which == "measured_masked" or protocol.seen == "mask" else "kept"
-        lines = [
-            "",
-            f"{protocol.data}: {protocol.split}; {protocol.queries:,} test queries; "
-            f"seen items {seen}; {protocol.candidates} ranking",
-        ]
-        lines.append(
-            f"{'row':12} {'seed':>5} {'':9}"
-            + "".join(f"{name:>11}" for name in self.metrics)
-            + "   epoch   hours  device"
-        )
-        printed = set()
-        for row in rows:
-            if paper and row["paper"] and row["preset"] not in printed:
-                printed.add(row["preset"])
-                lines.append(
-                    f"{row['preset']:12} {'':5} {'paper':9}"
-                    + "".join(f"{row['paper'][name]:11.4f}" for name in self.metrics)
+    def blocks(self) -> list[Block]:
+        """The runs beside the paper's figures, a block for each protocol: others share no column.
+
+        A run of a model that keeps seen items stands in two blocks: the paper's, and one with seen items masked.
+        """
+        groups: list[tuple[Protocol, list[dict[str, Any]]]] = []
+        for row in self.rows:
+            own = Protocol.from_dict(row["protocol"])
+            for protocol in [own] if own.seen == "mask" else [own, dataclasses.replace(own, seen="mask")]:
+                same = next((group for first, group in groups if first.same_column(protocol)), None)
+                if same is None:
+                    groups.append((protocol, same := []))
+                same.append(row)
+        order = list(dict.fromkeys(row["data"] for row in self.rows))
+        groups.sort(key=lambda group: (order.index(group[0].data), group[0].seen))
+        return [self._block(protocol, rows) for protocol, rows in groups]
+
+    def _block(self, protocol: Protocol, rows: Sequence[dict[str, Any]]) -> Block:
+        cells = []
+        for name in dict.fromkeys(row["preset"] for row in rows):
+            runs = [row for row in rows if row["preset"] == name]
+            own = runs[0]["protocol"]["seen"] == protocol.seen  # the paper's protocol, so its figures belong here
+            if own and runs[0]["paper"]:
+                cells.append(
+                    [name, "paper", *(f"{runs[0]['paper'][metric]:.4f}" for metric in self.metrics), *[""] * 3]
                 )
-            values = "".join(f"{row[which][name]:11.4f}" for name in self.metrics)
-            best = "-" if row["best_epoch"] is None else row["best_epoch"]
-            tail = f"{best:>8} {row['seconds'] / 3600:7.2f}  {row['device']}, {row['threads']} threads"
-            lines.append(f"{row['preset']:12} {row['seed']:>5} {'measured':9}{values}{tail}")
-        return lines
+            which = "measured" if own else "measured_masked"
+            values = [_mean([run[which][metric] for run in runs]) for metric in self.metrics]
+            seeds = " ".join(str(run["seed"]) for run in runs)
+            hours = f"{statistics.fmean(run['seconds'] for run in runs) / 3600:.2f}"
+            devices = ", ".join(dict.fromkeys(f"{run['device']}, {_threads(run['threads'])}" for run in runs))
+            cells.append([name, "here", *values, seeds, hours, devices])
+        return Block(
+            protocol.data, _in_words(protocol), ["system", "", *self.metrics, "seeds", "hours", "device"], cells
+        )
 
 
-def by_protocol(rows: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """The rows in groups that may share a column, see `Protocol.same_column`."""
-    groups: list[tuple[Protocol, list[dict[str, Any]]]] = []
-    for row in rows:
-        protocol = Protocol.from_dict(row["protocol"])
-        for first, group in groups:
-            if first.same_column(protocol):
-                group.append(row)
-                break
-        else:
-            groups.append((protocol, [row]))
-    return [group for _, group in groups]
+@dataclass(frozen=True)
+class Block:
+    """A part of a table under one protocol, as text.
+
+    Attributes:
+        data: name of the data set.
+        protocol: how was measured, in words.
+        header: names of the columns.
+        rows: cells; a row of the paper, or the mean over the seeds of a preset.
+    """
+
+    data: str
+    protocol: str
+    header: list[str]
+    rows: list[list[str]]
+
+
+def _in_words(protocol: Protocol) -> str:
+    """A protocol's filter, split, queries, seen items and candidates in a line."""
+    split = protocol.split.partition("(")[0].replace("_", "-")
+    ties = ["ties in random order"] if protocol.tie_rule == "random" else []
+    seen = "seen items masked" if protocol.seen == "mask" else "seen items kept in the ranking"
+    candidates = [] if protocol.candidates == "full" else [f"{protocol.candidates} candidates"]
+    return ", ".join([*protocol.filters, split, *ties, f"{protocol.queries:,} test queries", seen, *candidates])
+
+
+def _mean(values: Sequence[float]) -> str:
+    """The mean over seeds, with the standard deviation where there are three of them or more."""
+    spread = f" ±{statistics.stdev(values):.4f}" if len(values) > 2 else ""
+    return f"{statistics.fmean(values):.4f}{spread}"
+
+
+def _threads(number: int) -> str:
+    return f"{number} thread" if number == 1 else f"{number} threads"
 
 
 def tables() -> list[str]:
@@ -137,7 +166,8 @@ def reproduce(
         runs: folder of the run folders, `runs/TABLE/DATA-PRESET-SEED`.
 
     Raises:
-        ConfigError: an unknown table, row or data set. DataError: data to train on is not found.
+        ConfigError: an unknown table, row or data set.
+        DataError: data to train on are not found, or `results` cannot be written, which is found out before training.
     """
     if table not in tables():
         raise ConfigError(f"unknown table {table!r}; {closest(table, tables())}")
@@ -146,10 +176,13 @@ def reproduce(
     wanted_rows = _choose(rows, {row["preset"] for row in known}, "row", table)
     wanted_data = _choose(data, {row["data"] for row in known}, "data", table)
     if run:
-        for row in known:
-            path = results / f"{table}.{row['data']}.{row['preset']}.{seed}.json"
-            if row["preset"] in wanted_rows and row["data"] in wanted_data and not path.exists():
-                _make(table, row, seed, device, path, runs, progress)
+        wanted = [row for row in known if row["preset"] in wanted_rows and row["data"] in wanted_data]
+        paths = [results / f"{table}.{row['data']}.{row['preset']}.{seed}.json" for row in wanted]
+        missing = [(row, path) for row, path in zip(wanted, paths, strict=True) if not path.exists()]
+        if missing:
+            _check_writable(results)
+        for row, path in missing:
+            _make(table, row, seed, device, path, runs, progress)
     found = [
         read_json(path) for path in sorted(results.glob(f"{table}.*.json")) if not path.name.endswith(".paper.json")
     ]
@@ -169,6 +202,18 @@ def _choose(names: Iterable[str] | None, known: set[str], what: str, table: str)
     return set(names)
 
 
+def _check_writable(folder: Path) -> None:
+    """Say before hours of training, not after them, that their result could not be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise DataError(
+            f"results cannot be written to {folder} ({error.strerror}), so nothing is trained; use an installation "
+            "that you may write to, such as a checkout with `pip install -e .`"
+        ) from None
+
+
 def _make(
     table: str, row: dict[str, Any], seed: int, device: str, path: Path, runs: Path, progress: bool | None
 ) -> None:
@@ -179,7 +224,6 @@ def _make(
     started = (folder / "config.json").exists()
     run = fit(model, split, out=folder, device=device, resume=started, progress=progress)
     run.test()
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, result_row(table, row, run))
     for name in ("curves.png", "metrics.jsonl"):
         if (folder / name).exists():
@@ -189,24 +233,10 @@ def _make(
 def result_row(table: str, row: dict[str, Any], run: Run) -> dict[str, Any]:
     """What a result file holds."""
     result = run.result
-    kept: tuple[str, ...] = (
-        "protocol",
-        "seed",
-        "device",
-        "threads",
-        "best_epoch",
-        "epochs",
-        "epoch_seconds",
-        "valid_seconds",
-    )
-    kept += (
-        "steps_per_epoch",
-        "targets_per_epoch",
-        "peak_memory_bytes",
-        "versions",
-        "standard_errors",
-        "valid",
-        "config",
+    kept = (
+        *("protocol", "seed", "device", "threads", "best_epoch", "epochs", "epoch_seconds", "valid_seconds"),
+        *("steps_per_epoch", "targets_per_epoch", "peak_memory_bytes", "versions", "standard_errors"),
+        *("valid", "config"),
     )
     return {
         "table": table,

@@ -31,7 +31,7 @@ from .checkpoint import (
     write_config,
     write_json,
 )
-from .config import TrainConfig
+from .config import CUTS, TrainConfig
 from .config import replace as replace_config
 from .data.files import atomic_write
 from .data.splits import Split
@@ -41,8 +41,8 @@ from .models import Model
 from .streams import Streams, global_generator
 from .version import __version__
 
-CUTS = (5, 10, 20, 50)
 TRIM_STEPS = 25
+TESTED = ("protocol", "test", "test_masked", "test_new", "standard_errors")  # what `Run.test` adds to a result
 
 
 @dataclass
@@ -69,6 +69,7 @@ class Run:
         """Read the test set, once and at the end: under the model's own protocol, and with seen items masked.
 
         Where some targets stand in their history, the result also has `test_new`, for items that are new to the user.
+        A run that is resumed keeps all this as long as its best epoch stays the same.
         """
         cuts, asked = _cuts(self.model), self.model.split.test
         test = evaluate(self.model, asked, k=cuts)
@@ -177,7 +178,8 @@ class _Trainer:
         if not self.rows:
             self.best["valid"] = dict(evaluate(self.model, self.split.valid, k=self.cuts, metrics=self.metrics))
         self.model.eval()
-        run = Run(self.model, self.rows, self.best["epoch"], self.best["valid"], self.folder, self._result())
+        result = self._result() | (self._tested() if resume else {})
+        run = Run(self.model, self.rows, self.best["epoch"], self.best["valid"], self.folder, result)
         if self.folder is not None:
             save_weights(self.model, self.folder)
             write_json(self.folder / "result.json", run.result)
@@ -188,6 +190,16 @@ class _Trainer:
                 title = f"{self.model.preset} on {self.split.log.name}, seed {self.config.seed}"
                 save_curves(self.rows, self.config.monitor, self.best["epoch"], self.folder / "curves.png", title)
         return run
+
+    def _tested(self) -> dict[str, Any]:
+        """What the test queries said of these weights, where a run that is resumed had read them already."""
+        assert self.folder is not None
+        try:
+            before = read_json(self.folder / "result.json")
+        except CheckpointError:  # the run was stopped before its end
+            return {}
+        same = before.get("best_epoch") == self.best["epoch"]  # of one run, so its weights are the same too
+        return {name: before[name] for name in TESTED if same and name in before}
 
     def _exhausted(self) -> bool:
         """Whether more than `patience` epochs in a row stayed below the best one."""

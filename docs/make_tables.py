@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import statistics
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -32,63 +31,27 @@ AUTHORS_LOSS = {0: 2153, 1: 2080, 2: 2069, 3: 2064, 4: 2061, 5: 2058, 9: 2040, 1
 AUTHORS_NDCG = {0: 0.0014, 9: 0.0136, 16: 0.0287, 20: 0.0319, 40: 0.048, 60: 0.056}
 
 
-def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """The lines of a table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return ["| " + " | ".join(line) + " |" for line in lines]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *rows])
 
 
-def results_table(name: str) -> list[str]:
-    """A paper's table beside what was measured: a block for every data set and protocol, rows of paper and runs."""
-    table = reproduce(name)
-    if not table.rows:
-        return [f"Nothing is measured yet; `dglrec reproduce {name} --run` does it."]
-    lines: list[str] = []
-    for data in dict.fromkeys(row["data"] for row in table.rows):
-        rows = [row for row in table.rows if row["data"] == data]
-        for seen in ("keep", "mask"):
-            lines += _block(table.metrics, rows, seen)
-    return lines[1:]
+def results_table(name: str) -> str:
+    """A paper's table beside what was measured, a block for every data set and protocol."""
+    shown = [
+        f"**{block.data}**, {block.protocol}:\n\n{markdown(block.header, block.rows)}"
+        for block in reproduce(name).blocks()
+    ]
+    return "\n\n".join(shown) or f"Nothing is measured yet; `dglrec reproduce {name} --run` does it."
 
 
-def _block(metrics: Sequence[str], rows: Sequence[dict[str, Any]], seen: str) -> list[str]:
-    """Rows of one protocol. Models whose paper keeps seen items stand under `mask` as well, without its figures."""
-    shown: list[list[str]] = []
-    protocol = rows[0]["protocol"]
-    for preset in dict.fromkeys(row["preset"] for row in rows):
-        runs = [row for row in rows if row["preset"] == preset]
-        own = runs[0]["protocol"]["seen"] == seen
-        if not own and seen == "keep":
-            continue
-        if own and runs[0]["paper"]:
-            shown.append([preset, "paper", *(f"{runs[0]['paper'][metric]:.4f}" for metric in metrics), "", "", ""])
-        which = "measured" if own else "measured_masked"
-        values = [_mean([run[which][metric] for run in runs]) for metric in metrics]
-        hours = statistics.fmean(run["seconds"] for run in runs) / 3600
-        devices = ", ".join(dict.fromkeys(f"{run['device']}, {run['threads']} threads" for run in runs))
-        shown.append([preset, "here", *values, " ".join(str(run["seed"]) for run in runs), f"{hours:.2f}", devices])
-    if not shown:
-        return []
-    how = "kept in the ranking" if seen == "keep" else "masked"
-    filters = ", ".join(protocol["filters"])
-    split = protocol["split"].partition("(")[0].replace("_", "-")
-    title = f"**{protocol['data']}**, {filters}, {split}, {protocol['queries']:,} test queries, seen items {how}:"
-    return ["", title, "", *markdown(["system", "", *metrics, "seeds", "hours", "device"], shown)]
-
-
-def _mean(values: Sequence[float]) -> str:
-    """The mean over seeds, with the standard deviation where there are three of them or more."""
-    spread = f" ±{statistics.stdev(values):.4f}" if len(values) > 2 else ""
-    return f"{statistics.fmean(values):.4f}{spread}"
-
-
-def trace_table() -> list[str]:
+def trace_table() -> str:
     """Our training of GSAU (rec) on Toys beside the authors' log."""
     paths = sorted(RESULTS.glob("gsau-table1.amazon-toys.gsau-rec.*.jsonl"))
     if not paths:
         command = "dglrec reproduce gsau-table1 --run --row gsau-rec --data amazon-toys"
-        return [f"Nothing is measured yet; `{command}` does it."]
-    lines: list[str] = []
+        return f"Nothing is measured yet; `{command}` does it."
+    seeds = []
     for path in paths:
         rows = {row["epoch"]: row for row in map(json.loads, path.read_text("utf-8").splitlines())}
         shown = [
@@ -103,11 +66,11 @@ def trace_table() -> list[str]:
             if epoch in rows
         ]
         header = ["epoch", "loss, authors", "loss, here", "valid ndcg@20, authors", "valid ndcg@20, here"]
-        lines += ["", f"Seed {path.stem.rpartition('.')[2]}:", "", *markdown(header, shown)]
-    return lines[1:]
+        seeds.append(f"Seed {path.stem.rpartition('.')[2]}:\n\n{markdown(header, shown)}")
+    return "\n\n".join(seeds)
 
 
-def presets_table() -> list[str]:
+def presets_table() -> str:
     """Every preset, its class, and where it comes from."""
     rows = []
     for name, found in PRESETS.items():
@@ -120,7 +83,7 @@ def _figures() -> dict[str, dict[str, Any]]:
     return json.loads((DOCS / "figures.json").read_text("utf-8"))
 
 
-def data_table() -> list[str]:
+def data_table() -> str:
     """What a leave-one-out split of each data set counts."""
     rows = [
         [
@@ -138,18 +101,20 @@ def data_table() -> list[str]:
     return markdown(header, rows)
 
 
-def ties_table() -> list[str]:
-    """What the tie rule and the treatment of seen items do to the simplest sequential model."""
-    header = ["recall@10 of `transitions`"]
+def ties_table() -> str:
+    """What the tie rule and the treatment of seen items do to the models that count."""
+    header = ["recall@10 on", "of"]
     header += [f"ties in {ties} order, seen {seen}" for ties in ("file", "random") for seen in ("kept", "masked")]
     rows = []
     for name, one in _figures().items():
-        cells = [f"transitions_{ties}_{seen}" for ties in ("file", "random") for seen in ("keep", "mask")]
-        rows.append([f"`{name}`", *(f"{one[cell]:.4f} ±{one[f'{cell}_error']:.4f}" for cell in cells)])
+        for preset in ("popularity", "recency", "transitions"):
+            cells = [f"{preset}_{ties}_{seen}" for ties in ("file", "random") for seen in ("keep", "mask")]
+            figures = [f"{one[cell]:.4f} ±{one[f'{cell}_error']:.4f}" for cell in cells]
+            rows.append([f"`{name}`", f"`{preset}`", *figures])
     return markdown(header, rows)
 
 
-TABLES: dict[str, Callable[[], list[str]]] = {
+TABLES: dict[str, Callable[[], str]] = {
     "gsau-table1": lambda: results_table("gsau-table1"),
     "gsau-trace": trace_table,
     "presets": presets_table,
@@ -160,7 +125,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
 
 def filled(text: str) -> str:
     """The text with every marked table written anew."""
-    return MARKED.sub(lambda match: match[1] + "\n".join(TABLES[match[2]]()) + "\n" + match[3], text)
+    return MARKED.sub(lambda match: match[1] + TABLES[match[2]]() + "\n" + match[3], text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -37,11 +37,12 @@ def figures(name: str) -> dict[str, float | int | str]:
     }
     for ties in ("file", "random"):
         split = dglrec.leave_one_out(log, ties=ties)
-        model = dglrec.models.preset("transitions", split)
-        for seen in ("keep", "mask"):
-            metrics = dglrec.evaluate(model, split.test, k=10, metrics="recall", seen=seen)
-            values[f"transitions_{ties}_{seen}"] = metrics["recall@10"]
-            values[f"transitions_{ties}_{seen}_error"] = metrics.standard_errors["recall@10"]
+        for preset in ("popularity", "recency", "transitions"):
+            model = dglrec.models.preset(preset, split)
+            for seen in ("keep", "mask"):
+                metrics = dglrec.evaluate(model, split.test, k=10, metrics="recall", seen=seen)
+                values[f"{preset}_{ties}_{seen}"] = metrics["recall@10"]
+                values[f"{preset}_{ties}_{seen}_error"] = metrics.standard_errors["recall@10"]
     return values
 
 

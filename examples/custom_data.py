@@ -24,7 +24,6 @@ from pathlib import Path
 import numpy as np
 
 import dglrec
-from dglrec.data.check import check
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--csv", help="your file; without it one is written")
@@ -70,7 +69,7 @@ if orders is None:
 # Also as `dglrec data check orders.csv --columns user_id=customer ...`. Bad lines are named with their numbers.
 
 columns = {"user_id": args.user, "item_id": args.item, "timestamp": args.time}
-report = check(orders, columns=columns)
+report = dglrec.data.check(orders, columns=columns)
 print(report)
 if not report.ok:
     raise SystemExit(2)

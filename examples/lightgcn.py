@@ -18,10 +18,16 @@ What calls what:
 
 Commands:
 
-    python examples/lightgcn.py                                  a sample, offline, seconds
-    DGLREC_DATA=~/data python examples/lightgcn.py --data amazon-beauty --out runs/lightgcn-beauty
+    python examples/lightgcn.py                                  a sample, offline
+    python examples/lightgcn.py --data amazon-beauty --out runs/lightgcn-beauty
 
-Numbers to expect: `dglrec reproduce gsau-table1` prints the paper's figures beside those measured with this package.
+Numbers to expect on test, under the protocol that is printed, and the time on an AMD EPYC of 2 cores:
+
+    sample          recall@10 .255, ndcg@10 .136; 5 seconds on 1 thread
+    amazon-beauty   recall@10 .0428, ndcg@10 .0214; .31 hours on 1 thread
+
+The order of the items, which LightGCN does not see, is most of what there is to learn in the sample: the best reachable
+recall@10 is .70. `dglrec reproduce gsau-table1` prints the paper's figures beside those measured with this package.
 
 Where to look next: Adjacency in dglrec/nn/propagation.py, which never makes an array with a row an edge;
 examples/build_graphs.py, the graph alone.

@@ -7,6 +7,9 @@ answers are known, cuts it into a past and a future, and compares models that on
 
     data.sample -> leave_one_out -> models.preset -> fit -> evaluate -> model.recommend
 
+Numbers to expect, recall@10 on test: .50 for counting transitions, .54 for SASRec and for GSAU (rec), .70 for one who
+knows the rules of the shop.
+
 Everything it writes goes into a new folder under `runs/`.
 """
 

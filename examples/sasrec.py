@@ -17,10 +17,16 @@ What calls what:
 
 Commands:
 
-    python examples/sasrec.py                                    a sample, offline, about a minute on two cores
-    DGLREC_DATA=~/data python examples/sasrec.py --data amazon-beauty --out runs/sasrec-beauty
+    python examples/sasrec.py                                    a sample, offline
+    python examples/sasrec.py --data amazon-beauty --out runs/sasrec-beauty
 
-Numbers to expect: `dglrec reproduce gsau-table1` prints the paper's figures beside those measured with this package.
+Numbers to expect on test, under the protocol that is printed, and the time on an AMD EPYC of 2 cores:
+
+    sample          recall@10 .496, ndcg@10 .325; 21 seconds on 1 thread
+    amazon-beauty   recall@10 .0813, ndcg@10 .0410; .86 hours on 1 thread
+
+In the sample nobody takes an item twice, so that masking seen items helps: recall@10 is .529 then, and .70 the best
+reachable. `dglrec reproduce gsau-table1` prints the paper's figures beside those measured with this package.
 
 Where to look next: position_batches in dglrec/batches.py, and CausalTransformer, which pads in attention only.
 """

@@ -145,7 +145,9 @@ def test_fields_of_data_and_split(say: Say, tmp_path: Path) -> None:
     assert (plain["data"], plain["filters"], plain["tie_rule"], plain["kind"]) == ("mine", [], "file", "position")
     assert protocol("--k-core", 2)["filters"] == ["2-core"]
     assert protocol("--set", "data.k_core=2")["filters"] == ["2-core"]
-    assert "seed=3" in protocol("--ties", "random", "--set", "split.seed=3")["split"]
+    shuffled = protocol("--set", "split.ties=random", "--set", "split.seed=3")
+    assert (shuffled["tie_rule"], "seed=3" in shuffled["split"]) == ("random", True)
+    assert protocol("--ties", "random", "--set", "split.seed=3") == shuffled
     by_time = protocol("--split", "time-point", "--set", "split.targets=next", "--set", "split.test_share=0.2")
     assert by_time["kind"] == "time"
     assert "test_share=0.2" in by_time["split"]
@@ -242,6 +244,37 @@ def test_evaluate(say: Say, trained: Path) -> None:
     assert values["metrics"]["recall@10"] == pytest.approx(result["test_masked"]["recall@10"])
     assert values["protocol"]["seen"] == "mask"
     assert "masked, except" in say("evaluate", trained, "--device", "cpu", "--seen", "mask")[1]
+
+
+def test_evaluate_with_another_ranking_of_the_same_weights(say: Say, trained: Path) -> None:
+    before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+    words = ("evaluate", trained, "--device", "cpu")
+    dot = json.loads(say(*words, "--json")[1])
+    cosine = json.loads(say(*words, "--set", "rank=cosine", "--json")[1])
+    assert (dot["set"], cosine["set"]) == ({}, {"rank": "cosine"})
+    assert cosine["metrics"] != dot["metrics"]
+    model = dglrec.load_model(trained)
+    model.set_ranking(rank="cosine")
+    assert cosine["metrics"] == pytest.approx(dict(dglrec.evaluate(model, model.split.test)))
+    assert json.loads(say(*words, "--set", "rank=dot", "--json")[1])["metrics"] == dot["metrics"]
+    assert say(*words, "--set", "rank=cosine")[1].startswith("with        rank=cosine\ndata ")
+    assert before == {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("rank=cosin", "did you mean 'cosine'"),
+        ("rnak=cosine", "unknown field 'rnak' of GSAUConfig; did you mean 'rank'?"),
+        ("dim=32", "'dim' is fixed once the model is made; seen, rank can be set"),
+        ("train.lr=1", "'train.lr' is fixed once the model is made"),
+        ("rank", "--set 'rank' has no value"),
+    ],
+)
+def test_what_evaluate_cannot_set(say: Say, trained: Path, change: str, says: str) -> None:
+    code, out, err = say("evaluate", trained, "--device", "cpu", "--set", change)
+    assert (code, out) == (2, "")
+    assert says in err
 
 
 def test_recommend(say: Say, trained: Path) -> None:

@@ -42,7 +42,7 @@ def test_a_sound_machine() -> None:
     assert "CSR tensors" in found("on cpu", all_).value
     assert found("data", all_).value.startswith("DGLREC_DATA is not set")
     assert found("cache", all_).value.endswith("not made yet")
-    read = json.loads(all_.to_json())
+    read = json.loads(json.dumps(all_.to_dict()))
     assert read["ok"] == (all_.exit_code == 0)
     assert [check["name"] for check in read["checks"]] == [check.name for check in all_.checks]
 

@@ -14,9 +14,12 @@ import pytest
 import torch
 
 from dglrec.data.log import InteractionLog
+from dglrec.data.sample import sample
 from dglrec.data.splits import Queries, leave_one_out, time_point
 from dglrec.errors import ConfigError, DataError
 from dglrec.evaluate import AT_K, Metrics, evaluate
+from dglrec.models.base import Model
+from dglrec.models.gsau import GSAUConfig
 
 
 def pack(lists):
@@ -232,8 +235,37 @@ def test_chunks_change_nothing(monkeypatch):
     rng = np.random.default_rng(6)
     queries, model = random_queries(rng), Table(rng.integers(0, 9, (50, 40)).astype(np.float32))
     whole = evaluate(model, queries)
-    monkeypatch.setattr(sys.modules["dglrec.evaluate"], "_CHUNK_SCORES", 90)
+    monkeypatch.setitem(sys.modules["dglrec.evaluate"]._SLICE_SCORES, "cpu", 90)
     assert dict(evaluate(model, queries)) == dict(whole)
+
+
+@pytest.mark.parametrize("interests", [1, 3])
+@pytest.mark.parametrize("seen", ["mask", "keep"])
+def test_slices_of_a_model_equal_its_scores(monkeypatch, interests, seen):
+    """Vectors made for a whole block, their scores in slices: the same ranks as from all scores at once."""
+
+    class Vectors(Model):
+        Config = GSAUConfig  # any config will do
+
+        def query_vectors(self, queries):
+            return torch.as_tensor(rng_table[queries.user]).unflatten(1, (interests, -1))
+
+        def item_vectors(self):
+            return torch.as_tensor(item_table)
+
+    class Scores(Vectors):
+        def scores(self, queries, items=None):
+            return super().scores(queries, items)
+
+    split = leave_one_out(sample("shop", users=120, items=60, seed=3))
+    rng = np.random.default_rng(4)
+    rng_table = rng.integers(-3, 4, (120, 4 * interests)).astype(np.float32)
+    item_table = rng.integers(-3, 4, (split.log.num_items, 4)).astype(np.float32)
+    metrics = (*AT_K, "auc")
+    expected = evaluate(Scores(split), split.test, metrics=metrics, seen=seen)
+    for size in (1, 500, 1 << 20):
+        monkeypatch.setitem(sys.modules["dglrec.evaluate"]._SLICE_SCORES, "cpu", size)
+        assert dict(evaluate(Vectors(split), split.test, metrics=metrics, seen=seen)) == dict(expected)
 
 
 def test_order_of_queries_changes_nothing():

@@ -203,12 +203,12 @@ def test_it_prints_itself() -> None:
     assert str(recommend(Table(falling()), histories=[["i0"]] * 2, k=1)).count("history 1\n") == 1
 
 
-def test_to_json() -> None:
+def test_json() -> None:
     recs = recommend(Table(falling()), users=["u3", "u4"], k=1)
-    rows = json.loads(recs.to_json())["recommendations"]
+    rows = json.loads(json.dumps(recs.to_dict()))["recommendations"]
     assert [row["user"] for row in rows] == ["u3", "u4"]
     assert list(rows[0]) == ["query", "user", "rank", "item_id", "score", "title"]
-    assert json.loads(recommend(Table(falling()), history=["i0"]).to_json())["recommendations"][0]["user"] is None
+    assert recommend(Table(falling()), history=["i0"]).to_dict()["recommendations"][0]["user"] is None
 
 
 def test_a_log_without_titles() -> None:

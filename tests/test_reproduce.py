@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import dglrec
-from dglrec import reproduce as module  # the module: the package exports no function of this name
-from dglrec.errors import ConfigError
-from dglrec.reproduce import RESULTS, reproduce, tables
+from dglrec.cli import main
+from dglrec.errors import ConfigError, DataError
+from dglrec.protocol import Protocol
+from dglrec.reproduce import RESULTS, Table, reproduce, tables
+from dglrec.text import aligned
+
+module = importlib.import_module("dglrec.reproduce")  # `dglrec.reproduce` is the function of this name
 
 
 @pytest.fixture
@@ -56,6 +62,74 @@ def test_run_writes_a_result_that_is_printed_again(small: None, tmp_path: Path) 
     assert f"{row['measured']['recall@10']:.4f}" in text and "0.0891" in text and "amazon-beauty: not run yet" in text
     assert "seen items kept" in text and "seen items masked" in text
     assert (tmp_path / "out" / "gsau-table1.amazon-toys.sasrec.7.png").exists()
+
+
+def row(preset: str, seen: str, seed: int, value: float) -> dict[str, Any]:
+    protocol = Protocol("shop", ("5-core",), "leave_one_out(ties='file')", seen=seen, queries=1000)
+    return {
+        "preset": preset,
+        "data": "shop",
+        "protocol": protocol.to_dict(),
+        "paper": {"recall@10": 0.5},
+        "measured": {"recall@10": value},
+        "measured_masked": {"recall@10": value + 0.1 if seen == "keep" else value},
+        "seed": seed,
+        "device": "a machine",
+        "threads": seed,
+        "seconds": 1800.0,
+    }
+
+
+def test_results_of_different_protocols_stand_apart() -> None:
+    """Kept and masked results are different blocks, the paper's figures stand in that of the paper's protocol."""
+    rows = [row("lightgcn", "mask", 1, 0.25), row("sasrec", "keep", 1, 0.3), row("sasrec", "keep", 2, 0.4)]
+    found = Table("any", "a title", ["recall@10"], [], rows)
+    kept, masked = found.blocks()
+    assert (kept.data, kept.protocol) == (
+        "shop",
+        "5-core, leave-one-out, 1,000 test queries, seen items kept in the ranking",
+    )
+    assert masked.protocol.endswith("seen items masked")
+    assert kept.header == masked.header == ["system", "", "recall@10", "seeds", "hours", "device"]
+    assert kept.rows == [
+        ["sasrec", "paper", "0.5000", "", "", ""],
+        ["sasrec", "here", "0.3500", "1 2", "0.50", "a machine, 1 thread, a machine, 2 threads"],
+    ]
+    assert [line[:3] for line in masked.rows] == [
+        ["lightgcn", "paper", "0.5000"],
+        ["lightgcn", "here", "0.2500"],
+        ["sasrec", "here", "0.4500"],
+    ]
+    for block in (kept, masked):  # the text is these cells, and docs/make_tables.py prints them too
+        assert aligned(block.header, block.rows) in str(found)
+    elsewhere = row("sasrec", "keep", 3, 0.2)
+    elsewhere["protocol"]["split_digest"] = "another"
+    assert len(Table("any", "", ["recall@10"], [], [*rows, elsewhere]).blocks()) == 4
+
+
+def test_the_mean_over_three_seeds_has_a_spread() -> None:
+    rows = [row("sasrec", "mask", seed, 0.1 * seed) for seed in (1, 2, 3)]
+    assert Table("any", "", ["recall@10"], [], rows).blocks()[0].rows[1][2] == "0.2000 ±0.1000"
+
+
+def test_results_that_cannot_be_written_are_said_before_training(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setattr(module, "fit", lambda *_, **__: pytest.fail("trained first"))
+    monkeypatch.setitem(reproduce.__kwdefaults__, "results", tmp_path / "file" / "results")
+    code = main(["reproduce", "gsau-table1", "--run", "--row", "sasrec", "--data", "amazon-toys", "--json"])
+    out, err = capsys.readouterr()
+    assert (code, out) == (2, "")
+    assert err.startswith(f"dglrec: results cannot be written to {tmp_path / 'file' / 'results'} (Not a directory)")
+    assert len(err.splitlines()) == 1
+
+    def read_only(**_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", read_only)
+    with pytest.raises(DataError, match="Permission denied"):
+        reproduce("gsau-table1", run=True, results=tmp_path)
 
 
 def test_existing_results_are_not_trained_again(small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

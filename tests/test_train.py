@@ -18,6 +18,7 @@ import torch
 
 import dglrec
 from dglrec.checkpoint import load_state, load_tensors, read_json
+from dglrec.config import CUTS
 from dglrec.errors import CheckpointError, ConfigError, DataError, DglrecError
 from dglrec.streams import Streams
 from dglrec.train import make_optimizer, pick_device
@@ -417,6 +418,28 @@ def test_a_finished_run_goes_on_with_more_epochs(split, tmp_path):
     more = fit(sasrec(split), split, epochs=4, out=tmp_path / "run", resume=True)
     assert [row["loss"] for row in more.rows] == [row["loss"] for row in whole.rows]
     assert_same_bits(weights_of(whole.model), weights_of(more.model))
+
+
+def test_a_resumed_run_keeps_its_test_as_long_as_its_weights(split, tmp_path, monkeypatch):
+    run = fit(sasrec(split), split, epochs=2, out=tmp_path / "run")
+    assert run.best_epoch == 1
+    run.test()
+    saved = read_json(tmp_path / "run" / "result.json")
+    again = fit(sasrec(split), split, epochs=2, out=tmp_path / "run", resume=True)
+    assert again.result == saved | {"peak_memory_bytes": again.result["peak_memory_bytes"]}
+    assert read_json(tmp_path / "run" / "result.json") == again.result
+
+    with monkeypatch.context() as patch:  # a third epoch that is worse: the weights of the second one stay
+        patch.setattr("dglrec.train.evaluate", lambda *_, **__: Scripted(dict.fromkeys(run.valid, 0.0)))
+        worse = fit(sasrec(split), split, epochs=3, out=tmp_path / "run", resume=True)
+    assert (worse.best_epoch, worse.result["test"]) == (1, saved["test"])
+    assert worse.result["test"] == pytest.approx(dict(dglrec.evaluate(worse.model, split.test, k=CUTS)))
+    with monkeypatch.context() as patch:  # a fourth that is better: other weights, which nobody has tested
+        patch.setattr("dglrec.train.evaluate", lambda *_, **__: Scripted(dict.fromkeys(run.valid, 1.0)))
+        better = fit(sasrec(split), split, epochs=4, out=tmp_path / "run", resume=True)
+    assert better.best_epoch == 3
+    assert not TESTED & better.result.keys()
+    assert not TESTED & read_json(tmp_path / "run" / "result.json").keys()
 
 
 def test_a_run_that_has_stopped_early_stays_stopped(split, tmp_path, monkeypatch):

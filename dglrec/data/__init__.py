@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .check import check
 from .datasets import DatasetInfo, get, list_datasets, load
 from .interests import InterestOracle
 from .log import InteractionLog
@@ -17,6 +18,7 @@ __all__ = [
     "Oracle",
     "Queries",
     "Split",
+    "check",
     "from_frame",
     "get",
     "leave_one_out",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import itertools
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -53,10 +52,6 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON-able values."""
         return {**dataclasses.asdict(self), "problems": [p._asdict() for p in self.problems], "ok": self.ok}
-
-    def to_json(self) -> str:
-        """`to_dict` as JSON text."""
-        return json.dumps(self.to_dict(), indent=1)
 
     def __str__(self) -> str:
         lines = [f"{self.source}: {self.path}" if self.path and self.path != self.source else self.source]

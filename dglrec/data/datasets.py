@@ -203,7 +203,7 @@ class Source:
         page: where the source describes the data set.
         terms: what the source says on its use, in short.
         sha256: hex digest of the original file.
-        table_sha256: hex digest of the finished table, its lines `user_id item_id timestamp` sorted.
+        table_sha256: `table_digest` of the finished table.
         k_core: filter that the published data set went through.
     """
 
@@ -253,9 +253,9 @@ def _amazon(category: str, table_sha256: str) -> Source:
 
 
 REGISTRY: dict[str, Source] = {
-    "amazon-beauty": _amazon("Beauty", "3d654e09c4489ab1ea97d57b201860b1060bf31a1af93b339adaaae6d771170e"),
-    "amazon-sports": _amazon("Sports_and_Outdoors", "e5895ce9dad4857f08c060742334d06a6ecfb1760b5e291abbb935dd750fb13d"),
-    "amazon-toys": _amazon("Toys_and_Games", "50b032889aaa69d1d43009fa97b841d1028e3dc70614b0c6dae2d0e1530c8ede"),
+    "amazon-beauty": _amazon("Beauty", "7b3efda763bc808f2efa9b1c43d4849d5cfea488e9982125570d002e3095fe93"),
+    "amazon-sports": _amazon("Sports_and_Outdoors", "81438a2e10c7a3527d8d4640e34f7b019d79473a89e2c0ca0de8f4e4454dd2c6"),
+    "amazon-toys": _amazon("Toys_and_Games", "2036e523da463f02d643ac7bf11bebf83137fa0cf2c04deaa260b20111cbbd6a"),
     "ml-100k": _movielens(
         "ml-100k", "movielens-100k", "50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229"
     ),
@@ -400,13 +400,17 @@ def _write_tsv(table: polars.DataFrame, path: Path) -> None:
 
 
 def table_digest(log: InteractionLog) -> str:
-    """Hex SHA-256 of a log's lines `user_id item_id timestamp`, sorted: the order in the file does not count."""
+    """Hex SHA-256 of a log's lines `user_id item_id timestamp`: users sorted by id, each one's lines oldest first.
+
+    Two logs with one digest have the same interactions at the same times, and the same order where times are tied, so
+    that `leave_one_out` holds out the same items. How users and items are numbered, ratings and titles do not count.
+    """
     pl = _pl()
     assert log.time is not None
     table = pl.DataFrame(
         {"user": log.user_ids[log.user], "item": log.item_ids[log.item], "time": log.time.astype("int64")}
-    )
-    lines = table.select(pl.concat_str("user", "item", "time", separator="\t")).to_series().sort()
+    ).sort("user", maintain_order=True)
+    lines = table.select(pl.concat_str("user", "item", "time", separator="\t")).to_series()
     return hashlib.sha256("\n".join(lines.to_list()).encode()).hexdigest()
 
 
@@ -485,7 +489,9 @@ def _movielens_100k(path: Path) -> Tables:
 
 
 def _amazon_ratings(path: Path) -> Tables:
-    return _columns(path.read_bytes(), ",", _RATING_COLUMNS, header=False), None
+    """Lines in the order of their items' ids: in the sequences of the literature that order decides every tied day."""
+    ratings = _columns(path.read_bytes(), ",", _RATING_COLUMNS, header=False)
+    return ratings.sort("item_id", maintain_order=True), None
 
 
 CONVERTERS: dict[str, Callable[[Path], Tables]] = {

@@ -439,6 +439,8 @@ def _numbers(values: npt.ArrayLike, what: str) -> Floats:
 def _seconds(values: npt.ArrayLike) -> Floats:
     """(n,) times -> (n,) float64 seconds, all of them finite."""
     raw = np.asarray(values)
+    if raw.ndim != 1:
+        raise DataError(f"column 'time' has {raw.ndim} dimensions; expected 1")
     if raw.dtype.kind == "M":
         seconds = raw.astype("datetime64[us]").astype(np.float64) / 1e6
         seconds[np.isnat(raw)] = np.nan

@@ -373,18 +373,12 @@ def time_point(
         raise DataError(f"targets is {targets!r}; expected 'all' or 'next'")
     _check_order(log, "time")
     assert log.time is not None
-    if (valid_time is None) != (test_time is None):
-        raise DataError("valid_time and test_time go together; give both, or the shares alone")
     rule: Rule = {"function": "time_point", "targets": targets}
-    if valid_time is None or test_time is None:
-        if not (valid_share > 0 and test_share > 0 and valid_share + test_share < 1):
-            raise DataError(
-                f"valid_share {valid_share} and test_share {test_share} must be positive and sum to less than 1"
-            )
+    if valid_time is None and test_time is None:
         rule |= {"valid_share": float(valid_share), "test_share": float(test_share)}
-        ordered = np.sort(log.time)
-        valid_time = float(ordered[int(len(log) * (1 - valid_share - test_share))])
-        test_time = float(ordered[int(len(log) * (1 - test_share))])
+        valid_time, test_time = _moments(log.time, valid_share, test_share)
+    elif valid_time is None or test_time is None:
+        raise DataError("valid_time and test_time go together; give both, or the shares alone")
     else:
         valid_time, test_time = float(valid_time), float(test_time)
         rule |= {"valid_time": valid_time, "test_time": test_time}
@@ -394,34 +388,60 @@ def time_point(
         )
     digest = _digest(log, rule)
 
-    # Rows are sorted by (user, time), so each user's row range splits at two places.
-    start, end = log.offsets[:-1], log.offsets[1:]  # (U,)
-    valid_start = start + np.bincount(log.user[log.time < valid_time], minlength=log.num_users)
-    test_start = start + np.bincount(log.user[log.time < test_time], minlength=log.num_users)
     train = log.select(log.time < valid_time)
     if len(train) == 0:
         raise DataError(f"no event of {log.name!r} is before {valid_time:.0f} s; nothing to train on")
-    queries = {}
-    ties = {}
-    for name, first, last in (("valid", valid_start, test_start), ("test", test_start, end)):
-        user = np.flatnonzero((first > start) & (last > first))
-        if len(user) == 0:
-            raise DataError(f"no user of {log.name!r} has events before and after the moment at which {name} starts")
-        first, last = first[user], last[user]
-        second = np.minimum(first + 1, len(log) - 1)
-        ties[name] = int(((last - first > 1) & (log.time[first] == log.time[second])).sum()) if targets == "next" else 0
-        last = first + 1 if targets == "next" else last
-        queries[name] = _queries(log, user, start[user], first, first, last, name, digest)
-    valid, test = queries["valid"], queries["test"]
+    # Rows are sorted by (user, time), so each user's range of rows falls into training, validation and test in turn.
+    valid_start, test_start = _first_rows(log, valid_time), _first_rows(log, test_time)  # (U,) each
+    valid, valid_ties = _period(log, valid_start, test_start, targets, "valid", digest)
+    test, test_ties = _period(log, test_start, log.offsets[1:], targets, "test", digest)
 
     asked = np.union1d(valid.user, test.user)
     counts: dict[str, int | float] = {"short_users": log.num_users - len(asked)}
     counts |= _counts(train, valid, test)
     trained = np.diff(train.offsets) > 0
-    for name, some in queries.items():
-        counts[f"tie_decided_targets_{name}"] = ties[name]
-        counts[f"cold_users_{name}"] = int((~trained[some.user]).sum())
+    for queries, ties in ((valid, valid_ties), (test, test_ties)):
+        counts[f"tie_decided_targets_{queries.name}"] = ties
+        counts[f"cold_users_{queries.name}"] = int((~trained[queries.user]).sum())
     return Split(log, train, valid, test, "time", rule, digest, counts, valid_time, test_time)
+
+
+def _moments(time: Floats, valid_share: float, test_share: float) -> tuple[float, float]:
+    """Seconds at which validation and test start, so that the two periods hold these shares of the events."""
+    if not (valid_share > 0 and test_share > 0 and valid_share + test_share < 1):
+        raise DataError(
+            f"valid_share {valid_share} and test_share {test_share} must be positive and sum to less than 1"
+        )
+    ordered = np.sort(time)
+    valid, test = int(len(time) * (1 - valid_share - test_share)), int(len(time) * (1 - test_share))
+    return float(ordered[valid]), float(ordered[test])
+
+
+def _first_rows(log: InteractionLog, moment: float) -> Ints:
+    """(U,) each user's first row at or after `moment`; the end of the user's rows where there is none."""
+    assert log.time is not None
+    return log.offsets[:-1] + np.bincount(log.user[log.time < moment], minlength=log.num_users)
+
+
+def _period(log: InteractionLog, first: Ints, last: Ints, targets: str, name: str, digest: str) -> tuple[Queries, int]:
+    """Queries of a period, and how many of them a tie decides.
+
+    Args:
+        first: (U,) each user's first row of the period; all rows before it are the history.
+        last: (U,) the row after the user's last one of the period.
+    """
+    assert log.time is not None
+    start = log.offsets[:-1]
+    user = np.flatnonzero((first > start) & (last > first))  # (Q,)
+    if len(user) == 0:
+        raise DataError(f"no user of {log.name!r} has events before and after the moment at which {name} starts")
+    start, first, last = start[user], first[user], last[user]
+    ties = 0
+    if targets == "next":  # the first event alone; the second one is tied with it where they share a time
+        second = np.minimum(first + 1, len(log) - 1)
+        ties = int(((last - first > 1) & (log.time[first] == log.time[second])).sum())
+        last = first + 1
+    return _queries(log, user, start, first, first, last, name, digest), ties
 
 
 def make_split(log: InteractionLog, rule: Mapping[str, Any]) -> Split:

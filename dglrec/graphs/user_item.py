@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .._dgl import dgl
+from ..data.log import _seconds
 from ..errors import DataError
 
 if TYPE_CHECKING:
@@ -88,8 +89,8 @@ def user_item(
 
     Args:
         log: an `InteractionLog`; all of its users and items become nodes.
-        user, item, time: instead of a log, (E,) integer indices and (E,) seconds, in the order of the file. With times,
-            edges are sorted stably by (user, time), without, by user.
+        user, item, time: instead of a log, (E,) integer indices and (E,) seconds (or datetime64), in the order of the
+            file. With times, edges are sorted stably by (user, time), without, by user.
         num_users, num_items: number of nodes, where larger than the largest index + 1.
         unique: merge repeats of a (user, item) pair into its first edge and keep their number as `count` (int64).
 
@@ -203,16 +204,6 @@ def _indices(values: Any, name: str) -> np.ndarray:
     if array.size and int(array.min()) < 0:
         raise DataError(f"{name}= holds {int(array.min())}; expected indices from 0")
     return array.astype(np.int64)
-
-
-def _seconds(values: Any) -> np.ndarray:
-    array = np.asarray(values)
-    if array.ndim != 1 or array.dtype.kind not in "iuf":
-        raise DataError(f"time= holds {array.dtype} of shape {array.shape}; expected seconds in one dimension")
-    bad = np.flatnonzero(~np.isfinite(array))
-    if len(bad):
-        raise DataError(f"time= is {array[bad[0]]} at {bad[0]}; expected a finite number of seconds everywhere")
-    return array.astype(np.float64)
 
 
 def _size(indices: np.ndarray, size: int | None, name: str) -> int:

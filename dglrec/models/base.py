@@ -31,9 +31,11 @@ class Model(nn.Module):
         Config: the class of the config: a frozen dataclass with the fields `train` (TrainConfig) and `seen`.
         preset: name of the preset that the model was made from, or of its class.
         beam: number of items that a generative model can rank at most; None where all items have a score.
+        ranking_fields: fields of the config that are read when items are ranked and at no other time.
     """
 
     Config: ClassVar[type[Any]]
+    ranking_fields: ClassVar[tuple[str, ...]] = ("seen",)
     beam: int | None = None
     config: Any
 
@@ -67,6 +69,20 @@ class Model(nn.Module):
         """Whether the paper's protocol keeps or masks the items of the history when this model is evaluated."""
         seen: Literal["keep", "mask"] = self.config.seen
         return seen
+
+    def set_ranking(self, **fields: Any) -> None:
+        """Change how the model ranks, and nothing that it has learnt: fields of `ranking_fields`, after training too.
+
+        Raises:
+            ConfigError: another field, whose change would need a new training, or a wrong value.
+        """
+        config = replace(self.config, fields)
+        if fixed := [name for name in fields if name not in self.ranking_fields]:
+            raise ConfigError(
+                f"{fixed[0]!r} is fixed once the model is made; {', '.join(self.ranking_fields)} can be set to rank "
+                "with the same weights, for the rest train a new model"
+            )
+        self.config = config
 
     @property
     def device(self) -> torch.device:
@@ -107,9 +123,24 @@ class Model(nn.Module):
         vectors, table = self.query_vectors(queries), self.item_vectors()
         if items is not None:
             return torch.einsum("bkd,bcd->bkc", vectors, table[items]).amax(1)
-        if vectors.shape[1] == 1:
-            return vectors[:, 0] @ table.T
-        return (vectors.flatten(0, 1) @ table.T).unflatten(0, vectors.shape[:2]).amax(1)
+        return _largest_products(vectors, table)
+
+    def score_slices(self, queries: Queries, size: int) -> Iterator[Tensor]:
+        """The rows of `scores(queries)` in turn, about `size` numbers at a time, for the evaluator.
+
+        Each tensor may be overwritten, and is only good until the next: queries are encoded together, and their scores
+        made in one piece of memory that stays in the cache. A model with `scores` of its own is asked for them.
+        """
+        if type(self).scores is not Model.scores:
+            step = max(1, size // max(1, self.num_items))
+            for first in range(0, len(queries), step):
+                yield self.scores(queries[first : first + step]).clone()
+            return
+        vectors, table = self.query_vectors(queries), self.item_vectors()
+        step = max(1, size // max(1, vectors.shape[1] * len(table)))
+        buffer = vectors.new_empty(min(step, len(vectors)) * vectors.shape[1], len(table))
+        for part in vectors.split(step):
+            yield _largest_products(part, table, out=buffer[: part.shape[0] * part.shape[1]])
 
     def top(self, queries: Queries, k: int) -> tuple[Tensor, Tensor]:
         """The k best items of each query: ids (B, k), scores (B, k). Generative models override this."""
@@ -130,6 +161,12 @@ class Model(nn.Module):
         from ..recommend import recommend
 
         return recommend(self, user, users=users, history=history, histories=histories, k=k, seen=seen)
+
+
+def _largest_products(vectors: Tensor, table: Tensor, out: Tensor | None = None) -> Tensor:
+    """Largest dot product over K vectors: (B, K, d), (M, d) -> (B, M); `out` (B * K, M) is where the products go."""
+    products = torch.mm(vectors.flatten(0, 1), table.T, out=out)
+    return products if vectors.shape[1] == 1 else products.unflatten(0, vectors.shape[:2]).amax(1)
 
 
 def query_sequences(queries: Queries, max_length: int, device: torch.device) -> Sequences:

@@ -106,6 +106,7 @@ class GSAU(Model):
     """
 
     Config = GSAUConfig
+    ranking_fields = ("seen", "rank")
     config: GSAUConfig
 
     def __init__(self, split: Split, config: GSAUConfig | None = None, **fields: Any) -> None:
@@ -147,8 +148,9 @@ class GSAU(Model):
         return terms
 
     def _graph_terms(self, edges: Edges) -> dict[str, Tensor]:
-        users, items = self.graph_encoder(self.adjacency, (self.user.weight, self.item.weight))  # Eq. 1, Eq. 2
-        user, item = F.normalize(users[edges.user]), F.normalize(items[edges.item])  # f, (B, d) each
+        tables = (self.user.weight, self.item.weight)
+        users, items = self.graph_encoder(self.adjacency, tables, (edges.user, edges.item))  # Eq. 1, Eq. 2
+        user, item = F.normalize(users), F.normalize(items)  # f, (B, d) each
         return {
             "graph_alignment": alignment(user, item),  # Eq. 4 over Eq. 6
             "graph_uniformity": self.config.gamma * (uniformity(item) + uniformity(user)),  # Eq. 5 over Eq. 7

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from ..batches import Edges, edge_batches
@@ -81,15 +82,15 @@ class LightGCN(Model):
     def loss(self, batch: Edges) -> dict[str, Tensor]:
         """BPR, and the L2 norm of the layer-0 rows of the batch (He et al., Eq. 15)."""
         assert batch.negative is not None
-        users, items = self.encoder(self.adjacency, (self.user.weight, self.item.weight))
-        user = users[batch.user]  # (B, d)
-        positive, negative = (user * items[batch.item]).sum(1), (user * items[batch.negative]).sum(1)  # (B,)
+        tables, size = (self.user.weight, self.item.weight), len(batch.user)
+        user, items = self.encoder(self.adjacency, tables, (batch.user, torch.cat([batch.item, batch.negative])))
+        positive, negative = (user * items[:size]).sum(1), (user * items[size:]).sum(1)  # (B,)
         ego = (self.user(batch.user), self.item(batch.item), self.item(batch.negative))
         if self.config.norm == "frobenius":
-            size = sum(rows.norm() for rows in ego)
+            norm = sum(rows.norm() for rows in ego)
         else:
-            size = sum(rows.square().sum() for rows in ego) / 2
-        return {"bpr": bpr(positive, negative), "l2": self.config.l2 * size / len(batch.user)}
+            norm = sum(rows.square().sum() for rows in ego) / 2
+        return {"bpr": bpr(positive, negative), "l2": self.config.l2 * norm / size}
 
     def query_vectors(self, queries: Queries) -> Tensor:
         """The propagated row of each user, folded in from the history where the user is unknown."""

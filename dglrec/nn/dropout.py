@@ -30,7 +30,12 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
         return x
     if x.device.type != "cpu" or p == 1.0:
         return F.dropout(x, p)
-    return x * keep_mask(x.shape, p).to(x.dtype).mul_(1 / (1 - p))
+    return x * dropout_factors(x.shape, p, x.dtype)
+
+
+def dropout_factors(shape: torch.Size, p: float, dtype: torch.dtype = torch.float32) -> Tensor:
+    """What dropout multiplies with, on the CPU: 0 with probability `p`, else 1 / (1 - p)."""
+    return keep_mask(shape, p).to(dtype).mul_(1 / (1 - p))
 
 
 class Dropout(nn.Module):

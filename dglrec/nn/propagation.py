@@ -61,7 +61,7 @@ class Adjacency(nn.Module):
             self.register_buffer(name, values, persistent=False)
 
     def propagate(self, users: Tensor, items: Tensor, layers: int, mean: bool) -> tuple[Tensor, Tensor]:
-        """A^L x, or the mean of A^l x over l = 0..L by Horner's rule: x + A (x + A (x + ...)), without a gradient."""
+        """A^L x, or the sum of A^l x over l = 0..L by Horner's rule: x + A (x + A (x + ...)), without a gradient."""
         new_users, new_items = users, items
         for _ in range(layers):
             new_users, new_items = (
@@ -71,9 +71,14 @@ class Adjacency(nn.Module):
             if mean:
                 new_users.add_(users)
                 new_items.add_(items)
-        if not mean or layers == 0:
-            return new_users, new_items
-        return new_users.div_(layers + 1), new_items.div_(layers + 1)
+        return new_users, new_items
+
+    def neighbour_sums(self, users: Tensor, items: Tensor, rows: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """A x at some users and items alone."""
+        return (
+            _weighted_sum(items, *_rows(rows[0], self.user_items, self.user_offsets, self.user_weight)),
+            _weighted_sum(users, *_rows(rows[1], self.item_users, self.item_offsets, self.item_weight)),
+        )
 
 
 def _weighted_sum(x: Tensor, columns: Tensor, offsets: Tensor, weight: Tensor) -> Tensor:
@@ -81,6 +86,15 @@ def _weighted_sum(x: Tensor, columns: Tensor, offsets: Tensor, weight: Tensor) -
     return F.embedding_bag(
         columns, x, offsets, mode="sum", include_last_offset=True, per_sample_weights=weight.to(x.dtype)
     )
+
+
+def _rows(rows: Tensor, columns: Tensor, offsets: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Columns, offsets and weights of some rows of a CSR matrix."""
+    starts, degree = offsets[rows], offsets.diff()[rows]
+    own = _offsets(degree)
+    shift = torch.repeat_interleave(starts - own[:-1], degree)
+    place = torch.arange(len(shift), device=rows.device) + shift
+    return columns[place], own, weight[place]
 
 
 def _offsets(degree: Tensor) -> Tensor:
@@ -92,20 +106,44 @@ def _scale(degree: Tensor) -> Tensor:
 
 
 class _Propagation(torch.autograd.Function):
-    """`Adjacency.propagate` with its gradient, which is itself, as A is symmetric."""
+    """All rows, or some, of the propagated tables. The gradient is propagation again, as A is symmetric.
+
+    The last layer sums over the neighbours of the wanted rows alone.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, users: Tensor, items: Tensor, adjacency: Adjacency, layers: int, mean: bool
+        ctx: Any, users: Tensor, items: Tensor, adjacency: Adjacency, layers: int, mean: bool, *rows: Tensor
     ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(*rows)
         ctx.how = (adjacency, layers, mean)
-        new_users, new_items = adjacency.propagate(users, items, layers, mean)
-        return (new_users, new_items) if layers else (new_users.clone(), new_items.clone())
+        ctx.sizes = (len(users), len(items))
+        divisor = layers + 1 if mean else 1
+        if not rows:
+            new_users, new_items = adjacency.propagate(users, items, layers, mean)
+            return (new_users.div_(divisor), new_items.div_(divisor)) if layers else (users.clone(), items.clone())
+        user_rows, item_rows = rows
+        own_users, own_items = users[user_rows], items[item_rows]
+        if layers == 0:
+            return own_users, own_items
+        before = adjacency.propagate(users, items, layers - 1, mean)
+        new_users, new_items = adjacency.neighbour_sums(*before, (user_rows, item_rows))
+        if mean:
+            new_users, new_items = new_users.add_(own_users), new_items.add_(own_items)
+        return new_users.div_(divisor), new_items.div_(divisor)
 
     @staticmethod
-    def backward(ctx: Any, users: Tensor, items: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         adjacency, layers, mean = ctx.how
-        return *adjacency.propagate(users.contiguous(), items.contiguous(), layers, mean), None, None, None
+        divisor = layers + 1 if mean else 1
+        if ctx.saved_tensors:
+            users, items = (
+                grad.new_zeros(size, grad.shape[1]).index_add_(0, rows, grad, alpha=1 / divisor)
+                for grad, size, rows in zip(grads, ctx.sizes, ctx.saved_tensors, strict=True)
+            )
+        else:
+            users, items = (grad / divisor for grad in grads)
+        return *adjacency.propagate(users, items, layers, mean), None, None, None, *(None for _ in ctx.saved_tensors)
 
 
 class LightGCNEncoder(nn.Module):
@@ -115,7 +153,8 @@ class LightGCNEncoder(nn.Module):
         layers: number of propagations L.
         combine: "mean" of layers 0..L, as in LightGCN, or the "last" layer alone.
 
-    Shapes: users (U, d), items (M, d) -> users (U, d), items (M, d).
+    Shapes: users (U, d), items (M, d) -> users (U, d), items (M, d); with `rows` = (users (A,), items (B,)) -> (A, d),
+    (B, d), the propagated vectors of those rows, on a CPU for less work.
     """
 
     def __init__(self, layers: int = 2, combine: Literal["mean", "last"] = "mean") -> None:
@@ -133,9 +172,16 @@ class LightGCNEncoder(nn.Module):
         """The same with another number of layers."""
         return LightGCNEncoder(layers, self.combine)
 
-    def forward(self, graph: Any, x: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, graph: Any, x: tuple[Tensor, Tensor], rows: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Propagate `x` = (users, items) over a DGL graph, or over an `Adjacency` taken from one before."""
         adjacency = graph if isinstance(graph, Adjacency) else Adjacency(graph).to(x[0].device)
+        if rows is not None and x[0].device.type == "cpu":
+            return self._propagate(adjacency, *x, *rows)
+        if rows is not None:  # elsewhere to ask how many neighbours they have would wait for the device
+            users, items = self(adjacency, x)
+            return F.embedding(rows[0], users), F.embedding(rows[1], items)
         if self.training or torch.is_grad_enabled() or x[0].is_inference():
             return self._propagate(adjacency, *x)
         key = (id(adjacency), *((t.data_ptr(), t._version, t.device) for t in x))
@@ -143,9 +189,9 @@ class LightGCNEncoder(nn.Module):
             self._kept = (key, self._propagate(adjacency, *x), adjacency, x)  # what the key names stays alive
         return self._kept[1]
 
-    def _propagate(self, adjacency: Adjacency, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+    def _propagate(self, adjacency: Adjacency, users: Tensor, items: Tensor, *rows: Tensor) -> tuple[Tensor, Tensor]:
         mean = self.combine == "mean"
-        out: tuple[Tensor, Tensor] = _Propagation.apply(users, items, adjacency, self.layers, mean)  # type: ignore[no-untyped-call]
+        out: tuple[Tensor, Tensor] = _Propagation.apply(users, items, adjacency, self.layers, mean, *rows)  # type: ignore[no-untyped-call]
         return out
 
 

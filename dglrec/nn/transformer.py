@@ -2,11 +2,13 @@
 
 Embedding, norms, projections and feed-forward run on packed rows, so that no padding is computed there. Attention alone
 scatters its rows into buckets of similar length, padded on the right to the bucket's longest sequence: behind a causal
-mask, padding is never looked at. A bucket holds lengths in (0.8 n, n], so less than 20 % of its slots are padding.
+mask, padding is never looked at. Where only the last state of a sequence is wanted, the last block computes no keys and
+no values: the query is taken through the key's weights to the inputs, and the mixture of inputs through the value's.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,90 +19,177 @@ from torch import Tensor, nn
 
 from ..errors import DataError
 from ..graphs import as_sequences
-from .dropout import Dropout, dropout
+from .dropout import Dropout, dropout, dropout_factors
 
-BUCKET_RATIO = 0.8
+BUCKET_RATIO = 0.7  # of the shortest to the longest sequence of a bucket: a CPU pays for each bucket and for each slot
+USES_BUCKETS = ("cpu",)  # on other devices one bucket holds all: there a launch costs more than padding
 
 
 @dataclass(frozen=True, eq=False)
-class Buckets:
-    """Where each packed row stands in the padded buckets, and back.
+class Slots:
+    """Where rows stand in padded buckets, and back.
 
     Attributes:
-        shapes: (rows, length) of each bucket, longest first; buckets lie one behind the other in one flat array.
-        order: (B,) the sequences, in the order in which they fill the buckets.
-        slots: (P,) the packed row in each slot; a padding slot repeats the last row of its sequence.
-        places: (T,) the slot of each packed row.
-        lengths: (B,) lengths, in the order of `order`.
+        slots: (P,) the row in each slot; a padding slot repeats the last row of its sequence.
+        places: (T,) the slot of each row.
     """
 
-    shapes: list[tuple[int, int]]
-    order: Tensor
     slots: Tensor
     places: Tensor
-    lengths: Tensor
 
-    @classmethod
-    def of(cls, lengths: np.ndarray, device: torch.device | str = "cpu") -> Buckets:
-        """Plan the buckets for sequences of these lengths (B,), all of them at least 1, on the host."""
-        order = np.argsort(-lengths, kind="stable")
-        ordered = lengths[order]
-        shapes, first = [], 0
-        while first < len(ordered):
-            longest = int(ordered[first])
-            shortest = int(longest * BUCKET_RATIO) + 1  # lengths above 0.8 x the longest
-            rows = int(np.searchsorted(-ordered[first:], -shortest, side="right"))
-            shapes.append((rows, longest))
-            first += rows
-        widths = np.repeat([length for _, length in shapes], [rows for rows, _ in shapes])  # (B,) slots of a sequence
-        ends = np.cumsum(widths)
-        column = np.arange(int(ends[-1])) - np.repeat(ends - widths, widths)  # (P,)
-        starts = (np.cumsum(lengths) - lengths)[order]  # first packed row of a sequence
-        slots = np.repeat(starts, widths) + np.minimum(column, np.repeat(ordered - 1, widths))
-        places = np.empty(int(lengths.sum()), dtype=np.int64)
-        real = column < np.repeat(ordered, widths)
-        places[slots[real]] = np.flatnonzero(real)
-        tensors = (torch.as_tensor(array, device=device) for array in (order, slots, places, ordered))
-        return cls(shapes, *tensors)
+    def pad(self, x: Tensor) -> Tensor:
+        """(T, d) packed rows -> (P, d)."""
+        padded: Tensor = _Pad.apply(x, self.slots, self.places)  # type: ignore[no-untyped-call]
+        return padded
 
-    @property
-    def padding(self) -> float:
-        """Share of slots that are padding."""
-        return 1 - self.places.shape[0] / max(self.slots.shape[0], 1)
-
-    def split(self, x: Tensor) -> list[Tensor]:
-        """(P, d) or (B, d) rows in bucket order -> one (rows, length or 1, d) view a bucket."""
-        per_slot = x.shape[0] == self.slots.shape[0] and x.shape[0] != self.order.shape[0]
-        sizes = [rows * (length if per_slot else 1) for rows, length in self.shapes]
-        return [part.view(rows, -1, x.shape[1]) for (rows, _), part in zip(self.shapes, x.split(sizes), strict=True)]
+    def unpad(self, x: Tensor) -> Tensor:
+        """(P, d) -> (T, d); the backward pass gives 0 to padding."""
+        return x.index_select(0, self.places)
 
 
 class _Pad(torch.autograd.Function):
-    """(T, d) packed rows -> (P, d) slots. A padding slot takes no gradient, as the causal mask hides it."""
+    """A padding slot takes no gradient, as no real row looks at it."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, slots: Tensor, places: Tensor) -> Tensor:
         ctx.save_for_backward(places)
-        return x[slots]
+        return x.index_select(0, slots)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return grad[ctx.saved_tensors[0]], None, None
+        return grad.index_select(0, ctx.saved_tensors[0]), None, None
 
 
-class _Unpad(torch.autograd.Function):
-    """(P, d) slots -> (T, d) packed rows."""
+class Buckets:
+    """Sequences of similar length, padded to the longest of them; buckets lie one behind the other in one flat array.
+
+    Args:
+        lengths: (B,) lengths, all of them at least 1, on the host.
+        device: of the index tensors; those named in `USES_BUCKETS` get buckets, others a single one.
+
+    Attributes:
+        shapes: (rows, length) of each bucket, longest first.
+        order: (B,) the sequences, in the order in which they fill the buckets.
+        lengths: (B,) lengths in that order.
+    """
+
+    def __init__(self, lengths: np.ndarray, device: torch.device | str = "cpu") -> None:
+        device = torch.device(device)
+        order = np.argsort(-lengths, kind="stable")
+        self._lengths = lengths[order]
+        self._starts = (np.cumsum(lengths) - lengths)[order]  # first packed row of a sequence
+        self.shapes: list[tuple[int, int]] = []
+        first = 0
+        while first < len(lengths):
+            longest = int(self._lengths[first])
+            shortest = int(longest * BUCKET_RATIO) + 1 if device.type in USES_BUCKETS else 1
+            rows = int(np.searchsorted(-self._lengths[first:], -shortest, side="right"))
+            self.shapes.append((rows, longest))
+            first += rows
+        self._widths = np.repeat([length for _, length in self.shapes], [rows for rows, _ in self.shapes])  # (B,)
+        self.order = torch.as_tensor(order, device=device)
+        self.lengths = torch.as_tensor(self._lengths, device=device)
+
+    def slots(self, heads: int = 1) -> Slots:
+        """Slots of rows that hold `heads` heads each, one head of a sequence behind the other: (T * heads,) rows."""
+        widths, lengths = np.repeat(self._widths, heads), np.repeat(self._lengths, heads)  # a head is a sequence
+        head = np.tile(np.arange(heads), len(self._widths))
+        ends = np.cumsum(widths)
+        column = np.arange(int(ends[-1])) - np.repeat(ends - widths, widths)  # (P,)
+        row = np.repeat(np.repeat(self._starts, heads), widths) + np.minimum(column, np.repeat(lengths - 1, widths))
+        slots = row * heads + np.repeat(head, widths)
+        places = np.empty(int(lengths.sum()), dtype=np.int64)
+        real = column < np.repeat(lengths, widths)
+        places[slots[real]] = np.flatnonzero(real)
+        device = self.order.device
+        return Slots(torch.as_tensor(slots, device=device), torch.as_tensor(places, device=device))
+
+    @property
+    def padding(self) -> float:
+        """Share of slots that are padding."""
+        return 1 - float(self._lengths.sum()) / float(self._widths.sum())
+
+
+def causal_attention(query: Tensor, key: Tensor, value: Tensor, buckets: Buckets, heads: int, p: float) -> Tensor:
+    """Softmax attention of each position to itself and those before it, with dropout `p` on the weights.
+
+    Shapes: packed rows (T, d) each, d of all heads together -> (T, d).
+    """
+    slots = buckets.slots(heads)
+    rows = (x.reshape(len(slots.places), -1) for x in (query, key, value))
+    q, k, v = (slots.pad(x) for x in rows)  # (P, d / heads) each
+    if query.device.type in USES_BUCKETS:
+        mixed: Tensor = _BucketAttention.apply(q, k, v, [(n * heads, length) for n, length in buckets.shapes], p)  # type: ignore[no-untyped-call]
+    else:  # a single bucket: PyTorch's own kernel
+        (count, length), *_ = buckets.shapes
+        q, k, v = (x.view(count, heads, length, -1) for x in (q, k, v))
+        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True).flatten(0, 2)
+    return slots.unpad(mixed).view(query.shape)
+
+
+class _BucketAttention(torch.autograd.Function):
+    """Causal attention, bucket by bucket, with the products of a bucket as the only small operations.
+
+    Softmax weights of all buckets lie in one flat array, so that dropout and both halves of the backward pass are one
+    operation each. With weights W, dropped weights W' = W * keep, outputs O = W' V and their gradient dO, the gradient
+    of the scores is W * (keep * dO V^T - D), where D, the sum of W' * dO V^T over a row, equals the sum of dO * O.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, places: Tensor) -> Tensor:
-        ctx.save_for_backward(places)
-        ctx.slots = x.shape[0]
-        return x[places]
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, shapes: list[tuple[int, int]], p: float) -> Tensor:
+        scale = 1 / math.sqrt(q.shape[1])
+        weights, mixed = q.new_empty(sum(n * length * length for n, length in shapes)), torch.empty_like(v)
+        longest = shapes[0][1]
+        hidden = torch.full((longest, longest), -math.inf, dtype=q.dtype).triu_(1)
+        for (qb, kb), wb, length in zip(_views(shapes, q, k), _squares(shapes, weights), _lengths(shapes), strict=True):
+            torch.baddbmm(hidden[:length, :length], qb, kb.transpose(1, 2), alpha=scale, out=wb)
+            torch.softmax(wb, 2, out=wb)
+        keep = dropout_factors(weights.shape, p, weights.dtype) if p else None
+        dropped = weights if keep is None else weights * keep
+        for (vb, ob), wb in zip(_views(shapes, v, mixed), _squares(shapes, dropped), strict=True):
+            torch.bmm(wb, vb, out=ob)
+        ctx.save_for_backward(q, k, v, mixed, weights, keep, dropped)
+        ctx.shapes, ctx.scale = shapes, scale
+        return mixed
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x_grad = grad.new_zeros(ctx.slots, grad.shape[1])
-        return x_grad.index_copy_(0, ctx.saved_tensors[0], grad), None
+        q, k, v, mixed, weights, keep, dropped = ctx.saved_tensors
+        shapes = ctx.shapes
+        grad = grad.contiguous()
+        dq, dk, dv, dw = (torch.empty_like(x) for x in (q, k, v, weights))
+        rows = (grad * mixed).sum(1, keepdim=True)  # D
+        for (vb, gb, dvb), wb, dwb in zip(
+            _views(shapes, v, grad, dv), _squares(shapes, dropped), _squares(shapes, dw), strict=True
+        ):
+            torch.bmm(wb.transpose(1, 2), gb, out=dvb)
+            torch.bmm(gb, vb.transpose(1, 2), out=dwb)
+        if keep is not None:
+            dw.mul_(keep)
+        for (rb,), dwb in zip(_views(shapes, rows), _squares(shapes, dw), strict=True):
+            dwb.sub_(rb)
+        dw.mul_(weights).mul_(ctx.scale)
+        for (qb, kb, dqb, dkb), dwb in zip(_views(shapes, q, k, dq, dk), _squares(shapes, dw), strict=True):
+            torch.bmm(dwb, kb, out=dqb)
+            torch.bmm(dwb.transpose(1, 2), qb, out=dkb)
+        return dq, dk, dv, None, None
+
+
+def _lengths(shapes: list[tuple[int, int]]) -> list[int]:
+    return [length for _, length in shapes]
+
+
+def _views(shapes: list[tuple[int, int]], *flat: Tensor) -> list[tuple[Tensor, ...]]:
+    """(P, d) arrays -> for each bucket their (rows, length, d) views."""
+    sizes = [rows * length for rows, length in shapes]
+    parts = [[part.view(n, length, -1) for part, (n, length) in zip(x.split(sizes), shapes, strict=True)] for x in flat]
+    return list(zip(*parts, strict=True))
+
+
+def _squares(shapes: list[tuple[int, int]], flat: Tensor) -> list[Tensor]:
+    """One number a pair of positions -> for each bucket its (rows, length, length) view."""
+    sizes = [rows * length * length for rows, length in shapes]
+    return [part.view(n, length, length) for part, (n, length) in zip(flat.split(sizes), shapes, strict=True)]
 
 
 class CausalTransformer(nn.Module):
@@ -151,7 +240,7 @@ class CausalTransformer(nn.Module):
             raise DataError(
                 f"the encoder got {seen}; expected 1 to {self.max_length} items (cut with .last({self.max_length}))"
             )
-        buckets = Buckets.of(lengths, packed.items.device)
+        buckets = Buckets(lengths, packed.items.device)
         starts = torch.repeat_interleave(packed.offsets[:-1], packed.offsets.diff(), output_size=packed.items.shape[0])
         position = torch.arange(packed.items.shape[0], device=packed.items.device) - starts  # (T,)
         states = self.dropout(self.norm(F.embedding(packed.items, x) + self.position(position)))  # (T, d)
@@ -178,32 +267,37 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, buckets: Buckets, only: Tensor | None = None) -> Tensor:
         """(T, d) -> (T, d), or (B, d) for the rows `only` (B,), the last of each sequence."""
-        key_value = F.linear(  # (T, 2d), one product for both
-            x, torch.cat([self.key.weight, self.value.weight]), torch.cat([self.key.bias, self.value.bias])
-        )
-        keys = buckets.split(_Pad.apply(key_value, buckets.slots, buckets.places))  # type: ignore[no-untyped-call]
         if only is None:
-            queries = buckets.split(_Pad.apply(self.query(x), buckets.slots, buckets.places))  # type: ignore[no-untyped-call]
+            p = self.attention_dropout if self.training else 0.0
+            mixed = causal_attention(self.query(x), self.key(x), self.value(x), buckets, self.heads, p)
         else:
+            mixed = self._attend_last(x, only, buckets)
             x = x[only]
-            queries = buckets.split(self.query(x)[buckets.order])
-        lengths = buckets.lengths.split([rows for rows, _ in buckets.shapes])
-        mixed = torch.cat([self._attend(q, kv, n) for q, kv, n in zip(queries, keys, lengths, strict=True)])
-        if only is None:
-            mixed = _Unpad.apply(mixed, buckets.places)  # type: ignore[no-untyped-call]
-        else:
-            mixed = torch.empty_like(mixed).index_copy(0, buckets.order, mixed)
         x = self.attention_norm(x + self.dropout(self.out(mixed)))
         return self.norm(x + self.dropout(self.outer(F.gelu(self.inner(x)))))
 
-    def _attend(self, query: Tensor, key_value: Tensor, lengths: Tensor) -> Tensor:
-        """(b, L or 1, d), (b, L, 2d), (b,) -> (b * L or b, d); a single query is the last position of its sequence."""
-        rows, length, _ = key_value.shape
-        q = query.view(rows, query.shape[1], self.heads, -1).transpose(1, 2)  # (b, h, L or 1, d/h)
-        k, v = key_value.view(rows, length, 2, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)  # (b, h, L, d/h) each
-        scores = (q @ k.transpose(2, 3)) * q.shape[-1] ** -0.5  # (b, h, L or 1, L)
-        column = torch.arange(length, device=query.device)
-        single = query.shape[1] == 1
-        hidden = (column >= lengths[:, None])[:, None, None, :] if single else column > column[:, None]
-        weights = dropout(scores.masked_fill(hidden, float("-inf")).softmax(-1), self.attention_dropout, self.training)
-        return (weights @ v).transpose(1, 2).reshape(-1, query.shape[2])
+    def _attend_last(self, x: Tensor, only: Tensor, buckets: Buckets) -> Tensor:
+        """Attention of the rows `only` (B,), the last of each sequence, over packed rows x (T, d) -> (B, d).
+
+        The score of a row x_t is q . (W_k x_t + b_k) = (W_k^T q) . x_t + a constant that softmax drops, and the mixture
+        of values is W_v (sum of w_t x_t) + (sum of w_t) b_v: two products a sequence in place of two a position.
+        """
+        heads, dim = self.heads, x.shape[1]
+        width = dim // heads
+        query = self.query(x[only])[buckets.order].view(-1, heads, width) * width**-0.5  # (B, h, d/h)
+        query = torch.einsum("bhw,hwd->bhd", query, self.key.weight.view(heads, width, dim))
+        padded = buckets.slots().pad(x)  # (P, d)
+        counts = [rows for rows, _ in buckets.shapes]
+        mixed, total = [], []
+        for (part,), q, n in zip(
+            _views(buckets.shapes, padded), query.split(counts), buckets.lengths.split(counts), strict=True
+        ):
+            hidden = torch.arange(part.shape[1], device=x.device) >= n[:, None]  # (b, L)
+            weights = (q @ part.transpose(1, 2)).masked_fill(hidden[:, None], -math.inf).softmax(2)  # (b, h, L)
+            weights = dropout(weights, self.attention_dropout, self.training)
+            mixed.append(weights @ part)  # (b, h, d)
+            total.append(weights.sum(2))
+        value, bias = self.value.weight.view(heads, width, dim), self.value.bias.view(heads, width)
+        out = torch.einsum("bhd,hwd->bhw", torch.cat(mixed), value) + torch.cat(total)[:, :, None] * bias
+        out = out.reshape(-1, dim)
+        return torch.empty_like(out).index_copy(0, buckets.order, out)

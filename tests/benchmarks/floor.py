@@ -151,24 +151,25 @@ def parts(model: Any, batch: Any) -> dict[str, tuple[Cost, Callable[[], object]]
 
     c = model.config
     edges, prefixes = batch.edges, batch.prefixes
+    rows = (edges.user, edges.item)
     size, nodes = len(prefixes.target), model.num_users + model.num_items
     tables = (model.user.weight, model.item.weight)
     generator = torch.Generator().manual_seed(0)
-    grads = tuple(torch.randn(table.shape, generator=generator) for table in tables)
+    grads = tuple(torch.randn(size, c.dim, generator=generator) for _ in tables)
     query, user, item, state, target = (
         torch.nn.functional.normalize(torch.randn(size, c.dim, generator=generator)).requires_grad_() for _ in range(5)
     )
     state_grad = torch.randn(size, c.dim, generator=generator)
 
     def propagate() -> None:
-        users, items = model.graph_encoder(model.adjacency, tables)
+        users, items = model.graph_encoder(model.adjacency, tables, rows)
         torch.autograd.grad((users, items), tables, grads)
 
     weights = [*model.sequence_encoder.parameters(), model.item.weight]
 
     def transform() -> None:
         states = model.sequence_encoder(prefixes.history, model.item.weight, last=True)
-        torch.autograd.grad(states, weights, state_grad)
+        torch.autograd.grad(states, weights, state_grad, allow_unused=True)  # the last key bias
 
     def entropy() -> None:
         loss = item_cross_entropy(query, model.item.weight, prefixes.target)
@@ -286,7 +287,7 @@ def main() -> None:
         "speeds": asdict(reached),
         "tokens": len(typical.prefixes.history.items),
         "targets": len(typical.prefixes.target),
-        "attention_padding": Buckets.of(typical.prefixes.history.lengths).padding,
+        "attention_padding": Buckets(typical.prefixes.history.lengths).padding,
         "steps_per_epoch": len(batches),
         "batch_seconds": batch_seconds,
         "parts": rows,

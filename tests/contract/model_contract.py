@@ -29,12 +29,13 @@ from torch.utils._pytree import tree_leaves
 import dglrec
 from dglrec.batches import Edges
 from dglrec.checkpoint import load_state
+from dglrec.config import CUTS
 from dglrec.data.files import atomic_write
 from dglrec.data.sample import sample, sample_oracle
 from dglrec.data.splits import Queries
 from dglrec.errors import ConfigError
 from dglrec.streams import Streams, global_generator
-from dglrec.train import CUTS, make_optimizer
+from dglrec.train import make_optimizer
 
 EPOCHS = 3
 KNOWN: dict[str, dict[str, Any]] = {  # kinds of sample, and how large

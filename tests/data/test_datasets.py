@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.server
 import io
+import itertools
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dglrec.data import InteractionLog, datasets, get, list_datasets, load, sample
+from dglrec.data import InteractionLog, datasets, from_frame, get, list_datasets, load, sample
 from dglrec.data.datasets import REGISTRY, Source, find_table, table_digest
 from dglrec.errors import DataError
 
@@ -325,11 +326,36 @@ def test_the_registry_is_complete() -> None:
         assert all(len(digest) == 64 and int(digest, 16) for digest in digests), name
 
 
-def test_the_table_digest_does_not_see_the_order() -> None:
+def test_the_table_digest_sees_the_order_of_ties_and_no_other() -> None:
     rng = np.random.default_rng(0)
     users, items, times = rng.integers(0, 9, (3, 100))
-    mixed = rng.permutation(100)
     one = InteractionLog.from_arrays(users, items, times)
-    two = InteractionLog.from_arrays(users[mixed], items[mixed], times[mixed])
-    assert one.digest() != two.digest()
-    assert table_digest(one) == table_digest(two)
+    grouped = np.argsort(items, kind="stable")  # another order of the lines, users and items numbered otherwise
+    same_ties = np.lexsort((np.arange(100), times))  # lines of one time stay in their order
+    assert InteractionLog.from_arrays(users[same_ties], items[same_ties], times[same_ties]).digest() != one.digest()
+    for order, same in ((same_ties, True), (grouped, False)):
+        other = InteractionLog.from_arrays(users[order], items[order], times[order])
+        assert (table_digest(other) == table_digest(one)) is same
+        assert np.array_equal(last_items(other), last_items(one)) is same
+    moved = InteractionLog.from_arrays(users, items, times + (np.arange(100) == 0))
+    assert table_digest(moved) != table_digest(one)
+
+
+def last_items(log: InteractionLog) -> list[str]:
+    """The last item of each user, users sorted by id."""
+    last = log.item_ids[log.item[log.offsets[1:] - 1]]
+    return [str(last[user]) for user in np.argsort(log.user_ids)]
+
+
+def test_ties_of_a_download_are_in_the_order_of_the_items_whatever_the_order_of_its_lines(tmp_path: Path) -> None:
+    lines = ["ann,tea,5.0,100", "ann,jam,4.0,100", "bob,tea,1.0,300", "ann,egg,3.0,50", "bob,jam,2.0,200"]
+    path = tmp_path / "ratings.csv"
+    digests = set()
+    for order in itertools.permutations(lines):
+        path.write_text("\n".join(order) + "\n")
+        table, titles = datasets.CONVERTERS["amazon-ratings"](path)
+        log = from_frame(table)
+        assert titles is None
+        assert log.item_ids[log.item[log.user == log.user_index("ann")]].tolist() == ["egg", "jam", "tea"]
+        digests.add(table_digest(log))
+    assert len(digests) == 1

@@ -1,5 +1,7 @@
 """Each example runs, small, and says what it promises. The quickstart has a file of its own."""
 
+import ast
+import json
 import re
 import runpy
 import sys
@@ -7,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from dglrec.reproduce import RESULTS
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
+PRESETS = {"lightgcn.py": "lightgcn", "sasrec.py": "sasrec", "gsau.py": "gsau-rec"}  # of the papers' experiments
 
 
 @pytest.fixture
@@ -117,3 +122,34 @@ def test_custom_data_says_what_is_wrong(run, tmp_path, capsys):
         run("custom_data.py", "--csv", "bad.csv")
     assert stopped.value.code == 2
     assert "line 3: timestamp is 'yesterday'" in capsys.readouterr().out
+
+
+# --- Numbers to expect ---------------------------------------------------------------------------------------------
+
+
+def expected(name):
+    """The lines "DATA   recall@10 X, ndcg@10 Y; T seconds|hours on N thread" of an example's docstring."""
+    text = ast.get_docstring(ast.parse((EXAMPLES / name).read_text("utf-8")))
+    line = r"^ +([\w-]+) +recall@10 ([\d.]+), ndcg@10 ([\d.]+); ([\d.]+) (seconds|hours) on (\d) threads?$"
+    return {data: rest for data, *rest in re.findall(line, text, re.MULTILINE)}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_figures_of_real_data_are_those_of_the_results(name):
+    real = {data: rest for data, rest in expected(name).items() if data != "sample"}
+    assert real
+    for data, (recall, ndcg, hours, unit, threads) in real.items():
+        result = json.loads((RESULTS / f"gsau-table1.{data}.{PRESETS[name]}.2020.json").read_text("utf-8"))
+        assert (float(recall), float(ndcg)) == tuple(round(result["measured"][m], 4) for m in ("recall@10", "ndcg@10"))
+        assert (float(hours), unit) == (round(result["seconds"] / 3600, 2), "hours")
+        assert int(threads) == result["threads"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in PRESETS if "sample" in expected(name)])
+def test_the_figures_of_the_sample_are_what_it_prints(name, run):
+    recall, ndcg, *_ = expected(name)["sample"]
+    out = run(name)
+    found = [re.search(rf"^{metric} .*", out, re.MULTILINE)[0] for metric in ("recall", "ndcg")]
+    at_10 = [float(re.findall(r"([\d.]+) \+-", line)[1]) for line in found]
+    assert at_10 == pytest.approx([float(recall), float(ndcg)], abs=0.02)

@@ -139,6 +139,9 @@ def test_a_training_log_keeps_all_nodes(split):
         ({"user": [0]}, "neither a log nor"),
         ({"user": [0, 1], "item": [0]}, "2 users, 1 items"),
         ({"user": [0], "item": [0], "time": [1.0, 2.0]}, "2 times"),
+        ({"user": [0], "item": [0], "time": [[1.0]]}, "2 dimensions"),
+        ({"user": [0, 1], "item": [0, 1], "time": [1.0, float("nan")]}, "time of row 1 is nan"),
+        ({"user": [0], "item": [0], "time": ["noon"]}, "something else than numbers"),
         ({"user": [0], "item": [-1]}, "-1"),
         ({"user": [0.5], "item": [0]}, "float64"),
         ({"user": ["ann"], "item": [0]}, "integer"),
@@ -149,6 +152,12 @@ def test_a_training_log_keeps_all_nodes(split):
 def test_errors_say_what_was_seen(arguments, message):
     with pytest.raises(DataError, match=message):
         user_item(**arguments)
+
+
+def test_times_may_be_dates():
+    time = np.array(["2024-01-02", "2024-01-01"], dtype="datetime64[D]")
+    graph = user_item(user=[0, 0], item=[0, 1], time=time)
+    assert graph.edges["interacts"].data["time"].tolist() == [1704067200.0, 1704153600.0]
 
 
 def test_a_log_and_arrays_are_one_too_many(split):

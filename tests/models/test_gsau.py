@@ -176,6 +176,18 @@ def test_sequences_are_ranked_by_the_raw_product_with_the_table(split):
             torch.testing.assert_close(cosine.scores(split.test), vectors @ F.normalize(model.item.weight).T)
 
 
+def test_one_training_is_ranked_by_both_products(split):
+    """`rank` is read when items are ranked alone: the same weights come out, and either ranking can be had of them."""
+    dot, cosine = (
+        dglrec.fit(make(split, rank=rank), split, epochs=1, device="cpu", progress=False).model
+        for rank in ("dot", "cosine")
+    )
+    assert all(torch.equal(one, two) for one, two in zip(dot.parameters(), cosine.parameters(), strict=True))
+    assert dict(dglrec.evaluate(dot, split.test)) != dict(dglrec.evaluate(cosine, split.test))
+    dot.set_ranking(rank="cosine")
+    assert dict(dglrec.evaluate(dot, split.test)) == dict(dglrec.evaluate(cosine, split.test))
+
+
 def test_without_sequences_the_graph_ranks(split):
     model = make(split, sequential=False).eval()
     users, items = message_passing(user_item(split.train, unique=True), (model.user.weight, model.item.weight))

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dglrec.data import InteractionLog, leave_one_out, load, make_split, time_point, windows
+from dglrec.data import InteractionLog, from_frame, leave_one_out, load, make_split, time_point, windows
 from dglrec.data.check import check
-from dglrec.data.datasets import REGISTRY, table_digest
+from dglrec.data.datasets import CONVERTERS, REGISTRY, table_digest
 
 FOLDER = Path(os.environ.get("DGLREC_DATA") or "no folder")
 
@@ -99,6 +99,24 @@ def test_ties_are_sorted_by_item_so_that_the_largest_id_is_the_target(name: str)
 @pytest.mark.parametrize("name", [name for name in REGISTRY if REGISTRY[name].table_sha256 is not None])
 def test_the_registry_has_the_digest_of_the_table(name: str) -> None:
     assert table_digest(log_of(name)) == REGISTRY[name].table_sha256
+
+
+def test_a_ratings_file_in_any_order_becomes_the_table_of_the_registry(tmp_path: Path) -> None:
+    log = log_of("amazon-beauty")
+    assert log.time is not None
+    rows = np.random.default_rng(0).permutation(len(log))
+    columns = (log.user_ids[log.user[rows]], log.item_ids[log.item[rows]], log.time[rows].astype(int))
+    lines = [f"{user},{item},5.0,{time}\n" for user, item, time in zip(*columns, strict=True)]
+    (tmp_path / "ratings.csv").write_text("".join(lines))
+    table, _ = CONVERTERS["amazon-ratings"](tmp_path / "ratings.csv")
+    found = from_frame(table).k_core(5)
+    assert table_digest(found) == REGISTRY["amazon-beauty"].table_sha256
+    last = [
+        dict(zip(one.user_ids[split.test.user].tolist(), one.item_ids[split.test.targets].tolist(), strict=True))
+        for one in (log, found)
+        for split in [leave_one_out(one)]
+    ]
+    assert last[0] == last[1]
 
 
 def test_repeats_are_counted() -> None:

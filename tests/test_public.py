@@ -1,0 +1,56 @@
+"""The public surface: the names that examples, pages and other people's code use."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+import dglrec
+
+NAMES = [
+    *("load", "leave_one_out", "time_point", "make_split", "sample", "InteractionLog", "Split", "Queries"),
+    *("data.check", "data.get", "data.list_datasets", "data.sample", "data.sample_oracle", "data.from_frame"),
+    *("graphs.user_item", "graphs.sequences", "graphs.Sequences"),
+    *("models.preset", "models.PRESETS", "models.Model", "models.Counts", "models.LightGCN", "models.SASRec"),
+    *("models.GSAU", "models.Model.recommend", "models.Model.set_ranking"),
+    *("losses.alignment", "losses.uniformity", "losses.cross_uniformity", "losses.bpr", "losses.item_cross_entropy"),
+    *("fit", "Run.test", "evaluate", "Metrics", "Protocol", "recommend", "Recommendations", "reproduce"),
+    *("save_model", "load_model", "DglrecError", "ConfigError", "DataError", "CheckpointError"),
+]
+
+
+def found(name: str) -> object:
+    value: object = dglrec
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_public_name_is_there_and_described(name: str) -> None:
+    value = found(name)
+    if callable(value):
+        assert value.__doc__
+    if "." not in name:
+        assert name in dglrec.__all__
+
+
+@pytest.mark.parametrize("module", ["dglrec", "dglrec.data", "dglrec.graphs", "dglrec.models", "dglrec.nn"])
+def test_what_a_package_lists_is_in_it(module: str) -> None:
+    package = importlib.import_module(module)
+    assert len(set(package.__all__)) == len(package.__all__)
+    for name in package.__all__:
+        assert hasattr(package, name), name
+
+
+def test_the_reference_names_what_is_there() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "api.rst").read_text("utf-8")
+    named = re.findall(r"auto(?:class|function)::\s*dglrec\.([\w.]+)", text)
+    assert len(named) > 20
+    for name in named:
+        assert callable(found(name)), name
+    for name in re.findall(r"automodule::\s*([\w.]+)", text):
+        importlib.import_module(name)
