@@ -11,11 +11,12 @@ from .base import Model
 from .counts import Counts, CountsConfig
 from .gsau import GSAU, GSAUConfig
 from .lightgcn import LightGCN, LightGCNConfig
+from .mdgr import MDGR, MDGRConfig
 from .sasrec import SASRec, SASRecConfig
 
 __all__ = [
-    "GSAU", "PRESETS", "Counts", "CountsConfig", "GSAUConfig", "LightGCN", "LightGCNConfig", "Model", "Preset",
-    "SASRec", "SASRecConfig", "preset",
+    "GSAU", "MDGR", "PRESETS", "Counts", "CountsConfig", "GSAUConfig", "LightGCN", "LightGCNConfig", "MDGRConfig",
+    "Model", "Preset", "SASRec", "SASRecConfig", "preset",
 ]  # fmt: skip
 
 
@@ -36,6 +37,12 @@ PRESETS = {
     "sasrec": Preset(SASRec, {}, "Kang and McAuley, ICDM 2018, as in GSAU's Table 1"),
     "gsau": Preset(GSAU, {}, "Cao et al., WWW 2025 Companion"),
     "gsau-rec": Preset(GSAU, {"rec": True}, "GSAU (rec): cross-entropy in place of the sequential alignment"),
+    "mdgr": Preset(MDGR, {}, "MDGR: interest sub-graphs by dynamic graph clustering"),
+    "mdgr-w": Preset(MDGR, {"weights": False}, "MDGR-W: interests without weights"),
+    "mdgr-dgc": Preset(MDGR, {"rounds": 0}, "MDGR-DGC: one clustering in place of dynamic graph clustering"),
+    "mdgr-pt": Preset(MDGR, {"positions": False, "times": False}, "MDGR-PT: items without positions and times"),
+    "mdgr-p": Preset(MDGR, {"positions": False}, "MDGR-P: items without positions"),
+    "mdgr-t": Preset(MDGR, {"times": False}, "MDGR-T: items without times"),
 }
 
 

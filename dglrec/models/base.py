@@ -125,13 +125,18 @@ class Model(nn.Module):
             return torch.einsum("bkd,bcd->bkc", vectors, table[items]).amax(1)
         return _largest_products(vectors, table)
 
+    @property
+    def scores_are_products(self) -> bool:
+        """Whether `scores` are largest dot products of query and item vectors, so that these may be multiplied apart."""
+        return type(self).scores is Model.scores
+
     def score_slices(self, queries: Queries, size: int) -> Iterator[Tensor]:
         """The rows of `scores(queries)` in turn, about `size` numbers at a time, for the evaluator.
 
         Each tensor may be overwritten, and is only good until the next: queries are encoded together, and their scores
         made in one piece of memory that stays in the cache. A model with `scores` of its own is asked for them.
         """
-        if type(self).scores is not Model.scores:
+        if not self.scores_are_products:
             step = max(1, size // max(1, self.num_items))
             for first in range(0, len(queries), step):
                 yield self.scores(queries[first : first + step]).clone()

@@ -9,7 +9,17 @@ import pytest
 import torch
 
 import dglrec
-from dglrec.data import InteractionLog, InterestOracle, Queries, Split, leave_one_out, load, sample, sample_oracle, windows
+from dglrec.data import (
+    InteractionLog,
+    InterestOracle,
+    Queries,
+    Split,
+    leave_one_out,
+    load,
+    sample,
+    sample_oracle,
+    windows,
+)
 from dglrec.data import interests as process
 from dglrec.errors import DataError
 from dglrec.evaluate import evaluate

@@ -1,0 +1,257 @@
+"""MDGR: multi-interest sequential recommendation by dynamic graph clustering.
+
+The items of a history are clustered into interests, the closest items of an interest become the edges of a sub-graph,
+and attention along those edges moves the items' vectors; then the moved vectors are clustered again, m times over. The
+last item of each final cluster is an interest of the user. `docs/mdgr.md` goes through the paper equation by equation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..batches import Windows, window_batches
+from ..config import TrainConfig, check_limits
+from ..data.splits import Queries, Split
+from ..graphs.interests import METHODS, sparsify, weighted_cosine
+from ..nn.interests import (
+    InterestAttention,
+    InterestWeight,
+    Padded,
+    augmented,
+    batch_window,
+    candidate_bce,
+    item_table,
+    last_of_clusters,
+    places,
+    query_window,
+    sinusoid,
+    take,
+    window_logits,
+)
+from ..streams import Streams, seeded
+from .base import Model
+
+EXACT_WINDOWS = 1024  # windows that are run at once where each candidate has its own
+
+
+@dataclass(frozen=True)
+class MDGRConfig:
+    """MDGR as printed; what the paper leaves open has the reading that its relatives MIP and SURGE suggest.
+
+    Attributes:
+        dim: width d of items and interests.
+        interests: clusters k of a history.
+        rounds: times m that the graph is built and vectors are moved. 0 is the row -DGC: one clustering, no graph.
+        positions, times: whether Eq. 2 appends their encodings (rows -P, -T, -PT). Weights read times in any case.
+        encoding: size of either encoding. The paper prints d_m = 1, which would leave one frequency.
+        heads: attention heads H of Eq. 4 and 5, each over all of Eq. 2, its values the plain item vectors.
+        dropout: of Eq. 6; the rate is not stated.
+        method: how items are clustered: "ward", "kmeans" or "birch".
+        metrics: weight vectors delta of the similarity (Eq. 7 and 8).
+        gamma: share of the pairs within clusters that become edges (Eq. 9).
+        rank: what Eq. 9 ranks, "clusters" or "matrix"; see `graphs.interests.sparsify`.
+        learn_metric: add the similarity to the logits of Eq. 12. Else the threshold of Eq. 9 gives the weights of Eq. 7
+            no gradient, and they stay as they were drawn.
+        hops: steps of the normalised adjacency that make the cluster vector of Eq. 10.
+        graph_heads: heads H of Eq. 13.
+        weights: interest weights (Eq. 15); without them each is 1 (row -W).
+        weight_width: hidden units of Eq. 15.
+        candidate: what stands for the target in Eq. 11. "free": the most recent item, so that a user has one set of
+            interests whatever is ranked. "exact": each candidate in turn, positive or negative alike, at as many times
+            the cost.
+        max_length: items of a history that are read, the most recent ones.
+        negatives: drawn for each positive where the split has no windows with negatives of their own.
+        seen: whether evaluation keeps or masks the items of the history.
+    """
+
+    dim: int = 32
+    interests: int = 8
+    rounds: int = 5
+    positions: bool = True
+    times: bool = True
+    encoding: int = 8
+    heads: int = 8
+    dropout: float = 0.0
+    method: Literal["ward", "kmeans", "birch"] = "ward"
+    metrics: int = 4
+    gamma: float = 0.5
+    rank: Literal["clusters", "matrix"] = "clusters"
+    learn_metric: bool = False
+    hops: int = 2
+    graph_heads: int = 1
+    weights: bool = True
+    weight_width: int = 16
+    candidate: Literal["free", "exact"] = "free"
+    max_length: int = 50
+    negatives: int = 50
+    seen: Literal["keep", "mask"] = "keep"
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(batch_size=128, epochs=100, monitor="recall@50"))
+
+    def __post_init__(self) -> None:
+        check_limits(self, dim=">=1", interests=">=1", rounds=">=0", heads=">=1", metrics=">=1", gamma=">0 <=1")
+        check_limits(self, hops=">=0", graph_heads=">=1", weight_width=">=1", max_length=">=1", negatives=">=1")
+        check_limits(self, dropout=">=0 <1", encoding=">=2")
+
+
+class MDGR(Model):
+    """Interests from dynamic graph clustering; the score is the largest weighted affine cosine over them.
+
+    Shapes: items (M, d); queries -> vectors (B, k, d + 1), items -> (M, d + 1), whose dot products are Eq. 16.
+    """
+
+    Config = MDGRConfig
+    config: MDGRConfig
+
+    def __init__(self, split: Split, config: MDGRConfig | None = None, **fields: Any) -> None:
+        super().__init__(split, config, **fields)
+        c = self.config
+        with seeded(c.train.seed, "init"):
+            self.item = item_table(self.num_items, c.dim)
+            width = c.dim + c.encoding * (c.positions + c.times)
+            self.attention = InterestAttention(width, c.dim, c.heads, bias=True, dropout=c.dropout)
+            self.metric = nn.Parameter(torch.rand(c.metrics, c.dim))  # w_q of Eq. 7
+            self.graph_attention = nn.ModuleList(ClusterAttention(c.dim) for _ in range(c.graph_heads))
+            self.weight = InterestWeight(c.dim, c.encoding, c.max_length, c.weight_width) if c.weights else None
+            self.affine = nn.Parameter(torch.tensor([1.0, 0.0]))  # a, b of Eq. 16
+
+    def batches(self, split: Split, streams: Streams) -> Iterator[Windows]:
+        """Windows with their positives and negatives; `train.batch_size` windows a step."""
+        c, rng = self.config, streams.numpy("windows")
+        return window_batches(
+            split, c.train.batch_size, rng, self.device, max_length=c.max_length, negatives=c.negatives
+        )
+
+    def loss(self, batch: Windows) -> dict[str, Tensor]:
+        """Binary cross-entropy of positives and negatives, in equal parts (Eq. 17)."""  # Eq. 17
+        window, items = batch_window(batch), self.item(torch.cat([batch.positive, batch.negative], 1))  # (B, P + N, d)
+        positive = batch.positive.shape[1]
+        logits = self._logits(window, self._encode(window), items)
+        return {"cross_entropy": candidate_bce(logits[:, :positive], logits[:, positive:])}
+
+    def _logits(self, window: Padded, encoded: Tensor, items: Tensor) -> Tensor:
+        """Scores (B, C) of candidates (B, C, d)."""
+        if self.config.candidate == "free":
+            return window_logits(self._users(window, encoded), augmented(items, 1.0, 1.0))  # Eq. 16
+        count = items.shape[1]
+        each = Padded(*(part.repeat_interleave(count, 0) for part in window))  # a window for each candidate
+        users = self._users(each, encoded.repeat_interleave(count, 0), items.flatten(0, 1))  # (B * C, k, d + 1)
+        return window_logits(users, augmented(items.reshape(-1, 1, items.shape[2]), 1.0, 1.0)).view(-1, count)
+
+    def _encode(self, window: Padded) -> Tensor:
+        """(B, n, d) item vectors that know of each other."""
+        c = self.config
+        items = self.item(window.items)  # Eq. 1, (B, n, d)
+        parts = [items]
+        if c.times:
+            parts.append(sinusoid(window.days, c.encoding))  # Eq. 3
+        if c.positions:
+            place = places(items.shape[1], c.max_length, items.device).to(items.dtype)
+            parts.append(sinusoid(place, c.encoding).expand(len(items), -1, -1))  # Eq. 3
+        known = torch.cat(parts, 2)  # Eq. 2
+        vectors: Tensor = self.attention(known, known, items, window.mask[:, None])  # Eq. 4, Eq. 5, Eq. 6
+        return vectors
+
+    def _users(self, window: Padded, vectors: Tensor, target: Tensor | None = None) -> Tensor:
+        """(B, k, d + 1): interests with their weights, for the targets (B, d) or for any."""
+        for _ in range(self.config.rounds):
+            vectors = self.round(vectors, window.mask, target)
+        last, members = last_of_clusters(self.cluster(vectors, window.mask), self.config.interests)
+        interests = take(vectors, last)  # Eq. 14, (B, k, d)
+        scale, offset = self.affine
+        if self.weight is None:
+            return augmented(interests, scale, offset)
+        weight = self.weight(interests, sinusoid(window.days, self.config.encoding), members)  # Eq. 15, (B, k)
+        return augmented(interests, weight * scale, weight * offset)  # Eq. 16
+
+    def cluster(self, vectors: Tensor, mask: Tensor) -> Tensor:
+        """(B, n, d), (B, n) -> (B, n) the interest of each item, -1 at padding. No gradient flows through it."""
+        return METHODS[self.config.method](vectors.detach(), self.config.interests, mask)
+
+    def round(self, vectors: Tensor, mask: Tensor, target: Tensor | None = None) -> Tensor:
+        """One construction of the interest sub-graphs, and one step of attention along their edges.
+
+        Args:
+            vectors: (B, n, d).
+                mask: (B, n) bool, True where there is an item.
+            target: (B, d), or None for the most recent item of each history.
+        """
+        c = self.config
+        similarity = weighted_cosine(vectors, self.metric)  # Eq. 7, Eq. 8
+        edges = sparsify(similarity, self.cluster(vectors, mask), c.gamma, c.rank)  # Eq. 9, (B, n, n)
+        if target is None:
+            target = vectors[:, -1]
+        near = _propagate(edges, vectors, c.hops)
+        moved = [
+            head(vectors, near, target, edges, similarity if c.learn_metric else None) for head in self.graph_attention
+        ]
+        return vectors + torch.stack(moved).mean(0)  # Eq. 13, with the residual of SURGE
+
+    def query_vectors(self, queries: Queries) -> Tensor:
+        """(B, k, d + 1): the interests of each history, times their weights, and the weighted offset."""
+        window = query_window(queries, self.config.max_length, self.device)
+        return self._users(window, self._encode(window))
+
+    def item_vectors(self) -> Tensor:
+        """(M, d + 1): unit item vectors, and 1."""
+        return augmented(self.item.weight, 1.0, 1.0)
+
+    def scores(self, queries: Queries, items: Tensor | None = None) -> Tensor:
+        """Eq. 16 of each item; with `candidate="exact"` each is the target of its own rounds, a few at a time."""
+        if self.config.candidate == "free":
+            return super().scores(queries, items)
+        window = query_window(queries, self.config.max_length, self.device)
+        encoded = self._encode(window)
+        if items is None:
+            items = torch.arange(self.num_items, device=self.device).expand(len(queries), -1)
+        chunk = max(1, EXACT_WINDOWS // max(1, len(queries)))
+        return torch.cat([self._logits(window, encoded, self.item(part)) for part in items.split(chunk, 1)], 1)
+
+    @property
+    def scores_are_products(self) -> bool:
+        """Not where each candidate has interests of its own."""
+        return self.config.candidate == "free"
+
+
+class ClusterAttention(nn.Module):
+    """One head of Eq. 10 to 13: additive attention of an item to its neighbours in the interest sub-graph.
+
+    The leaky ReLU before the softmax is SURGE's. Without it alpha_i is the same for all neighbours j of i, and the
+    softmax over them drops it.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.cluster, self.query = (nn.Linear(dim, dim, bias=False) for _ in range(2))  # W_c, W_q
+        self.cluster_score, self.query_score = (
+            nn.Sequential(nn.Linear(3 * dim, dim), nn.ReLU(), nn.Linear(dim, 1)) for _ in range(2)
+        )
+
+    def forward(
+        self, vectors: Tensor, near: Tensor, target: Tensor, edges: Tensor, similarity: Tensor | None = None
+    ) -> Tensor:
+        """Vectors and cluster vectors (B, n, d), target (B, d), edges (B, n, n) bool -> (B, n, d); padding gives 0."""
+        own, asked = self.cluster(vectors), self.query(vectors)
+        wanted = target[:, None].expand_as(asked)
+        alpha = self.cluster_score(torch.cat([own, near, own * near], 2))  # Eq. 10, (B, n, 1)
+        beta = self.query_score(torch.cat([asked, wanted, asked * wanted], 2))  # Eq. 11, (B, n, 1)
+        logits = F.leaky_relu(alpha + beta.mT, 0.2)  # (B, n, n)
+        if similarity is not None:
+            logits = logits + similarity
+        weights = logits.masked_fill(~edges, -torch.inf).softmax(2)  # Eq. 12
+        return weights.nan_to_num(0.0) @ vectors  # Eq. 13; rows of padding have no edges
+
+
+def _propagate(edges: Tensor, vectors: Tensor, hops: int) -> Tensor:
+    """(D^-1/2 A D^-1/2)^hops x: the mean over an item's neighbourhood that stands for its cluster."""
+    adjacency = edges.to(vectors.dtype)
+    scale = adjacency.sum(2, keepdim=True).clamp(min=1).rsqrt()  # (B, n, 1)
+    adjacency = adjacency * scale * scale.mT
+    for _ in range(hops):
+        vectors = adjacency @ vectors
+    return vectors
