@@ -8,14 +8,17 @@ from typing import Any
 from ..data.splits import Split
 from ..errors import ConfigError, closest
 from .base import Model
+from .comirec import ComiRec, ComiRecConfig
 from .counts import Counts, CountsConfig
 from .gsau import GSAU, GSAUConfig
 from .lightgcn import LightGCN, LightGCNConfig
+from .mip import MIP, MIPConfig
 from .sasrec import SASRec, SASRecConfig
+from .surge import SURGE, SURGEConfig
 
 __all__ = [
-    "GSAU", "PRESETS", "Counts", "CountsConfig", "GSAUConfig", "LightGCN", "LightGCNConfig", "Model", "Preset",
-    "SASRec", "SASRecConfig", "preset",
+    "GSAU", "MIP", "PRESETS", "SURGE", "ComiRec", "ComiRecConfig", "Counts", "CountsConfig", "GSAUConfig", "LightGCN",
+    "LightGCNConfig", "MIPConfig", "Model", "Preset", "SASRec", "SASRecConfig", "SURGEConfig", "preset",
 ]  # fmt: skip
 
 
@@ -36,6 +39,10 @@ PRESETS = {
     "sasrec": Preset(SASRec, {}, "Kang and McAuley, ICDM 2018, as in GSAU's Table 1"),
     "gsau": Preset(GSAU, {}, "Cao et al., WWW 2025 Companion"),
     "gsau-rec": Preset(GSAU, {"rec": True}, "GSAU (rec): cross-entropy in place of the sequential alignment"),
+    "mip": Preset(MIP, {}, "Shi et al., arXiv 2207.06652, as in MDGR's Table 2"),
+    "comirec-sa": Preset(ComiRec, {"extractor": "attention"}, "Cen et al., KDD 2020: interests by self-attention"),
+    "comirec-dr": Preset(ComiRec, {"extractor": "routing"}, "the same, interests by dynamic routing"),
+    "surge": Preset(SURGE, {}, "Chang et al., SIGIR 2021, as in MDGR's Table 2"),
 }
 
 
