@@ -201,6 +201,11 @@ def _prefix_windows(
         )
 
 
+def window_targets(split: Split) -> int:
+    """Positives in an epoch of `window_batches`."""
+    return int((split.train.position > 0).sum()) if split.windows is None else len(split.windows.targets)
+
+
 def days_since(history: Sequences, first_time: Tensor | None = None) -> Tensor:
     """(T,) float32: days from each user's first event to each item of the packed histories, as MIP measures time.
 

@@ -45,7 +45,8 @@ class TrainConfig:
         precision: "float32", or "bfloat16" (autocast of the forward pass).
         epochs: most epochs.
         patience: training stops when more than `patience` epochs in a row did not reach the best validation value.
-        monitor: the validation metric that selects the epoch, such as "ndcg@20".
+        monitor: the validation metric that selects the epoch, such as "ndcg@20"; "auto" is "auc_pooled" where the
+            queries have candidates, as those of windows do, and "ndcg@20" where the catalogue is ranked.
         monitor_digits: decimals kept before two epochs are compared (RecBole rounds to 4); a tie counts as better.
         seed: seed of every random stream.
     """

@@ -132,6 +132,8 @@ def fit(
             "the seed also makes the initial weights; give it to the model: preset(..., train={'seed': 5})"
         )
     changes |= {} if epochs is None else {"epochs": epochs}
+    if changes.get("monitor", model.train_config.monitor) == "auto":
+        changes["monitor"] = "ndcg@20" if split.valid.candidates is None else "auc_pooled"
     if changes:
         model.config = replace_config(model.config, {"train": changes})
     model.to(pick_device(device))
@@ -384,7 +386,7 @@ def _monitored(model: Model) -> tuple[tuple[str, ...], tuple[int, ...]]:
     if name not in AT_K or not cut.isdigit() or int(cut) < 1:
         raise ConfigError(
             f"train.monitor is {monitor!r}; expected one of {', '.join(AT_K)} at a number, such as ndcg@20, "
-            f"or {' or '.join(WHOLE)}"
+            f"or {', '.join(WHOLE)} or auto"
         )
     if model.beam is not None and int(cut) > model.beam:
         raise ConfigError(f"train.monitor is {monitor!r}, but the model lists {model.beam} items; choose a smaller cut")

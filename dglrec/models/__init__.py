@@ -8,15 +8,19 @@ from typing import Any
 from ..data.splits import Split
 from ..errors import ConfigError, closest
 from .base import Model
+from .comirec import ComiRec, ComiRecConfig
 from .counts import Counts, CountsConfig
 from .gsau import GSAU, GSAUConfig
 from .lightgcn import LightGCN, LightGCNConfig
 from .mdgr import MDGR, MDGRConfig
+from .mip import MIP, MIPConfig
 from .sasrec import SASRec, SASRecConfig
+from .surge import SURGE, SURGEConfig
 
 __all__ = [
-    "GSAU", "MDGR", "PRESETS", "Counts", "CountsConfig", "GSAUConfig", "LightGCN", "LightGCNConfig", "MDGRConfig",
-    "Model", "Preset", "SASRec", "SASRecConfig", "preset",
+    "GSAU", "MDGR", "MIP", "PRESETS", "SURGE", "ComiRec", "ComiRecConfig", "Counts", "CountsConfig", "GSAUConfig",
+    "LightGCN", "LightGCNConfig", "MDGRConfig", "MIPConfig", "Model", "Preset", "SASRec", "SASRecConfig",
+    "SURGEConfig", "preset",
 ]  # fmt: skip
 
 
@@ -43,6 +47,10 @@ PRESETS = {
     "mdgr-pt": Preset(MDGR, {"positions": False, "times": False}, "MDGR-PT: items without positions and times"),
     "mdgr-p": Preset(MDGR, {"positions": False}, "MDGR-P: items without positions"),
     "mdgr-t": Preset(MDGR, {"times": False}, "MDGR-T: items without times"),
+    "mip": Preset(MIP, {}, "Shi et al., arXiv 2207.06652, as in MDGR's Table 2"),
+    "comirec-sa": Preset(ComiRec, {"extractor": "attention"}, "Cen et al., KDD 2020: interests by self-attention"),
+    "comirec-dr": Preset(ComiRec, {"extractor": "routing"}, "the same, interests by dynamic routing"),
+    "surge": Preset(SURGE, {}, "Chang et al., SIGIR 2021, as in MDGR's Table 2"),
 }
 
 

@@ -35,7 +35,7 @@ from ..nn.interests import (
     window_logits,
 )
 from ..streams import Streams, seeded
-from .base import Model
+from .base import Model, check_times
 
 EXACT_WINDOWS = 1024  # windows that are run at once where each candidate has its own
 
@@ -91,7 +91,7 @@ class MDGRConfig:
     max_length: int = 50
     negatives: int = 50
     seen: Literal["keep", "mask"] = "keep"
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(batch_size=128, epochs=100, monitor="recall@50"))
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(batch_size=128, epochs=100, monitor="auto"))
 
     def __post_init__(self) -> None:
         check_limits(self, dim=">=1", interests=">=1", rounds=">=0", heads=">=1", metrics=">=1", gamma=">0 <=1")
@@ -111,6 +111,7 @@ class MDGR(Model):
     def __init__(self, split: Split, config: MDGRConfig | None = None, **fields: Any) -> None:
         super().__init__(split, config, **fields)
         c = self.config
+        check_times(split, c.times or c.weights)
         with seeded(c.train.seed, "init"):
             self.item = item_table(self.num_items, c.dim)
             width = c.dim + c.encoding * (c.positions + c.times)
