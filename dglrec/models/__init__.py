@@ -43,7 +43,7 @@ PRESETS = {
     "gsau-rec": Preset(GSAU, {"rec": True}, "GSAU (rec): cross-entropy in place of the sequential alignment"),
     "mdgr": Preset(MDGR, {}, "MDGR: interest sub-graphs by dynamic graph clustering"),
     "mdgr-w": Preset(MDGR, {"weights": False}, "MDGR-W: interests without weights"),
-    "mdgr-dgc": Preset(MDGR, {"rounds": 0}, "MDGR-DGC: one clustering in place of dynamic graph clustering"),
+    "mdgr-dgc": Preset(MDGR, {"m": 0}, "MDGR-DGC: one clustering in place of dynamic graph clustering"),
     "mdgr-pt": Preset(MDGR, {"positions": False, "times": False}, "MDGR-PT: items without positions and times"),
     "mdgr-p": Preset(MDGR, {"positions": False}, "MDGR-P: items without positions"),
     "mdgr-t": Preset(MDGR, {"times": False}, "MDGR-T: items without times"),

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..batches import Windows, window_batches
+from ..batches import Windows, window_batches, window_targets
 from ..config import TrainConfig, check_limits
 from ..data.splits import Queries, Split
 from ..graphs.interests import METHODS, sparsify, weighted_cosine
@@ -46,14 +46,14 @@ class MDGRConfig:
 
     Attributes:
         dim: width d of items and interests.
-        interests: clusters k of a history.
-        rounds: times m that the graph is built and vectors are moved. 0 is the row -DGC: one clustering, no graph.
+        k: clusters of a history, and so interests of a user.
+        m: times that the graph is built and vectors are moved. 0 is the row -DGC: one clustering, no graph.
         positions, times: whether Eq. 2 appends their encodings (rows -P, -T, -PT). Weights read times in any case.
         encoding: size of either encoding. The paper prints d_m = 1, which would leave one frequency.
         heads: attention heads H of Eq. 4 and 5, each over all of Eq. 2, its values the plain item vectors.
         dropout: of Eq. 6; the rate is not stated.
         method: how items are clustered: "ward", "kmeans" or "birch".
-        metrics: weight vectors delta of the similarity (Eq. 7 and 8).
+        delta: weight vectors of the similarity (Eq. 7 and 8).
         gamma: share of the pairs within clusters that become edges (Eq. 9).
         rank: what Eq. 9 ranks, "clusters" or "matrix"; see `graphs.interests.sparsify`.
         learn_metric: add the similarity to the logits of Eq. 12. Else the threshold of Eq. 9 gives the weights of Eq. 7
@@ -71,15 +71,15 @@ class MDGRConfig:
     """
 
     dim: int = 32
-    interests: int = 8
-    rounds: int = 5
+    k: int = 8
+    m: int = 5
     positions: bool = True
     times: bool = True
     encoding: int = 8
     heads: int = 8
     dropout: float = 0.0
     method: Literal["ward", "kmeans", "birch"] = "ward"
-    metrics: int = 4
+    delta: int = 4
     gamma: float = 0.5
     rank: Literal["clusters", "matrix"] = "clusters"
     learn_metric: bool = False
@@ -94,7 +94,7 @@ class MDGRConfig:
     train: TrainConfig = field(default_factory=lambda: TrainConfig(batch_size=128, epochs=100, monitor="auto"))
 
     def __post_init__(self) -> None:
-        check_limits(self, dim=">=1", interests=">=1", rounds=">=0", heads=">=1", metrics=">=1", gamma=">0 <=1")
+        check_limits(self, dim=">=1", k=">=1", m=">=0", heads=">=1", delta=">=1", gamma=">0 <=1")
         check_limits(self, hops=">=0", graph_heads=">=1", weight_width=">=1", max_length=">=1", negatives=">=1")
         check_limits(self, dropout=">=0 <1", encoding=">=2")
 
@@ -116,10 +116,15 @@ class MDGR(Model):
             self.item = item_table(self.num_items, c.dim)
             width = c.dim + c.encoding * (c.positions + c.times)
             self.attention = InterestAttention(width, c.dim, c.heads, bias=True, dropout=c.dropout)
-            self.metric = nn.Parameter(torch.rand(c.metrics, c.dim))  # w_q of Eq. 7
+            self.metric = nn.Parameter(torch.rand(c.delta, c.dim))  # w_q of Eq. 7
             self.graph_attention = nn.ModuleList(ClusterAttention(c.dim) for _ in range(c.graph_heads))
             self.weight = InterestWeight(c.dim, c.encoding, c.max_length, c.weight_width) if c.weights else None
             self.affine = nn.Parameter(torch.tensor([1.0, 0.0]))  # a, b of Eq. 16
+
+    @property
+    def targets_per_epoch(self) -> int:
+        """The positives of all windows."""
+        return window_targets(self.split)
 
     def batches(self, split: Split, streams: Streams) -> Iterator[Windows]:
         """Windows with their positives and negatives; `train.batch_size` windows a step."""
@@ -160,9 +165,9 @@ class MDGR(Model):
 
     def _users(self, window: Padded, vectors: Tensor, target: Tensor | None = None) -> Tensor:
         """(B, k, d + 1): interests with their weights, for the targets (B, d) or for any."""
-        for _ in range(self.config.rounds):
+        for _ in range(self.config.m):
             vectors = self.round(vectors, window.mask, target)
-        last, members = last_of_clusters(self.cluster(vectors, window.mask), self.config.interests)
+        last, members = last_of_clusters(self.cluster(vectors, window.mask), self.config.k)
         interests = take(vectors, last)  # Eq. 14, (B, k, d)
         scale, offset = self.affine
         if self.weight is None:
@@ -172,7 +177,7 @@ class MDGR(Model):
 
     def cluster(self, vectors: Tensor, mask: Tensor) -> Tensor:
         """(B, n, d), (B, n) -> (B, n) the interest of each item, -1 at padding. No gradient flows through it."""
-        return METHODS[self.config.method](vectors.detach(), self.config.interests, mask)
+        return METHODS[self.config.method](vectors.detach(), self.config.k, mask)
 
     def round(self, vectors: Tensor, mask: Tensor, target: Tensor | None = None) -> Tensor:
         """One construction of the interest sub-graphs, and one step of attention along their edges.

@@ -35,7 +35,7 @@ def ragged(sizes, dim=32, seed=0):
 def round_by_dgl(model, x, sizes, target=None):
     """One round of MDGR by message passing on the builder's graph, of packed vectors (T, d): the reference."""
     c = model.config
-    graph = interests(x, sizes, c.interests, c.gamma, c.method, weight=model.metric, rank=c.rank)
+    graph = interests(x, sizes, c.k, c.gamma, c.method, weight=model.metric, rank=c.rank)
     sizes = torch.tensor(sizes)
     wanted = torch.repeat_interleave(x[sizes.cumsum(0) - 1] if target is None else target, sizes, 0)
     scale = graph.in_degrees().clamp(min=1).float().rsqrt()[:, None]
@@ -65,7 +65,7 @@ def round_by_dgl(model, x, sizes, target=None):
 @pytest.mark.parametrize("fields", [{}, {"graph_heads": 2, "hops": 1, "rank": "matrix"}, {"learn_metric": True}])
 @pytest.mark.parametrize("given", [False, True])
 def test_a_round_equals_message_passing_on_the_builders_graph(split, fields, given):
-    model = MDGR(split, interests=4, **fields)
+    model = MDGR(split, k=4, **fields)
     sizes = [50, 7, 1, 33, 50, 2]
     vectors, mask = ragged(sizes)
     target = torch.randn(6, 32) if given else None
@@ -90,7 +90,7 @@ def test_users_and_padding_change_nothing(split):
 
 def test_exact_candidates_are_scored_one_by_one(split):
     """Whatever else is ranked, and in whatever order: no candidate sees another, and none is marked as positive."""
-    model = MDGR(split, candidate="exact", rounds=2).eval()
+    model = MDGR(split, candidate="exact", m=2).eval()
     queries = split.test[:3]
     items = torch.as_tensor(queries.candidates).view(3, -1)
     shuffle = torch.randperm(items.shape[1], generator=torch.Generator().manual_seed(0))
@@ -104,7 +104,7 @@ def test_exact_candidates_are_scored_one_by_one(split):
 
 
 def test_a_user_of_one_interest_has_it_in_every_place(split):
-    model = MDGR(split, interests=8, times=False, weights=False).eval()
+    model = MDGR(split, k=8, times=False, weights=False).eval()
     with torch.no_grad():
         vectors = model.query_vectors(dglrec.Queries.from_histories([np.array([5])]))
     assert vectors.shape == (1, 8, 33)
@@ -121,7 +121,7 @@ def test_parameters_without_the_item_table(split):
 def test_ablations_have_what_their_name_says(split):
     preset = dglrec.models.preset
     assert preset("mdgr-w", split).weight is None
-    assert preset("mdgr-dgc", split).config.rounds == 0
+    assert preset("mdgr-dgc", split).config.m == 0
     width = preset("mdgr", split).attention.query.weight.shape[1]
     assert preset("mdgr-p", split).attention.query.weight.shape[1] == width - 8
     assert preset("mdgr-t", split).attention.query.weight.shape[1] == width - 8
@@ -130,13 +130,13 @@ def test_ablations_have_what_their_name_says(split):
 
 def test_the_metric_learns_only_where_it_takes_part(split):
     for learn in (False, True):
-        model = MDGR(split, learn_metric=learn, rounds=2, train={"batch_size": 8})
+        model = MDGR(split, learn_metric=learn, m=2, train={"batch_size": 8})
         sum(model.loss(a_batch(model, split)).values()).backward()
         grad = model.metric.grad
         assert (grad is not None and bool(grad.any())) is learn
 
 
-@pytest.mark.parametrize("fields", [{"gamma": 0.0}, {"gamma": 1.5}, {"interests": 0}, {"method": "dbscan"}])
+@pytest.mark.parametrize("fields", [{"gamma": 0.0}, {"gamma": 1.5}, {"k": 0}, {"method": "dbscan"}])
 def test_values_out_of_range_are_named(split, fields):
     with pytest.raises(ConfigError, match=next(iter(fields))):
         MDGR(split, **fields)
