@@ -113,7 +113,12 @@ def test_titles_stand_beside(name: str, tmp_path: Path) -> None:
 
 
 BAD = {
-    "too few fields": ("ratings.dat", None, lines("::") + "1::7::3\n", r"line 4: the number of fields is 3, expected 4"),
+    "too few fields": (
+        "ratings.dat",
+        None,
+        lines("::") + "1::7::3\n",
+        r"line 4: the number of fields is 3, expected 4",
+    ),
     "single colons": ("ratings.dat", None, lines(":"), r"line 1: the number of fields is 1, expected 4"),
     "text in a rating": ("u.data", None, lines("\t") + "1\t7\tgood\t5\n", r"line 4: rating is 'good'"),
     "text in a time": ("u.data", None, "1\t7\t3\t2000-01-01\n", r"line 1: timestamp is '2000-01-01'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import numpy as np
@@ -9,7 +10,17 @@ import pytest
 import torch
 
 import dglrec
-from dglrec.data import InteractionLog, InterestOracle, Queries, Split, leave_one_out, load, sample, sample_oracle, windows
+from dglrec.data import (
+    InteractionLog,
+    InterestOracle,
+    Queries,
+    Split,
+    leave_one_out,
+    load,
+    sample,
+    sample_oracle,
+    windows,
+)
 from dglrec.data import interests as process
 from dglrec.errors import DataError
 from dglrec.evaluate import evaluate
@@ -97,7 +108,7 @@ def test_the_oracle_that_knows_the_state_is_calibrated(world: process.InterestWo
     happened = np.zeros(table.shape)
     np.add.at(happened, (np.repeat(np.arange(len(queries)), 50), queries.targets), 1)
     edges = np.quantile(table, [0, 0.5, 0.9, 0.95, 0.99, 1])
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in itertools.pairwise(edges):
         some = (table >= low) & (table <= high)
         # A window's events hang together, so the error is far above that of independent draws.
         assert happened[some].sum() == pytest.approx(table[some].sum(), rel=0.06)
