@@ -568,7 +568,7 @@ def _cuts(k: Sequence[int] | int, beam: int | None) -> list[int]:
 
 def _wanted(metrics: Sequence[str] | str | None, queries: Queries, beam: int | None) -> list[str]:
     if metrics is None:
-        metrics = ("recall", "ndcg") if queries.candidates is None else ("recall", "ndcg", *WHOLE)
+        metrics = ("recall", "ndcg") if queries.candidates is None or beam is not None else ("recall", "ndcg", *WHOLE)
     wanted = list(dict.fromkeys((metrics,) if isinstance(metrics, str) else metrics))
     if not wanted:
         raise ConfigError("no metrics asked for; known: " + ", ".join(AT_K + WHOLE))

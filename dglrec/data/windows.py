@@ -199,7 +199,7 @@ def _negatives(log: InteractionLog, rows: Ints, part: Ints, end: float, count: i
     if free.min() < count:
         poor = int(free.argmin())
         raise DataError(
-            f"user {log.user_ids[user[poor]]!r} has touched all but {free[poor]} of {items} items; "
+            f"user {str(log.user_ids[user[poor]])!r} has touched all but {free[poor]} of {items} items; "
             f"{count} negatives cannot be drawn, so choose fewer"
         )
     drawn = np.full((len(part), count), -1, dtype=np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import numpy as np
@@ -107,7 +108,7 @@ def test_the_oracle_that_knows_the_state_is_calibrated(world: process.InterestWo
     happened = np.zeros(table.shape)
     np.add.at(happened, (np.repeat(np.arange(len(queries)), 50), queries.targets), 1)
     edges = np.quantile(table, [0, 0.5, 0.9, 0.95, 0.99, 1])
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in itertools.pairwise(edges):
         some = (table >= low) & (table <= high)
         # A window's events hang together, so the error is far above that of independent draws.
         assert happened[some].sum() == pytest.approx(table[some].sum(), rel=0.06)

@@ -31,7 +31,7 @@ def test_a_split_by_time(name, by_time):
 
 @pytest.mark.parametrize("name", dglrec.models.PRESETS)
 def test_a_split_by_windows(name):
-    log = sample("interests", users=40, items=100, seed=2)
+    log = sample("interests", users=20, items=900, seed=2)
     split = dglrec.windows(log, by="user", inputs=20, targets=10, negatives=10)
     small = {} if not hasattr(dglrec.models.PRESETS[name].model.Config(), "dim") else {"dim": 8}
     model = dglrec.models.preset(name, split, **small, train={"monitor": "auc_pooled"})
@@ -52,7 +52,7 @@ def test_the_monitor_needs_candidates(by_time):
 
 
 def test_a_model_on_windows_is_saved_and_loaded(tmp_path):
-    split = dglrec.windows(sample("interests", users=20, items=60), by="time", inputs=20, targets=10, negatives=10)
+    split = dglrec.windows(sample("interests", users=20, items=900), by="time", inputs=20, targets=10, negatives=10)
     model = dglrec.models.preset("sasrec", split, dim=8, inner=8)
     dglrec.save_model(model, tmp_path / "run")
     loaded = dglrec.load_model(tmp_path / "run")
