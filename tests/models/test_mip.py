@@ -96,7 +96,7 @@ def test_times_count_where_they_are_read(split):
 def test_a_log_without_times():
     log = InteractionLog.from_arrays([0] * 5, [0, 1, 2, 3, 4])
     split = dglrec.leave_one_out(log, order="file")
-    with pytest.raises(ConfigError, match=r"reads times, but .* has none; use data with times, or times=false"):
+    with pytest.raises(ConfigError, match=r"reads times, and .* has none; use data with times, or times=false"):
         make(split)
     assert make(split, times=False).eval().scores(split.test).shape == (1, 5)
 
