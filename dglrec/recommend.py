@@ -32,6 +32,8 @@ class Recommendation:
         title: "" where the data have none.
         rank: 1 for the best item of its query.
         query: number of the query, 0 where there was only one.
+        interest: which interest of the query finds the item best, by its number; None where a query has one vector.
+        interest_name: the titles (or ids) of the history's items that this interest fits best; "" if it fits none.
     """
 
     item_id: str
@@ -39,6 +41,8 @@ class Recommendation:
     title: str = ""
     rank: int = 1
     query: int = 0
+    interest: int | None = None
+    interest_name: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +50,8 @@ class Recommendations(Sequence[Recommendation]):
     """The items for one or more queries: a sequence of `Recommendation`, best first, query after query.
 
     For a single user or history, `recs[0]` is the best item and `len(recs)` their number. For many, `recs.of(2)` is the
-    part of the third one, and `recs.queries()` goes over all parts. Prints itself as a table.
+    part of the third one, and `recs.queries()` goes over all parts. Prints itself as a table. Where a model has several
+    vectors a query, each item says which of these interests it comes from, and `recs.by_interest()` groups them.
 
     Attributes:
         item_ids: (N,) str.
@@ -54,6 +59,8 @@ class Recommendations(Sequence[Recommendation]):
         titles: (N,) str, "" where an item has none.
         offsets: (Q + 1,) int64, the items of query q are offsets[q] to offsets[q + 1].
         users: the user of each query, None for a new history.
+        interests: (N,) int64, see `Recommendation`; None where queries have one vector.
+        interest_names: (N,) str, likewise.
 
     >>> ids, scores, titles = np.array(["tea", "jam", "tea"]), np.array([2.0, 1.0, 3.0]), np.array(["", "Jam", ""])
     >>> recs = Recommendations(ids, scores, titles, np.array([0, 2, 3]), ("ann", None))
@@ -70,6 +77,8 @@ class Recommendations(Sequence[Recommendation]):
     titles: npt.NDArray[Any]
     offsets: Ints
     users: tuple[str | None, ...]
+    interests: Ints | None = None
+    interest_names: npt.NDArray[Any] | None = None
 
     @property
     def num_queries(self) -> int:
@@ -86,12 +95,27 @@ class Recommendations(Sequence[Recommendation]):
         part = slice(int(self.offsets[query]), int(self.offsets[query + 1]))
         ends = np.array([0, part.stop - part.start])
         return Recommendations(
-            self.item_ids[part], self.scores[part], self.titles[part], ends, self.users[query : query + 1]
+            *(self.item_ids[part], self.scores[part], self.titles[part], ends, self.users[query : query + 1]),
+            interests=None if self.interests is None else self.interests[part],
+            interest_names=None if self.interest_names is None else self.interest_names[part],
         )
 
     def queries(self) -> Iterator[Recommendations]:
         """The parts of all queries, in their order."""
         return (self.of(query) for query in range(self.num_queries))
+
+    def by_interest(self) -> dict[int | None, list[Recommendation]]:
+        """The items of each interest, best first; interests in the order of their best item.
+
+        Raises:
+            DataError: there are several queries; ask for `of(query)` first.
+        """
+        if self.num_queries > 1:
+            raise DataError(f"these are {self.num_queries} queries; take one, such as recs.of(0).by_interest()")
+        groups: dict[int | None, list[Recommendation]] = {}
+        for rec in self:
+            groups.setdefault(rec.interest, []).append(rec)
+        return groups
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -111,6 +135,8 @@ class Recommendations(Sequence[Recommendation]):
             title=str(self.titles[place]),
             rank=place - int(self.offsets[query]) + 1,
             query=query,
+            interest=None if self.interests is None else int(self.interests[place]),
+            interest_name="" if self.interest_names is None else str(self.interest_names[place]),
         )
 
     def __repr__(self) -> str:
@@ -132,13 +158,20 @@ class Recommendations(Sequence[Recommendation]):
         """The lines of a single query."""
         if not len(self):
             return "nothing left to recommend: all items are in the history"
-        rows = [("rank", "item_id", "score", "title")]
-        rows += [(f"{rec.rank}", rec.item_id, f"{rec.score:.4f}", _short(rec.title)) for rec in self]
-        rank, item, score = (max(len(row[column]) for row in rows) for column in range(3))
-        return "\n".join(f"{r:>{rank}}  {i:<{item}}  {s:>{score}}  {t}".rstrip() for r, i, s, t in rows)
+        rows = [("rank", "item_id", "score", "title", "" if self.interests is None else "interest")]
+        rows += [
+            (f"{rec.rank}", rec.item_id, f"{rec.score:.4f}", _short(rec.title), _short(_interest_text(rec)))
+            for rec in self
+        ]
+        rank, item, score, title = (max(len(row[column]) for row in rows) for column in range(4))
+        lines = (f"{r:>{rank}}  {i:<{item}}  {s:>{score}}  {t:<{title}}  {n}" for r, i, s, t, n in rows)
+        return "\n".join(line.rstrip() for line in lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """{"recommendations": [{query, user, rank, item_id, score, title}, ...]}, user None for a new history."""
+        """{"recommendations": [{query, user, rank, item_id, score, title}, ...]}, user None for a new history.
+
+        Where queries have several vectors, interest and interest_name are there too.
+        """
         rows = [
             {
                 "query": rec.query,
@@ -147,6 +180,7 @@ class Recommendations(Sequence[Recommendation]):
                 "item_id": rec.item_id,
                 "score": rec.score,
                 "title": rec.title,
+                **({} if rec.interest is None else {"interest": rec.interest, "interest_name": rec.interest_name}),
             }
             for rec in self
         ]
@@ -196,13 +230,66 @@ def recommend(
     parts = []
     with _eval_mode(model), torch.no_grad():
         for block in _blocks(queries, _block_size(model, queries, beam), None):
-            items, scores = _ranked(model, block, k, seen) if beam is None else _listed(model, block, beam, seen)
+            vectors = _Vectors.of(model, block)
+            if beam is None:
+                items, scores = _ranked(model.scores(block) if vectors is None else vectors.scores(), block, k, seen)
+            else:
+                items, scores = _listed(model, block, beam, seen)
             found = items >= 0
             found &= found.cumsum(1) <= k
-            parts.append((found.sum(1), items[found], scores[found]))
-    counts, chosen, values = (np.concatenate(column) for column in zip(*parts, strict=True))
+            several = vectors is not None and vectors.queries.shape[1] > 1
+            interests = vectors.interests(block, items, log) if vectors is not None and several else ()
+            parts.append((found.sum(1), items[found], scores[found], *(part[found] for part in interests)))
+    counts, chosen, values, *interests = (np.concatenate(column) for column in zip(*parts, strict=True))
     titles = np.full(len(chosen), "") if log.titles is None else log.titles[chosen]
-    return Recommendations(log.item_ids[chosen], values, titles, _offsets(counts), tuple(names))
+    return Recommendations(log.item_ids[chosen], values, titles, _offsets(counts), tuple(names), *interests)
+
+
+@dataclass(frozen=True, eq=False)
+class _Vectors:
+    """The vectors that a model's scores are made of: queries (B, K, d), items (M, d)."""
+
+    queries: torch.Tensor
+    items: torch.Tensor
+
+    @classmethod
+    def of(cls, model: Model, queries: Queries) -> _Vectors | None:
+        """None for a model that scores or lists items by itself."""
+        from .models.base import Model
+
+        if model.beam is not None or type(model).scores is not Model.scores:
+            return None
+        return cls(model.query_vectors(queries), model.item_vectors())
+
+    def scores(self) -> torch.Tensor:
+        """(B, M), as the model's own."""
+        from .models.base import _largest_products
+
+        return _largest_products(self.queries, self.items)
+
+    def interests(self, queries: Queries, items: Ints, log: InteractionLog) -> tuple[Ints, npt.NDArray[Any]]:
+        """Which of the K vectors finds each item (B, k) best, and the name of that interest: (B, k) each.
+
+        Each item of the history belongs to the vector that finds it best; a vector is named by the two of its own that
+        it finds best.
+        """
+        device, many = self.items.device, self.queries.shape[1]
+        row = np.repeat(np.arange(len(queries)), queries.lengths)
+        known = self.items[torch.as_tensor(queries.items, device=device)]  # (T, d)
+        fits = (self.queries[torch.as_tensor(row, device=device)] @ known.unsqueeze(2)).squeeze(2).max(1)
+        fit, own = fits.values.float().cpu().numpy(), row * many + fits.indices.cpu().numpy()  # (T,)
+        once = np.unique(row * len(self.items) + queries.items, return_index=True)[1]  # items that came again
+        order = once[np.lexsort((-fit[once], own[once]))]  # by vector, best first
+        keys, first = np.unique(own[order], return_index=True)
+        texts = (log.item_ids if log.titles is None else log.titles)[queries.items[order]].astype(object)
+        texts = np.where(texts == "", log.item_ids[queries.items[order]].astype(object), texts)
+        second = np.minimum(first + 1, len(order) - 1)
+        has_second = (own[order][second] == keys) & (second > first)
+        names = np.full(len(queries) * many, "", dtype=object)  # of all vectors
+        names[keys] = np.where(has_second, texts[first] + "; " + texts[second], texts[first])
+        asked = self.items[torch.as_tensor(np.maximum(items, 0), device=device)]  # (B, k, d)
+        best = (self.queries @ asked.mT).argmax(1).cpu().numpy()  # (B, k)
+        return best, names[np.arange(len(queries))[:, None] * many + best]
 
 
 def _known(users: Sequence[Any], log: InteractionLog) -> Queries:
@@ -235,9 +322,8 @@ def _many(ids: Any, what: str) -> Sequence[Any]:
     return ids
 
 
-def _ranked(model: Model, queries: Queries, k: int, seen: str) -> tuple[Ints, npt.NDArray[np.float32]]:
-    """Items (B, k), best first, -1 where no item is left, and their scores (B, k)."""
-    scores = model.scores(queries)  # (B, M)
+def _ranked(scores: torch.Tensor, queries: Queries, k: int, seen: str) -> tuple[Ints, npt.NDArray[np.float32]]:
+    """Scores (B, M) -> items (B, k), best first, -1 where no item is left, and their scores (B, k)."""
     if scores.isnan().any():
         raise DglrecError("the model gives scores that are NaN; was it trained with too high a learning rate?")
     if seen == "mask":
@@ -261,6 +347,13 @@ def _listed(model: Model, queries: Queries, beam: int, seen: str) -> tuple[Ints,
         known = np.repeat(np.arange(len(queries)), queries.lengths) * wide + queries.items
         items = np.where((items >= 0) & np.isin(shown, known), -1, items)
     return items, values.float().cpu().numpy()
+
+
+def _interest_text(rec: Recommendation) -> str:
+    """Such as "3: Nordic baking, no. 3; Nordic baking, no. 8"."""
+    if rec.interest is None:
+        return ""
+    return f"{rec.interest}: {rec.interest_name}" if rec.interest_name else f"{rec.interest}"
 
 
 def _short(title: str) -> str:

@@ -106,6 +106,40 @@ class TestSASRecU(ModelContract):
         pass
 
 
+class WindowsContract(ModelContract):
+    """Models that learn from windows; where a split has none, each prefix is one with a single positive."""
+
+    known = {"communities": 0.85}
+
+    def targets(self, batch):
+        return batch.positive.flatten().tolist()
+
+
+class TestMIP(WindowsContract):
+    preset = "mip"
+    fields = {"dim": 16, "hidden": 16}
+    known_fields = {"negatives": 10, "train": {"lr": 2e-2, "batch_size": 128}}
+    meta = False  # how clusters merge depends on the values
+
+
+class TestComiRecSA(WindowsContract):
+    preset = "comirec-sa"
+    fields = {"dim": 16}
+    known_fields = {"negatives": 10, "train": {"lr": 1e-2, "batch_size": 128}}
+
+
+class TestComiRecDR(WindowsContract):
+    preset = "comirec-dr"
+    fields = {"dim": 16, "k": 3, "loss": "softmax"}
+    known_fields = {"negatives": 10, "train": {"lr": 2e-2, "batch_size": 128}}
+
+
+class TestSURGE(WindowsContract):
+    preset = "surge"
+    fields = {"dim": 16, "hidden": 16, "pool": 8, "max_length": 20}
+    known_fields = {"train": {"lr": 1e-2, "batch_size": 128}}
+
+
 class TestPopularity(ScoresContract):
     preset = "popularity"
 
