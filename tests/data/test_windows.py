@@ -257,7 +257,7 @@ def test_verify_finds_leaks(log: InteractionLog) -> None:
         ({"test": 10_000}, "too few for"),
         ({"order": "file"}, "is sorted by time already"),
         ({"negatives": 80}, r"has touched all but \d+ of 90 items; 80 negatives cannot be drawn"),
-        ({"by": "time", "valid": 0.7, "test": 0.2}, "choose"),
+        ({"by": "time", "valid": 0.75, "test": 0.24}, "choose smaller values"),
     ],
 )
 def test_wrong_arguments_are_named(arguments: dict[str, object], message: str, log: InteractionLog) -> None:
