@@ -41,7 +41,7 @@ from .models import Model
 from .streams import Streams, global_generator
 from .version import __version__
 
-TRIM_STEPS = 25
+TRIM_STEPS = 100
 TESTED = ("protocol", "test", "test_masked", "test_new", "standard_errors")  # what `Run.test` adds to a result
 
 
