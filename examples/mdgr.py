@@ -10,11 +10,11 @@ What calls what:
       dglrec.fit(model, split)                  dglrec/train.py
         MDGR.batches                            windows (dglrec/batches.py)
         MDGR.loss                               Eq. 17; what `fit` calls for each batch
-          HistoryAttention                      Eq. 4, 5, 6 (dglrec/nn/interests.py)
+          InterestAttention                      Eq. 4, 5, 6 (dglrec/nn/interests.py)
           MDGR.round, m times                   cluster, connect, attend: Eq. 7 to 13
             ward                                dglrec/graphs/clustering.py
             weighted_cosine, sparsify           Eq. 7, 8, 9 (dglrec/graphs/interests.py)
-          InterestWeight, AffineCosine          Eq. 15, 16
+          InterestWeight, augmented             Eq. 15, 16
       run.test()                                reads the test windows, once
 
 Commands:

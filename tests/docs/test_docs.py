@@ -39,13 +39,21 @@ def load_script(name):
     return module
 
 
-# --- docs/gsau.md and the code -------------------------------------------------------------------------------------
+# --- Pages on a paper, and the code --------------------------------------------------------------------------------
+
+PAPERS = {"gsau": (dglrec.models.GSAUConfig, 10), "mdgr": (dglrec.models.MDGRConfig, 17)}  # config, equations
+SECTIONS = [
+    (paper, section)
+    for paper in PAPERS
+    for section in re.split(r"^## ", text_of(f"docs/{paper}.md"), flags=re.MULTILINE)[1:]
+]
 
 
-def test_equations_of_gsau_and_their_tags_are_the_same():
-    sections = re.findall(r"^## (Eq\. .*)$", text_of("docs/gsau.md"), re.MULTILINE)
-    assert numbers(sections) == set(range(1, 11))
-    tags = re.findall(r"# .*Eq\. .*$", text_of("dglrec/models/gsau.py"), re.MULTILINE)
+@pytest.mark.parametrize("paper", PAPERS)
+def test_equations_of_a_paper_and_their_tags_are_the_same(paper):
+    sections = re.findall(r"^## (Eq\. .*)$", text_of(f"docs/{paper}.md"), re.MULTILINE)
+    assert numbers(sections) == set(range(1, PAPERS[paper][1] + 1))
+    tags = re.findall(r"# .*Eq\. .*$", text_of(f"dglrec/models/{paper}.py"), re.MULTILINE)
     assert numbers(tags) == numbers(sections)
 
 
@@ -55,8 +63,8 @@ def test_losses_name_their_equations():
     assert numbers([dglrec.losses.cross_uniformity.__doc__]) == {9}
 
 
-@pytest.mark.parametrize("section", re.split(r"^## ", text_of("docs/gsau.md"), flags=re.MULTILINE)[1:])
-def test_functions_named_in_gsau_are_where_the_page_says(section):
+@pytest.mark.parametrize(("paper", "section"), SECTIONS)
+def test_functions_named_on_a_page_are_where_it_says(paper, section):
     """`NAME` ... in [path](../path): the name is in that module; a section on an equation names one at least."""
     named = re.findall(r"`([A-Za-z_][\w.]*)`[^`]{0,30}?\bin\s+\[([\w/]+)\.py\]\(\.\./\2\.py\)", section)
     if section.startswith("Eq."):
@@ -68,14 +76,19 @@ def test_functions_named_in_gsau_are_where_the_page_says(section):
         assert callable(found)
 
 
-def test_every_field_of_gsau_is_documented_and_every_named_field_exists():
-    fields = dglrec.models.GSAUConfig.__dataclass_fields__
+@pytest.mark.parametrize("paper", PAPERS)
+def test_every_field_of_a_paper_is_documented_and_every_named_field_exists(paper):
+    config, _ = PAPERS[paper]
+    fields = config.__dataclass_fields__
     for name in set(fields) - {"train"}:  # TrainConfig describes its own
-        assert re.search(rf"\b{name}\b", dglrec.models.GSAUConfig.__doc__), f"{name} is not described"
+        assert re.search(rf"\b{name}\b", config.__doc__), f"{name} is not described"
     known = {*fields, *(f"train.{field}" for field in dglrec.config.TrainConfig.__dataclass_fields__)}
+    for name in re.findall(r"`([\w.]+)=", text_of(f"docs/{paper}.md")):
+        assert name in known, f"docs/{paper}.md names a field {name!r}"
+
+
+def test_the_table_of_differences_of_gsau_is_numbered():
     table = text_of("docs/gsau.md").partition("## Where paper and code part")[2].partition("## The authors' log")[0]
-    for name in re.findall(r"`([\w.]+)=", table):
-        assert name in known, f"docs/gsau.md names a field {name!r}"
     rows = re.findall(r"^\| (\d+) \|", table, re.MULTILINE)
     assert [int(row) for row in rows] == list(range(1, 13))
 

@@ -134,6 +134,13 @@ class TestComiRecDR(WindowsContract):
     known_fields = {"negatives": 10, "train": {"lr": 2e-2, "batch_size": 128}}
 
 
+class TestMDGR(WindowsContract):
+    preset = "mdgr"
+    fields = {"dim": 16, "k": 4, "m": 2}
+    known_fields = {"negatives": 10, "train": {"lr": 2e-2, "batch_size": 128}}
+    meta = False  # how clusters merge depends on the values
+
+
 class TestSURGE(WindowsContract):
     preset = "surge"
     fields = {"dim": 16, "hidden": 16, "pool": 8, "max_length": 20}
