@@ -238,8 +238,8 @@ def recommend(
             found = items >= 0
             found &= found.cumsum(1) <= k
             several = vectors is not None and vectors.queries.shape[1] > 1
-            interests = vectors.interests(block, items, log) if vectors is not None and several else ()
-            parts.append((found.sum(1), items[found], scores[found], *(part[found] for part in interests)))
+            named = vectors.interests(block, items, log) if vectors is not None and several else ()
+            parts.append((found.sum(1), items[found], scores[found], *(part[found] for part in named)))
     counts, chosen, values, *interests = (np.concatenate(column) for column in zip(*parts, strict=True))
     titles = np.full(len(chosen), "") if log.titles is None else log.titles[chosen]
     return Recommendations(log.item_ids[chosen], values, titles, _offsets(counts), tuple(names), *interests)

@@ -15,6 +15,7 @@ NAMES = [
     *("data.check", "data.get", "data.list_datasets", "data.sample", "data.sample_oracle", "data.from_frame"),
     *("graphs.user_item", "graphs.sequences", "graphs.Sequences"),
     *("models.preset", "models.PRESETS", "models.Model", "models.Counts", "models.LightGCN", "models.SASRec"),
+    *("models.MIP", "models.ComiRec", "models.SURGE"),
     *("models.GSAU", "models.Model.recommend", "models.Model.set_ranking"),
     *("losses.alignment", "losses.uniformity", "losses.cross_uniformity", "losses.bpr", "losses.item_cross_entropy"),
     *("fit", "Run.test", "evaluate", "Metrics", "Protocol", "recommend", "Recommendations", "reproduce"),

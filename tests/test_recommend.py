@@ -54,6 +54,24 @@ class Table(Model):
         return self.table.expand(len(queries), -1)  # a view: writing into it would change every row
 
 
+class TwoInterests(Model):
+    """Even items are found by the first vector of a query, odd ones by the second; small numbers fit best."""
+
+    Config = dglrec.models.CountsConfig
+
+    def __init__(self, split: dglrec.Split = SPLIT) -> None:
+        super().__init__(split)
+        numbers = torch.arange(split.log.num_items)
+        fit = 1 - numbers / split.log.num_items
+        self.register_buffer("table", torch.stack([fit * (numbers % 2 == 0), fit * (numbers % 2 == 1)], dim=1))
+
+    def query_vectors(self, queries: Queries) -> torch.Tensor:
+        return torch.eye(2).expand(len(queries), 2, 2)
+
+    def item_vectors(self) -> torch.Tensor:
+        return self.table
+
+
 class Generative(Table):
     """Lists of 12 of which the last two are padding; items are never scored."""
 
@@ -138,6 +156,40 @@ def test_items_of_one_score_stand_in_the_order_of_the_log() -> None:
     recs = recommend(Table(scores), histories=[["i3"], ["i0"]], k=ITEMS)
     assert recs.of(0).item_ids.tolist() == ["i7", *(f"i{n}" for n in range(ITEMS) if n not in (3, 7))]
     assert recs.of(1).item_ids.tolist() == ["i7", *(f"i{n}" for n in range(1, ITEMS) if n != 7)]
+
+
+def test_each_item_says_which_interest_it_comes_from() -> None:
+    """An interest is named by the two items of the history that it fits best; the same item counts once."""
+    recs = recommend(TwoInterests(), histories=[["i9", "i2", "i8", "i2", "i6"], ["i4"]], k=4)
+    assert recs.of(0).item_ids.tolist() == ["i0", "i1", "i3", "i4"]
+    assert [rec.interest for rec in recs.of(0)] == [0, 1, 1, 0]
+    assert [rec.interest_name for rec in recs.of(0)] == [
+        "Item number 2; Item number 6",
+        "Item number 9",
+        "Item number 9",
+        "Item number 2; Item number 6",
+    ]
+    assert [rec.interest_name for rec in recs.of(1)] == ["Item number 4", "", "Item number 4", ""]
+    groups = recs.of(0).by_interest()
+    assert {interest: [rec.item_id for rec in group] for interest, group in groups.items()} == {
+        0: ["i0", "i4"],
+        1: ["i1", "i3"],
+    }
+    with pytest.raises(DataError, match=r"these are 2 queries; take one, such as recs\.of\(0\)"):
+        recs.by_interest()
+    first = recs.to_dict()["recommendations"][0]
+    assert (first["interest"], first["interest_name"]) == (0, "Item number 2; Item number 6")
+    assert str(recs.of(0)).splitlines()[:2] == [
+        "rank  item_id   score  title          interest",
+        "   1  i0       1.0000  Item number 0  0: Item number 2; Item number 6",
+    ]
+    assert str(recs.of(1)).splitlines()[2].endswith("Item number 1  1")
+
+
+def test_interests_are_named_by_ids_where_there_are_no_titles() -> None:
+    recs = recommend(TwoInterests(leave_one_out(make_log(titles=False))), history=["i4", "i2"], k=1)
+    assert recs[0].interest_name == "i2; i4"
+    assert recommend(Table(falling()), history=["i0"])[0].interest is None
 
 
 def test_a_generative_model_lists_and_padding_never_shows() -> None:

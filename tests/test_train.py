@@ -179,6 +179,18 @@ def test_another_metric_may_be_monitored(split, monkeypatch):
     assert fit(make(split, monitor="recall@10"), split, epochs=3).best_epoch == 1
 
 
+def test_the_metric_may_be_left_to_the_queries(split):
+    """Where the catalogue is ranked it is ndcg@20; with candidates the pooled AUC."""
+    model = make(split, monitor="auto")
+    fit(model, split, epochs=1)
+    assert model.train_config.monitor == "ndcg@20"
+    log = dglrec.sample("interests", users=12, items=400)
+    windowed = dglrec.windows(log, by="user", inputs=10, targets=10, negatives=10, valid=0.2, test=0.2)
+    run = fit(make(windowed, monitor="auto"), windowed, epochs=1)
+    assert run.model.train_config.monitor == "auc_pooled"
+    assert set(run.rows[0]) >= {"auc_pooled", "ndcg@20"}
+
+
 @pytest.mark.parametrize("monitor", ["ndgc@20", "ndcg", "loss", "recall@0", "recall@x", ""])
 def test_a_metric_that_does_not_exist_is_refused_before_training(monitor, split, monkeypatch):
     monkeypatch.setattr("dglrec.train._Trainer._train", lambda *_: pytest.fail("an epoch was trained first"))

@@ -32,8 +32,10 @@ class ComiRecConfig:
         k: interests K.
         steps: of the routing.
         loss: "bce" of all candidates of a window, or "softmax", which sets each positive against the negatives of its
-            window. Windows are measured by an AUC over all users at once, and only the first asks for scores that
-            compare between users, so that it is the default.
+            window, all read by the interest that fits the positive best (the paper's has negatives at random). The
+            first is the default: windows are measured by an AUC over all users at once, which asks for scores that
+            compare between users; and where the positive alone chooses, interests can share out the catalogue whatever
+            the history, each fitting its part, and still have a low loss.
         max_length: most recent items that are read.
         negatives: drawn for each prefix, where the split is not one by windows (those have their own).
         seen: whether evaluation keeps or masks the items of the history.
@@ -76,13 +78,14 @@ class SelfAttention(nn.Module):
 class DynamicRouting(nn.Module):
     """ComiRec-DR: each item votes for each interest by a map of its place and that interest; votes that agree count.
 
-    Logits start at 0 and are softmaxed over interests. Only the last step is learned through.
+    Logits start at 0 and are softmaxed over interests. Only the last step is learned through. An interest's maps start
+    alike at all places, so that votes can agree before places have been told apart.
     """
 
     def __init__(self, dim: int, k: int, slots: int, steps: int) -> None:
         super().__init__()
         self.steps = steps
-        self.maps = nn.Parameter(torch.randn(slots, k, dim, dim) / dim**0.5)
+        self.maps = nn.Parameter((torch.randn(1, k, dim, dim) / dim**0.5).repeat(slots, 1, 1, 1))
 
     def forward(self, items: Tensor, mask: Tensor) -> Tensor:
         """Shapes: items (B, n, d), mask (B, n) -> (B, K, d), of length below 1."""

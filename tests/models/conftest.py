@@ -16,7 +16,7 @@ from dglrec.graphs import Sequences
 @pytest.fixture(scope="session")
 def interest_windows():
     """Windows of 20 and 20 events of users who follow several interests; users are apart."""
-    log = sample("interests", users=120, items=900, seed=1)
+    log = sample("interests", users=400, items=900, seed=1)
     return windows(log, by="user", inputs=20, targets=20, negatives=20, valid=0.2, test=0.2)
 
 

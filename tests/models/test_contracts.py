@@ -118,7 +118,8 @@ class WindowsContract(ModelContract):
 class TestMIP(WindowsContract):
     preset = "mip"
     fields = {"dim": 16, "hidden": 16}
-    known_fields = {"negatives": 10, "train": {"lr": 2e-2, "batch_size": 128}}
+    known_fields = {"negatives": 5, "k": 2, "train": {"lr": 1e-2, "batch_size": 64}}
+    known_epochs = 10
     meta = False  # how clusters merge depends on the values
 
 
@@ -130,8 +131,9 @@ class TestComiRecSA(WindowsContract):
 
 class TestComiRecDR(WindowsContract):
     preset = "comirec-dr"
-    fields = {"dim": 16, "k": 3, "loss": "softmax"}
-    known_fields = {"negatives": 10, "train": {"lr": 2e-2, "batch_size": 128}}
+    fields = {"dim": 16, "k": 2}
+    known_fields = {"negatives": 4, "train": {"lr": 2e-2, "batch_size": 128}}
+    known_epochs = 10
 
 
 class TestMDGR(WindowsContract):
@@ -143,8 +145,9 @@ class TestMDGR(WindowsContract):
 
 class TestSURGE(WindowsContract):
     preset = "surge"
-    fields = {"dim": 16, "hidden": 16, "pool": 8, "max_length": 20}
-    known_fields = {"train": {"lr": 1e-2, "batch_size": 128}}
+    fields = {"dim": 16, "hidden": 16, "pool": 8}
+    known_fields = {"train": {"lr": 2e-2, "batch_size": 128}}
+    known_epochs = 3
 
 
 class TestPopularity(ScoresContract):

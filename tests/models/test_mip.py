@@ -112,9 +112,9 @@ def test_targets_of_an_epoch(interest_windows, split):
 
 def test_it_finds_interests(interest_windows, chance):
     model = dglrec.models.preset("mip", interest_windows, dim=16, train={"lr": 1e-2, "batch_size": 64})
-    run = dglrec.fit(model, interest_windows, epochs=15, progress=False)
+    run = dglrec.fit(model, interest_windows, epochs=8, progress=False)
     assert model.train_config.monitor == "auc_pooled"
     assert "auc_pooled" in run.rows[0]
     found = dglrec.evaluate(model, interest_windows.test, k=20)
-    assert found["auc_pooled"] > chance + 0.15
-    assert found["recall@20"] > 0.6
+    assert found["auc_pooled"] > chance + 0.2
+    assert found["recall@20"] > 0.65

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 
-import pytest
 import torch
 import torch.nn.functional as F
 
@@ -141,10 +140,9 @@ def test_the_metric_stays_as_it_began(split):
 
 
 def test_it_finds_interests(interest_windows, chance):
-    train = {"lr": 1e-2, "batch_size": 32}
+    train = {"lr": 2e-2, "batch_size": 64}
     model = dglrec.models.preset("surge", interest_windows, dim=16, hidden=16, pool=10, train=train)
-    dglrec.fit(model, interest_windows, epochs=8, progress=False)
+    dglrec.fit(model, interest_windows, epochs=6, progress=False)
     found = dglrec.evaluate(model, interest_windows.test, k=20)
-    assert found["auc_pooled"] > chance + 0.1
-    assert found["recall@20"] == pytest.approx(found["recall@20"])
-    assert found["recall@20"] > 0.55
+    assert found["auc_pooled"] > chance + 0.15
+    assert found["recall@20"] > 0.6
