@@ -59,7 +59,7 @@ def draws(rng, sets):
     return found, k
 
 
-# --- Ward against scikit-learn -----------------------------------------------------------------------------------------
+# --- Ward against scikit-learn ----------------------------------------------------------------------------------------
 
 
 def same_partitions(sets, seed):

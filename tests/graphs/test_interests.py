@@ -222,7 +222,7 @@ def test_planted_interests_are_the_sub_graphs():
 def test_bad_input():
     vectors = packed()
     for gamma in (0, -0.1, 1.01, float("nan")):
-        with pytest.raises(ConfigError, match=r"gamma is .*; expected the share of pairs to keep, above 0 and at most 1"):
+        with pytest.raises(ConfigError, match=r"gamma is .*; expected the share .*, above 0 and at most 1"):
             interests(vectors, LENGTHS, 3, gamma)
     with pytest.raises(ConfigError, match="k is 0; expected the number of clusters"):
         interests(vectors, LENGTHS, 0)
