@@ -24,7 +24,7 @@ CHUNK_BYTES = {"cpu": 2**25, "cuda": 2**31}
 
 _TIE = 1e-9  # distances that differ by less, relative to themselves, are ties: rounding is well below
 _ZERO = 1e-13  # of the largest distance in a set: what is below is rounding
-_FAR = 1e290  # farther than any two clusters
+_FAR = 2.0**960  # farther than any two clusters; a power of two, whose low bits are 0
 
 
 def ward(points: Tensor, k: int, mask: Tensor | None = None) -> Tensor:

@@ -87,7 +87,7 @@ def sparsify(similarity: Tensor, cluster: Tensor, gamma: float, rank: Rank = "cl
     valid = cluster >= 0
     same = (cluster[:, :, None] == cluster[:, None]) & valid[:, None]  # (B, n, n)
     loops = torch.eye(n, dtype=torch.bool, device=cluster.device)
-    if n < 2:
+    if n < 2 or len(cluster) == 0:
         return same & loops
 
     one, two = torch.triu_indices(n, n, 1, device=cluster.device).unbind()  # the P = n (n - 1) / 2 pairs

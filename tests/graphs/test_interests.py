@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -198,7 +199,7 @@ def test_blocks_of_users_change_nothing(monkeypatch):
         blocks.append(len(some))
         return inner(some, *rest, **named)
 
-    monkeypatch.setitem(interests.__globals__, "dense_interests", spy)
+    monkeypatch.setattr(sys.modules["dglrec.graphs.interests"], "dense_interests", spy)
     monkeypatch.setitem(clustering.CHUNK_BYTES, "cpu", 12_000)
     assert_equal_graphs(whole, interests(vectors, lengths, 2))
     assert len(blocks) > 5 and sum(blocks) == 30
