@@ -23,6 +23,7 @@ Commands:
 
 Numbers to expect on test, seen items kept, and the time on an AMD EPYC of 2 cores:
 
+    amazon-beauty   recall@10 .0872, ndcg@10 .0462; 1.59 hours on 2 threads
     amazon-toys     recall@10 .0915, ndcg@10 .0472; 2.05 hours on 2 threads
 
 `dglrec reproduce gsau-table1` prints the paper's figures beside those measured with this package.

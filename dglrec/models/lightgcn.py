@@ -83,9 +83,10 @@ class LightGCN(Model):
         """BPR, and the L2 norm of the layer-0 rows of the batch (He et al., Eq. 15)."""
         assert batch.negative is not None
         tables, size = (self.user.weight, self.item.weight), len(batch.user)
-        user, items = self.encoder(self.adjacency, tables, (batch.user, torch.cat([batch.item, batch.negative])))
+        asked = torch.cat([batch.item, batch.negative])
+        user, items = self.encoder(self.adjacency, tables, (batch.user, asked))  # (B, d), (2B, d)
         positive, negative = (user * items[:size]).sum(1), (user * items[size:]).sum(1)  # (B,)
-        ego = (self.user(batch.user), self.item(batch.item), self.item(batch.negative))
+        ego = (self.user(batch.user), *self.item(asked).split(size))
         if self.config.norm == "frobenius":
             norm = sum(rows.norm() for rows in ego)
         else:

@@ -84,7 +84,7 @@ class Adjacency(nn.Module):
 def _weighted_sum(x: Tensor, columns: Tensor, offsets: Tensor, weight: Tensor) -> Tensor:
     """y[r] = sum over the columns c of row r of weight[r, c] x[c]; (C, d) -> (R, d)."""
     return F.embedding_bag(
-        columns, x, offsets, mode="sum", include_last_offset=True, per_sample_weights=weight.to(x.dtype)
+        columns, x.detach(), offsets, mode="sum", include_last_offset=True, per_sample_weights=weight.to(x.dtype)
     )
 
 
