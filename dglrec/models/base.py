@@ -127,7 +127,7 @@ class Model(nn.Module):
 
     @property
     def scores_are_products(self) -> bool:
-        """Whether `scores` are largest dot products of query and item vectors, so that these may be multiplied apart."""
+        """Whether `scores` are largest dot products of query and item vectors, to be multiplied apart."""
         return type(self).scores is Model.scores
 
     def score_slices(self, queries: Queries, size: int) -> Iterator[Tensor]:
