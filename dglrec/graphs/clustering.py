@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -24,8 +23,8 @@ CHUNK_BYTES = {"cpu": 2**25, "cuda": 2**31}
 """Working memory of `ward` and `kmeans`, by device: 320 sets of 50 points at a time on the CPU, 20,000 on a GPU."""
 
 _TIE = 1e-9  # distances that differ by less, relative to themselves, are ties: rounding is well below
-_ZERO = 1e-13  # of the largest squared norm in a set: squared distances below it are rounding
-_INFINITE = 0x7FF << 52  # the bits of an infinite float64; no finite one has larger bits
+_ZERO = 1e-13  # of the largest distance in a set: what is below is rounding
+_FAR = 2.0**960  # farther than any two clusters; a power of two, whose low bits are 0
 
 
 def ward(points: Tensor, k: int, mask: Tensor | None = None) -> Tensor:
@@ -55,7 +54,7 @@ def ward(points: Tensor, k: int, mask: Tensor | None = None) -> Tensor:
     tensor([[0, 1, 0, 1]])
     """
     points, valid = _checked(points, k, mask)
-    set_bytes = 40 * points.shape[1] ** 2  # five float64 matrices of distances
+    set_bytes = 40 * points.shape[1] ** 2  # two float64 matrices of distances, and the rows that change in a round
     return _in_chunks(lambda some, which: _ward(some, k, which), points, valid, set_bytes)
 
 
@@ -140,7 +139,7 @@ def _checked(points: Tensor, k: int, mask: Tensor | None) -> tuple[Tensor, Tenso
     if mask is not None:
         mask = mask.to(points.device)
         points = points.masked_fill(~mask[:, :, None], 0.0)
-    if not bool(points.isfinite().all()):
+    if not bool(points.sum().isfinite()) and not bool(points.isfinite().all()):  # the sum is quick to tell
         row = int((~points.isfinite()).flatten(1).any(1).int().argmax())
         raise DataError(f"points of set {row} are not all finite; mask the rows that hold no point")
     return points, torch.ones(points.shape[:2], dtype=torch.bool, device=points.device) if mask is None else mask
@@ -209,26 +208,11 @@ def _cut(dead: Tensor, into: Tensor, height: Tensor, needed: Tensor, n: int) -> 
     return leader[:, :n], height
 
 
-@dataclass(frozen=True)
-class _Pairs:
-    """T pairs of clusters that merge: their distance and their numbers of points, each (T, 1)."""
-
-    merged: Tensor
-    one_size: Tensor
-    two_size: Tensor
-
-    def distance(self, one: Tensor, two: Tensor, size: Tensor) -> Tensor:
-        """(T, c) from the merger to other clusters of `size` (T, c), from those of its parts (Lance-Williams)."""
-        found = one * (size + self.one_size)
-        found.addcmul_(two, size + self.two_size).addcmul_(size, self.merged, value=-1)
-        return found.div_(size + (self.one_size + self.two_size))
-
-
 def _rounds(points: Tensor, valid: Tensor, needed: Tensor) -> tuple[Tensor, Tensor]:
     """Ward's clusters where no tie leaves a choice: all pairs of mutually nearest clusters merge in each round.
 
-    Distances stand as their float64 bits, of which the lowest few are replaced by the number of the column: the minimum
-    of a row is then both the distance and whose it is. (Bits of positive numbers are ordered as the numbers are.)
+    A distance is a float64 of which the lowest few bits are replaced by the number of its column: the minimum of a row
+    is both the distance and whose it is.
 
     Args:
         points: (B, n, d) float64.
@@ -240,104 +224,103 @@ def _rounds(points: Tensor, valid: Tensor, needed: Tensor) -> tuple[Tensor, Tens
     """
     sets, n, _ = points.shape
     device = points.device
-    low = (1 << (n - 1).bit_length()) - 1  # bits of a column's number
-    high = (1 << 63) - 1 - low  # without the sign, too: what is below 0 is so by rounding
+    low = (1 << (n - 1).bit_length()) - 1  # the bits of a column's number
+    memory = points.new_empty(2, sets * n * n)  # one block, so that its pages stay with the process
+    distance = _first_distances(points, valid, memory[0].view(sets, n, n))
+    zero = points.new_tensor(_ZERO) * distance.amax((1, 2)).clamp(max=_FAR)  # (B,)
+    distance.diagonal(dim1=1, dim2=2).fill_(_FAR)
+    column = torch.arange(n, device=device)
+    distance.view(torch.int64).bitwise_and_(~low).bitwise_or_(column)
 
-    points = points - points.sum(1, keepdim=True) / valid.sum(1).clamp(min=1)[:, None, None]
-    points = points.masked_fill_(~valid[:, :, None], 0.0)
-    half = points.square().sum(2) / 2  # (B, n)
-    zero = half.amax(1) * (2 * _ZERO)  # (B,)
-    distance = half[:, :, None] + half[:, None]  # (B, n, n), of two points: 1 * 1 / (1 + 1) * ||a - b||^2
-    distance.baddbmm_(points, points.mT, alpha=-1)
-    distance.diagonal(dim1=1, dim2=2).fill_(torch.inf)
-
-    # What is known of the sets, by point: which cluster it ended in, how high. Nothing is for the last of a set.
-    into = torch.arange(n, device=device).repeat(sets, 1)
-    height = torch.full((sets, n), _INFINITE, device=device)
-    next_height = torch.full((sets,), _INFINITE, device=device)
+    # By point: which one it joined, and how high. Nothing for the last one of a set.
+    into = column.repeat(sets, 1)
+    height = points.new_full((sets, n), torch.inf)
     ties = torch.zeros(sets, dtype=torch.int64, device=device)
 
-    # What is known of the c clusters of the b sets that are not done, c being the largest number in any of them.
-    which = torch.arange(sets, device=device)  # (b,)
-    alive, size = valid, torch.ones_like(half)  # (b, c)
-    point = into.clone()  # (b, c), that stands for the cluster: its first one
+    # By cluster, of which there are up to c a set: whether it is there, its number of points, the first of them.
+    alive, size, point = valid.clone(), torch.ones_like(height), into.clone()  # (B, c)
+    gone = torch.where(alive, 0.0, torch.inf)
     while True:
-        b, c = alive.shape
-        column = torch.arange(c, device=device)
-        absent = torch.where(alive, 0, _INFINITE)  # (b, c)
-        packed = (distance.view(torch.int64) & high).bitwise_or_((absent | column)[:, None])
-        nearest = packed.amin(2) | absent  # (b, c)
-        partner = nearest & low
-        closest = nearest.amin(1).clamp(max=_INFINITE)  # (b,)
-        next_height.index_copy_(0, which, closest)
-
-        # A set is done when `needed` merges are known to be lower than all that are still to come.
-        done = (height.index_select(0, which) <= closest[:, None]).sum(1) >= needed.index_select(0, which)
-        ends = (partner.gather(1, partner) == column) & (partner < column) & (nearest < _INFINITE)
-        stuck = ~(done | ends.any(1))  # happens where rounding makes a ring of ties, no two of them mutual
-        ties.index_add_(0, which, stuck.long())
-        done |= stuck
-        ends &= ~done[:, None]
-        going = (~done).nonzero().squeeze(1)
-        if len(going) == 0:
+        c = len(column)
+        work = memory[1, : sets * c * c].view(sets, c, c)
+        nearest = torch.add(distance, gone[:, None], out=work).amin(2) + gone  # (B, c)
+        partner = nearest.view(torch.int64) & low
+        closest = nearest.amin(1)
+        # A set is done when `needed` of its merges are lower than all that are still to come.
+        going = (height <= closest[:, None]).sum(1) < needed  # (B,)
+        mutual = (partner.gather(1, partner) == column) & (nearest < _FAR) & going[:, None]
+        ends, stays = mutual & (partner < column), mutual & (partner > column)
+        two = ends.view(-1).nonzero().squeeze(1)  # (T,) pairs of this round: cluster `two` joins cluster `one`
+        if len(two) == 0:
             break
-
-        # The T pairs of this round, over all sets: row (set * c + cluster) `two` joins row `one`.
-        two = ends.view(-1).nonzero().squeeze(1)  # (T,)
-        place = two // c  # (T,) in `which`
+        place = two // c  # (T,) set
         start = place * c
-        one = start + partner.view(-1).index_select(0, two)
-        bits = nearest.view(-1).index_select(0, two) & high
-        at = which.index_select(0, place)  # (T,) set
-        end = at * n + point.view(-1).index_select(0, two)
+        lead = partner.view(-1).index_select(0, two)  # (T,) `one` within its set
+        one = start + lead
+        merged = nearest.view(-1).index_select(0, two)
+        end = place * n + point.view(-1).index_select(0, two)
         into.view(-1).index_copy_(0, end, point.view(-1).index_select(0, one))
-        height.view(-1).index_copy_(0, end, bits)
+        height.view(-1).index_copy_(0, end, merged)
 
-        # The clusters that are left move up; places behind the last one of a set hold anything and are not alive.
-        left = alive & ~ends
-        count = left.sum(1).index_select(0, going)
-        width = int(count.max())
-        position = left.cumsum(1) - 1
-        rows = torch.zeros((b, c + 1), dtype=torch.int64, device=device)
-        rows = rows.scatter_(1, torch.where(left, position, c), column.expand(b, c))[:, :width].index_select(0, going)
+        # Ward's distance is that of the means, squared, over 1 / |a| + 1 / |b|. If b moves the mean of a by the share g
+        # of the way, squared distances to it become (1 - g) of those to a plus g of those to b, less d(a, b) / |a + b|.
+        joining = size.gather(1, partner) * stays
+        inverse = size.reciprocal()
+        size = size + joining
+        share = joining / size
+        less = (nearest / size).masked_fill_(~stays, 0.0)
+        rows = distance.view(-1, c)
+        first, second = rows.index_select(0, one), rows.index_select(0, two)  # (T, c)
+        near = (torch.minimum(first, second) <= (merged * (1 + _TIE))[:, None]) & alive.index_select(0, place)
+        ties.index_add_(0, place, ((near.sum(1) > 2) & (merged > zero.index_select(0, place))).long())  # a third one
 
-        pair = _Pairs(
-            merged=bits.view(torch.float64)[:, None],
-            one_size=size.view(-1).index_select(0, one)[:, None],
-            two_size=size.view(-1).index_select(0, two)[:, None],
-        )
-        # Both sides of the matrix in turn: merge its rows, turn it over, merge its rows.
-        matrix = distance.view(b * c, c)
-        first, second = matrix.index_select(0, one), matrix.index_select(0, two)  # (T, c)
-        near = (torch.minimum(first, second) <= pair.merged * (1 + _TIE)) & alive.index_select(0, place)
-        tie = (near.sum(1) > 2) & (pair.merged[:, 0] > zero.index_select(0, at))  # a third one is as near
-        ties.index_add_(0, at, tie.long())
-        merged = pair.distance(first, second, size.index_select(0, place))
+        columns = inverse.index_select(0, place)
+        first *= columns + inverse.view(-1).index_select(0, one)[:, None]
+        second *= columns + inverse.view(-1).index_select(0, two)[:, None]
+        means = first.lerp_(second, share.view(-1).index_select(0, one)[:, None])  # to the clusters before this round
+        means -= less.view(-1).index_select(0, one)[:, None]
+        other = torch.where(stays, partner, column).index_select(0, place)
+        means = means.lerp(means.gather(1, other), share.index_select(0, place))  # to those after it
+        means -= less.index_select(0, place)
+        inverse = size.reciprocal()
+        means /= inverse.index_select(0, place) + inverse.view(-1).index_select(0, one)[:, None]
 
-        set_of = (~done).cumsum(0) - 1  # place in `which` -> place in `which[going]`
-        place = set_of.index_select(0, place)
-        target = place * width + position.view(-1).index_select(0, one)
-        kept = (rows + going[:, None] * c).view(-1)
-        matrix = matrix.index_select(0, kept).index_copy_(0, target, merged)
-        matrix = matrix.view(-1, width, c).mT.reshape(-1, width)  # (b * c, width)
+        # The new distances go into the row of `one` and into its column.
+        bits = means.clamp_(0.0, _FAR).view(torch.int64).bitwise_and_(~low)
+        rows.index_copy_(0, one, (bits | column).view(torch.float64))
+        across = (start * c + lead)[:, None] + column * c  # (T, c) places in the matrices
+        distance.view(-1).index_copy_(0, across.view(-1), bits.bitwise_or_(lead[:, None]).view(torch.float64).view(-1))
+        distance.view(-1).index_fill_(0, one * c + lead, _FAR)
 
-        size.view(-1).index_copy_(0, one, (pair.one_size + pair.two_size)[:, 0])
-        size = size.view(-1).index_select(0, kept).view(-1, width)
-        point = point.view(-1).index_select(0, kept).view(-1, width)
-        alive = column[:width] < count[:, None]
-        which = which.index_select(0, going)
-
-        shift = place * c - start
-        first, second = matrix.index_select(0, one + shift), matrix.index_select(0, two + shift)  # (T, width)
-        kept = (rows + torch.arange(len(going), device=device)[:, None] * c).view(-1)
-        merged = pair.distance(first, second, size.index_select(0, place))
-        distance = matrix.index_select(0, kept).index_copy_(0, target, merged).view(-1, width, width)
+        alive &= ~ends
+        gone.masked_fill_(ends, torch.inf)
+        most = int(alive.sum(1).max())
+        if 2 * most <= c:  # take together what is left
+            keep = (~alive).byte().sort(dim=1, stable=True).indices[:, :most]  # (B, most)
+            flat = (keep + torch.arange(sets, device=device)[:, None] * c).view(-1)
+            alive, gone, size, point = (
+                values.view(-1).index_select(0, flat).view(sets, most) for values in (alive, gone, size, point)
+            )
+            half = rows.index_select(0, flat).view(sets, most, c).mT.reshape(sets * c, most)
+            distance = memory[0, : sets * most * most].view(sets, most, most)
+            distance.copy_(half.index_select(0, flat).view(sets, most, most))
+            column = column[:most]
+            distance.view(torch.int64).bitwise_and_(~low).bitwise_or_(column)
 
     leader, lowest = _cut(torch.arange(n, device=device).expand(sets, n), into, height, needed, n)
-    last = lowest.gather(1, (needed - 1).clamp(min=0)[:, None])[:, 0].view(torch.float64)
-    following = torch.minimum(lowest.gather(1, needed.clamp(min=0)[:, None])[:, 0], next_height).view(torch.float64)
+    last = lowest.gather(1, (needed - 1).clamp(min=0)[:, None])[:, 0]
+    following = torch.minimum(lowest.gather(1, needed.clamp(min=0)[:, None])[:, 0], closest)
     at_cut = (following <= last * (1 + _TIE)) & (following > zero) & (needed > 0)
-    return leader, (ties > 0) | at_cut
+    return leader, (ties > 0) | at_cut | going  # going, but nothing mutual: rounding made a ring of ties
+
+
+def _first_distances(points: Tensor, valid: Tensor, out: Tensor) -> Tensor:
+    """(B, n, n) Ward's distances of single points, half of the squared ones, into `out`."""
+    points = points - points.sum(1, keepdim=True) / valid.sum(1).clamp(min=1)[:, None, None]  # products then lose less
+    points *= valid[:, :, None]
+    half = torch.linalg.vecdot(points, points) / 2  # (B, n)
+    torch.add(half[:, :, None], half[:, None], out=out)
+    return out.baddbmm_(points, points.mT, alpha=-1)
 
 
 def _chain(points: Tensor, valid: Tensor, needed: Tensor) -> Tensor:
@@ -407,7 +390,7 @@ def _chain(points: Tensor, valid: Tensor, needed: Tensor) -> Tensor:
 
 
 def _root(values: Tensor) -> Tensor:
-    """Square roots, correctly rounded as C's are. (PyTorch's on the CPU come from MKL; one in a hundred is not.)"""
+    """Square roots, correctly rounded as those of C; of PyTorch's on the CPU, made by MKL, one in a hundred is not."""
     return torch.from_numpy(np.sqrt(values.numpy())) if values.device.type == "cpu" else values.sqrt()
 
 
@@ -416,21 +399,26 @@ def _root(values: Tensor) -> Tensor:
 
 def _kmeans(points: Tensor, k: int, valid: Tensor, iterations: int) -> Tensor:
     """Labels of one chunk."""
+    mean = points.sum(1, keepdim=True) / valid.sum(1).clamp(min=1)[:, None, None]
+    points = (points - mean).mul_(valid[:, :, None])  # products of small numbers lose less
     centres, used = _far_apart(points, k, valid)
     weight = valid.to(points.dtype)[:, None]  # (B, 1, n)
-    number = torch.arange(k, device=points.device)[:, None]
+    number = torch.arange(k, device=points.device, dtype=points.dtype)[:, None]
     label: Tensor | None = None
     for step in range(iterations + 1):
         norm = centres.square().sum(2).masked_fill_(~used, torch.inf)  # (B, k)
         # ||x||^2 is the same for all centres of a point: ||c||^2 - 2 x c has its minimum where the distance has.
-        nearest = torch.baddbmm(norm[:, :, None], centres, points.mT, alpha=-2).argmin(1)  # (B, n)
+        distance = torch.baddbmm(norm[:, :, None], centres, points.mT, alpha=-2)  # (B, k, n)
+        is_nearest = distance <= distance.amin(1, keepdim=True)
+        # Of several, the first. (argmin along this dimension takes ten times as long.)
+        nearest = torch.where(is_nearest, number, k).amin(1)  # (B, n)
         if step == iterations or (label is not None and torch.equal(nearest, label)):
             break
         label = nearest
         member = (label[:, None] == number) * weight  # (B, k, n)
         count = member.sum(2)[:, :, None]
         centres = torch.where(count > 0, torch.bmm(member, points) / count.clamp(min=1), centres)
-    return _number(nearest, valid, k)
+    return _number(nearest.long(), valid, k)
 
 
 def _far_apart(points: Tensor, k: int, valid: Tensor) -> tuple[Tensor, Tensor]:

@@ -60,8 +60,8 @@ def weighted_cosine(vectors: Tensor, weight: Tensor | None = None) -> Tensor:
 def sparsify(similarity: Tensor, cluster: Tensor, gamma: float, rank: Rank = "clusters") -> Tensor:
     """The most similar pairs within clusters, and self-loops (MDGR Eq. 9).
 
-    The equation keeps A_ij where L_ij is at least the (gamma n^2)-th largest value of L; all pairs that tie with it stay.
-    What is ranked can be read in two ways:
+    The equation keeps A_ij where L_ij is at least the (gamma n^2)-th largest value of L; all pairs that tie with it
+    stay. What is ranked can be read in two ways:
 
     * "clusters": of the p pairs of two items of one cluster, the ceil(gamma p) most similar ones.
     * "matrix": the ceil(gamma n^2) largest of all n^2 entries, diagonal (1 each) and pairs across clusters included;
@@ -87,7 +87,7 @@ def sparsify(similarity: Tensor, cluster: Tensor, gamma: float, rank: Rank = "cl
     valid = cluster >= 0
     same = (cluster[:, :, None] == cluster[:, None]) & valid[:, None]  # (B, n, n)
     loops = torch.eye(n, dtype=torch.bool, device=cluster.device)
-    if n < 2:
+    if n < 2 or len(cluster) == 0:
         return same & loops
 
     one, two = torch.triu_indices(n, n, 1, device=cluster.device).unbind()  # the P = n (n - 1) / 2 pairs
@@ -160,9 +160,9 @@ def interests(
 ) -> Any:
     """The interest sub-graphs of many users as one DGL graph: item -`similar`-> item.
 
-    A node is an item at its place in a history, so an item that a user took twice is two nodes. Nodes stand in the order
-    of users and, within a user, of the history; edges in the order of (user, source, target). Each pair is there in
-    both directions, and each node has a loop. Node data: `cluster` (int64, from 0 within the user); edge data:
+    A node is an item at its place in a history, so an item that a user took twice is two nodes. Nodes stand in the
+    order of users and, within a user, of the history; edges in the order of (user, source, target). Each pair is there
+    in both directions, and each node has a loop. Node data: `cluster` (int64, from 0 within the user); edge data:
     `similarity` (float32). The graph is batched by user: `dgl.unbatch(graph)` gives one graph a user.
 
     Args:

@@ -60,6 +60,14 @@ def test_build_graphs_from_a_file_without_titles_and_times(run, tmp_path):
     assert "6. the first" not in out
 
 
+def test_interest_graphs(run, tmp_path):
+    out = run("interest_graphs.py", "--out", "interests.png")
+    assert (tmp_path / "interests.png").read_bytes().startswith(b"\x89PNG")
+    shares = [int(share) for share in re.findall(r"(\d+)% of one person", out)]
+    assert len(shares) == 3
+    assert sum(shares) > 240  # by chance, the largest of three would have about half
+
+
 def test_gsau(run, log_file, tmp_path):
     out = run("gsau.py", "--data", log_file, "--epochs", "2", "--out", "run")
     assert (tmp_path / "run" / "curves.png").exists()

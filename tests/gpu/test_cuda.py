@@ -1,4 +1,4 @@
-"""On a GPU: a step is that of the CPU, and fit, evaluate, recommend and resume work there."""
+"""On a GPU: a step is that of the CPU, fit, evaluate, recommend and resume work there, and clusters are the same."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 import dglrec
 from dglrec.data.sample import sample
-from dglrec.graphs import Sequences, user_item
+from dglrec.graphs import Sequences, clustering, dense_interests, interests, user_item
 from dglrec.losses import item_cross_entropy
 from dglrec.nn import CausalTransformer, LightGCNEncoder
 from dglrec.streams import Streams
@@ -190,3 +190,50 @@ def test_cross_entropy_over_many_items():
     torch.testing.assert_close(loss, exact, rtol=1e-4, atol=1e-4)
     for one, two in zip(*(torch.autograd.grad(x, (queries, table)) for x in (loss, exact)), strict=True):
         torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-6)
+
+
+# --- Interest sub-graphs ----------------------------------------------------------------------------------------------
+
+
+def sets_of_points():
+    """40 sets of up to 50 points, and their mask: with numbers that never tie, and on a grid where many do."""
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.rand(40, 50, generator=generator) < torch.linspace(0.1, 1, 40)[:, None]
+    yield torch.randn(40, 50, 8, generator=generator), mask
+    yield torch.randint(4, (40, 50, 3), generator=generator).float(), mask
+
+
+@pytest.mark.parametrize("method", [clustering.ward, clustering.kmeans])
+def test_clusters_are_those_of_the_cpu(method):
+    points, mask = next(sets_of_points())
+    for some in (None, mask):
+        found = method(points.to(DEVICE), 6, None if some is None else some.to(DEVICE))
+        assert found.device.type == DEVICE
+        assert torch.equal(found.cpu(), method(points, 6, some))
+
+
+def test_ties_break_as_on_the_cpu():
+    *_, (points, mask) = sets_of_points()
+    assert torch.equal(clustering.ward(points.to(DEVICE), 6, mask.to(DEVICE)).cpu(), clustering.ward(points, 6, mask))
+
+
+@pytest.mark.parametrize("rank", ["clusters", "matrix"])
+def test_interests_are_those_of_the_cpu(rank):
+    points, mask = next(sets_of_points())
+    weight = torch.rand(3, 8, generator=torch.Generator().manual_seed(1))
+    here = dense_interests(points, 6, 0.4, mask, weight=weight, rank=rank)
+    there = dense_interests(points.to(DEVICE), 6, 0.4, mask.to(DEVICE), weight=weight.to(DEVICE), rank=rank)
+    assert there.edges.device.type == there.cluster.device.type == DEVICE
+    assert torch.equal(there.cluster.cpu(), here.cluster)
+    assert torch.equal(there.edges.cpu(), here.edges)
+    torch.testing.assert_close(there.similarity.cpu(), here.similarity, rtol=1e-4, atol=1e-5)
+    graph = interests(points.to(DEVICE), [50] * 40, 6, rank=rank)  # DGL's graph is on the CPU
+    assert graph.num_edges("similar") == int(dense_interests(points, 6, 0.5, rank=rank).edges.sum())
+
+
+def test_clusters_of_twenty_thousand_sets_stay_within_the_memory():
+    points = torch.randn(20_000, 50, 32, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    clustering.ward(points, 8)
+    assert torch.cuda.max_memory_allocated() - before < 2 * clustering.CHUNK_BYTES["cuda"]

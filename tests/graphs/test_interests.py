@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -198,7 +199,7 @@ def test_blocks_of_users_change_nothing(monkeypatch):
         blocks.append(len(some))
         return inner(some, *rest, **named)
 
-    monkeypatch.setitem(interests.__globals__, "dense_interests", spy)
+    monkeypatch.setattr(sys.modules["dglrec.graphs.interests"], "dense_interests", spy)
     monkeypatch.setitem(clustering.CHUNK_BYTES, "cpu", 12_000)
     assert_equal_graphs(whole, interests(vectors, lengths, 2))
     assert len(blocks) > 5 and sum(blocks) == 30
@@ -222,7 +223,7 @@ def test_planted_interests_are_the_sub_graphs():
 def test_bad_input():
     vectors = packed()
     for gamma in (0, -0.1, 1.01, float("nan")):
-        with pytest.raises(ConfigError, match=r"gamma is .*; expected the share of pairs to keep, above 0 and at most 1"):
+        with pytest.raises(ConfigError, match=r"gamma is .*; expected the share .*, above 0 and at most 1"):
             interests(vectors, LENGTHS, 3, gamma)
     with pytest.raises(ConfigError, match="k is 0; expected the number of clusters"):
         interests(vectors, LENGTHS, 0)
