@@ -73,6 +73,11 @@ class Adjacency(nn.Module):
                 new_items.add_(items)
         return new_users, new_items
 
+    def spares_work(self, rows: tuple[Tensor, Tensor]) -> bool:
+        """Whether some users and items, counted as often as they are named, have fewer neighbours than all together."""
+        user, item = self.user_offsets.diff()[rows[0]].sum(), self.item_offsets.diff()[rows[1]].sum()
+        return bool(user + item < 2 * len(self.user_items))
+
     def neighbour_sums(self, users: Tensor, items: Tensor, rows: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """A x at some users and items alone."""
         return (
@@ -177,9 +182,9 @@ class LightGCNEncoder(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Propagate `x` = (users, items) over a DGL graph, or over an `Adjacency` taken from one before."""
         adjacency = graph if isinstance(graph, Adjacency) else Adjacency(graph).to(x[0].device)
-        if rows is not None and x[0].device.type == "cpu":
+        if rows is not None and x[0].device.type == "cpu" and adjacency.spares_work(rows):
             return self._propagate(adjacency, *x, *rows)
-        if rows is not None:  # elsewhere to ask how many neighbours they have would wait for the device
+        if rows is not None:  # on a GPU, to ask how many neighbours they have would wait for it
             users, items = self(adjacency, x)
             return F.embedding(rows[0], users), F.embedding(rows[1], items)
         if self.training or torch.is_grad_enabled() or x[0].is_inference():

@@ -60,6 +60,20 @@ def gradients(out, x, seed=1):
 
 @pytest.mark.parametrize("combine", ["mean", "last"])
 @pytest.mark.parametrize("layers", [0, 1, 2, 3])
+@pytest.mark.parametrize("rows", [([2], [4]), ([0, 3, 0], [1, 1]), ([*range(USERS)] * 3, [*range(ITEMS)] * 3)])
+@given(edges=pairs)
+def test_some_rows_equal_those_of_all(layers, combine, rows, edges):
+    """Few rows, rows that are named twice, and more than there are: values and gradients."""
+    encoder, graph, x = LightGCNEncoder(layers, combine), graph_of(edges), vectors(torch.float64)
+    user, item = (torch.tensor(part) for part in rows)
+    some, every = encoder(graph, x, (user, item)), encoder(graph, x)
+    every = every[0][user], every[1][item]
+    for one, two in zip(some + gradients(some, x), every + gradients(every, x), strict=True):
+        torch.testing.assert_close(one, two)
+
+
+@pytest.mark.parametrize("combine", ["mean", "last"])
+@pytest.mark.parametrize("layers", [0, 1, 2, 3])
 @given(edges=pairs)
 def test_it_equals_message_passing_and_the_dense_matrix(layers, combine, edges):
     encoder, graph = LightGCNEncoder(layers, combine), graph_of(edges)
