@@ -139,7 +139,8 @@ class TestComiRecDR(WindowsContract):
 class TestMDGR(WindowsContract):
     preset = "mdgr"
     fields = {"dim": 16, "k": 4, "m": 2}
-    known_fields = {"negatives": 10, "train": {"lr": 2e-2, "batch_size": 128}}
+    known_fields = {"k": 2, "negatives": 5, "train": {"lr": 1e-2, "batch_size": 64}}
+    tolerance = 1e-3  # before training all items of a history are nearly one point, whose direction is half rounding
     meta = False  # how clusters merge depends on the values
 
 
