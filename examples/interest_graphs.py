@@ -84,10 +84,12 @@ for axes, (title, one) in zip(figure.subplots(1, len(panels), squeeze=False)[0],
     drawn = nx.Graph()
     drawn.add_nodes_from(range(len(history)))
     drawn.add_weighted_edges_from((i, j, w) for i, j, w in zip(source, target, weight, strict=True) if i < j)
-    place = nx.spring_layout(drawn, weight=None, seed=1, k=0.6)
+    cluster = one.nodes["item"].data["cluster"].numpy()
+    together = nx.Graph(np.argwhere(cluster[:, None] == cluster).tolist())  # all pairs: keeps a cluster in one place
+    place = nx.spring_layout(together, seed=1, k=0.7)
     width = [0.5 + 2 * max(w, 0) for *_, w in drawn.edges(data="weight")]
     nx.draw_networkx_edges(drawn, place, ax=axes, width=width, edge_color="lightgrey")
-    colour = [f"C{number}" for number in one.nodes["item"].data["cluster"].tolist()]
+    colour = [f"C{number}" for number in cluster]
     nx.draw_networkx_nodes(drawn, place, ax=axes, node_color=colour, node_size=120)
     names = {node: str(log.titles[item])[:26] for node, item in enumerate(history)}
     above = {node: (x, y + 0.05) for node, (x, y) in place.items()}

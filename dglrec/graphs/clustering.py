@@ -32,7 +32,8 @@ def ward(points: Tensor, k: int, mask: Tensor | None = None) -> Tensor:
 
     It starts from single points and merges, as long as there are more than k clusters, the two whose merger adds least
     to the sum of squares within clusters, |a| |b| / (|a| + |b|) * ||mean(a) - mean(b)||^2. The partition is that of
-    scikit-learn's `AgglomerativeClustering(k, linkage="ward")`, also where ties leave a choice (see `_chain`).
+    scikit-learn's `AgglomerativeClustering(k, linkage="ward")`, also where ties leave a choice: such sets are given to
+    SciPy's `linkage`, one after the other.
 
     How it is done: two clusters that are each other's nearest stay so, whatever merges elsewhere (for Ward, a merger is
     never nearer to a third cluster than its nearer part was). So each round merges all such pairs of all sets, which
@@ -175,37 +176,56 @@ def _number(leader: Tensor, valid: Tensor, numbers: int = 0) -> Tensor:
 
 
 def _ward(points: Tensor, k: int, valid: Tensor) -> Tensor:
-    """Labels of one chunk: all sets by rounds, then those with ties once more, step by step."""
+    """Labels of one chunk: of all sets by rounds, then of those in which a tie left a choice, by SciPy."""
     points = points.double()
     needed = valid.sum(1) - k  # (B,) merges
     leader, tied = _rounds(points, valid, needed)
     again = tied.nonzero().squeeze(1)
     if len(again):
-        leader[again] = _chain(points[again], valid[again], needed[again])
-    return _number(leader, valid)
+        leader[again] = _linkage(points[again], valid[again], needed[again])
+    return _number(leader, valid, 2 * valid.shape[1])
 
 
-def _cut(dead: Tensor, into: Tensor, height: Tensor, needed: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """The clusters after the `needed` lowest merges; of equal height, those that were listed first.
+def _joined(part: Tensor, whole: Tensor, numbers: int) -> Tensor:
+    """Where each cluster ends up, after some became part of others.
 
     Args:
-        dead, into: (B, m) the point that stands for a cluster that ends, and the one of the cluster that it joins; n
-            where there is none.
-        height: (B, m).
-        needed: (B,).
-        n: points a set.
+        part, whole: (B, m) number of a cluster, and of the one that it became part of (its own: of none).
+        numbers: of clusters a set.
 
     Returns:
-        (B, n) one point that stands for each point's cluster, and (B, m) the heights, sorted.
+        (B, numbers) number of the cluster.
     """
-    height, order = height.sort(dim=1, stable=True)
-    dead, into = dead.gather(1, order), into.gather(1, order)
-    lowest = torch.arange(dead.shape[1], device=dead.device) < needed[:, None]
-    leader = torch.arange(n + 1, device=dead.device).repeat(len(dead), 1)
-    leader.scatter_(1, dead, torch.where(lowest, into, dead))
-    for _ in range((n - 1).bit_length()):  # each pass doubles the length of the path that a point has gone
+    leader = torch.arange(numbers, device=part.device).repeat(len(part), 1).scatter_(1, part, whole)
+    for _ in range((numbers - 1).bit_length()):  # each pass doubles the length of the path that a point has gone
         leader = leader.gather(1, leader)
-    return leader[:, :n], height
+    return leader
+
+
+def _linkage(points: Tensor, valid: Tensor, needed: Tensor) -> Tensor:
+    """Ward's clusters by SciPy, which scikit-learn calls as well, so that ties break alike; one set after the other.
+
+    Args:
+        points: (B, n, d) float64.
+        valid: (B, n) bool.
+        needed: (B,) merges to make, 1 or more.
+
+    Returns:
+        (B, n) number of each point's cluster.
+    """
+    from scipy.cluster.hierarchy import linkage
+
+    sets, n, _ = points.shape
+    part = np.full((sets, n, 2), 2 * n)  # two of each merge m become n + m; number 2 n is nobody's
+    for row, (some, which, merges) in enumerate(zip(points.cpu(), valid.cpu(), needed.tolist(), strict=True)):
+        place = which.numpy().nonzero()[0]  # SciPy numbers the points that count from 0, and merges from there on
+        ends = linkage(some.numpy()[place], "ward")[:merges, :2].astype(np.int64)
+        numbers = np.concatenate([place, np.arange(n, n + merges)])
+        part[row, :merges] = numbers[ends]
+    whole = np.arange(n, 2 * n)[None, :, None].repeat(sets, 0).repeat(2, 2)
+    whole[part == 2 * n] = 2 * n
+    found = _joined(torch.from_numpy(part).flatten(1), torch.from_numpy(whole).flatten(1), 2 * n + 1)
+    return found[:, :n].to(points.device)
 
 
 def _rounds(points: Tensor, valid: Tensor, needed: Tensor) -> tuple[Tensor, Tensor]:
@@ -304,7 +324,9 @@ def _rounds(points: Tensor, valid: Tensor, needed: Tensor) -> tuple[Tensor, Tens
                 column = column[:most]
                 distance.view(torch.int64).bitwise_and_(~low).bitwise_or_(column)
 
-    leader, lowest = _cut(torch.arange(n, device=device).expand(sets, n), into, height, needed, n)
+    lowest, order = height.sort(dim=1, stable=True)
+    taken = torch.arange(n, device=device) < needed[:, None]
+    leader = _joined(order, torch.where(taken, into.gather(1, order), order), n)
     last = lowest.gather(1, (needed - 1).clamp(min=0)[:, None])[:, 0]
     following = torch.minimum(lowest.gather(1, needed.clamp(min=0)[:, None])[:, 0], closest)
     at_cut = (following <= last * (1 + _TIE)) & (following > zero) & (needed > 0)
@@ -321,77 +343,6 @@ def _first_distances(points: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     distance = half[:, :, None] + half[:, None]
     distance.baddbmm_(points, points.mT, alpha=-1).diagonal(dim1=1, dim2=2).fill_(_FAR)
     return distance, zero
-
-
-def _chain(points: Tensor, valid: Tensor, needed: Tensor) -> Tensor:
-    """Ward's clusters where ties leave a choice, which is then that of SciPy, and so of scikit-learn.
-
-    SciPy follows a chain: from the first cluster to its nearest, from that to its nearest and so on (the previous one
-    if it is as near, else the first of the nearest), until two are mutually nearest; they merge, and the chain goes on
-    from what is left of it. In the end the merges are sorted, stably. The same here, a step of all sets at a time, with
-    the same operations on float64 in the same order, as ties are often broken by what rounding left.
-
-    Args:
-        points: (B, n, d) float64.
-        valid: (B, n) bool.
-        needed: (B,) merges to make.
-
-    Returns:
-        (B, n) one point that stands for each point's cluster.
-    """
-    sets, n, _ = points.shape
-    device = points.device
-    distance = points.new_zeros(sets, n, n)
-    for values in points.unbind(2):
-        distance += (values[:, :, None] - values[:, None]) ** 2
-    distance = _root(distance)
-    distance.diagonal(dim1=1, dim2=2).fill_(torch.inf)
-
-    row = torch.arange(sets, device=device)
-    size = valid.double()  # 0 for what has merged into another
-    merges = valid.sum(1) - 1
-    made = torch.zeros_like(merges)
-    chain = torch.zeros((sets, n + 2), dtype=torch.int64, device=device)
-    length = torch.zeros_like(merges)
-    dead = torch.full((sets, n), n, device=device)  # the last column is never a merge
-    into, height = dead.clone(), torch.full((sets, n), torch.inf, dtype=torch.float64, device=device)
-    for _ in range(3 * n):  # each step makes the chain longer or merges; it grows by 2 for each merge, at most
-        going = made < merges
-        start = length == 0
-        tip = torch.where(start, (size > 0).int().argmax(1), chain[row, (length - 1).clamp(min=0)])
-        length = torch.where(start, 1, length)
-        chain[row, length - 1] = tip
-        near, nearest = distance[row, tip].masked_fill(size == 0, torch.inf).min(1)  # of several, the first
-        previous = chain[row, (length - 2).clamp(min=0)]
-        back = distance[row, tip, previous]
-        mutual = (length > 1) & (back <= near)
-
-        # Where not mutual: one longer. Where mutual: two shorter, and the smaller index joins the larger one.
-        chain[row, length] = nearest
-        x, y = torch.minimum(tip, previous), torch.maximum(tip, previous)
-        merge = mutual & going
-        place = torch.where(merge, made, n - 1)
-        dead[row, place] = torch.where(merge, x, dead[row, place])
-        into[row, place] = torch.where(merge, y, into[row, place])
-        height[row, place] = torch.where(merge, back, height[row, place])
-
-        size_x, size_y = size[row, x][:, None], size[row, y][:, None]
-        t = 1.0 / (size_x + size_y + size)  # (b, n)
-        to_x, to_y, between = distance[row, x], distance[row, y], back[:, None]
-        found = (size + size_x) * t * to_x * to_x + (size + size_y) * t * to_y * to_y - size * t * between * between
-        found = torch.where(merge[:, None], _root(found.clamp_(min=0)), to_y)
-        distance[row, y] = found
-        distance[row, :, y] = found
-        size[row, y] = torch.where(merge, size_x[:, 0] + size_y[:, 0], size_y[:, 0])
-        size[row, x] = torch.where(merge, 0.0, size[row, x])
-        length = torch.where(going, torch.where(mutual, length - 2, length + 1), length)
-        made = made + merge
-    return _cut(dead, into, height, needed, n)[0]
-
-
-def _root(values: Tensor) -> Tensor:
-    """Square roots, correctly rounded as those of C; of PyTorch's on the CPU, made by MKL, one in a hundred is not."""
-    return torch.from_numpy(np.sqrt(values.numpy())) if values.device.type == "cpu" else values.sqrt()
 
 
 # --- K-means ----------------------------------------------------------------------------------------------------------
