@@ -68,6 +68,13 @@ def test_interest_graphs(run, tmp_path):
     assert sum(shares) > 240  # by chance, the largest of three would have about half
 
 
+def test_mdgr(run, tmp_path):
+    out = run("mdgr.py", "--epochs", "1", "--m", "1", "--out", "run")
+    assert (tmp_path / "run" / "curves.png").exists()
+    assert "popularity, same protocol: recall@50" in out
+    assert len(re.findall(r"^  \d: .+; .+; .+$", out, re.MULTILINE)) == 8  # an interest a line
+
+
 def test_gsau(run, log_file, tmp_path):
     out = run("gsau.py", "--data", log_file, "--epochs", "2", "--out", "run")
     assert (tmp_path / "run" / "curves.png").exists()
