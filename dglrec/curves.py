@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .data.files import atomic_write
+from .evaluate import WHOLE
 
 _NO_TERM = ("epoch", "seconds", "valid_seconds", "steps", "loss_sum")
 
@@ -23,14 +24,14 @@ def save_curves(rows: list[dict[str, Any]], monitor: str, best: int, path: Path,
     figure = Figure(figsize=(10, 4), layout="constrained")
     FigureCanvasAgg(figure)
     losses, metrics = figure.subplots(1, 2)
-    terms = [name for name in rows[0] if "@" not in name and name not in (*_NO_TERM, "mrr")]
+    terms = [name for name in rows[0] if "@" not in name and name not in (*_NO_TERM, "mrr", *WHOLE)]
     for name in terms if len(terms) > 2 else ["loss"]:  # a single term is the loss
         losses.plot(epochs, [row[name] for row in rows], label=name.replace("_", " "), lw=2 if name == "loss" else 1)
     losses.set(xlabel="epoch", ylabel="mean a step", title="training loss")
     losses.legend(fontsize=8)
-    cut = monitor.rpartition("@")[2]
+    _, _, cut = monitor.partition("@")
     for name in rows[0]:
-        if name.endswith(f"@{cut}"):
+        if name.endswith(f"@{cut}") if cut else name in WHOLE:
             metrics.plot(epochs, [row[name] for row in rows], label=name)
     metrics.axvline(epochs[best], color="grey", lw=0.8, ls=":")
     metrics.annotate(

@@ -198,6 +198,7 @@ class EvaluateContract:
     preset: ClassVar[str]
     fields: ClassVar[dict[str, Any]] = {}
     train: ClassVar[dict[str, Any]] = {"batch_size": 128, "lr": 5e-3}
+    tolerance: ClassVar[float] = 1e-5  # of scores of a query alone against those among others
     user_free: ClassVar[bool] = True  # a history can be scored without its user
 
     @classmethod
@@ -400,7 +401,6 @@ class TrainingContract(EvaluateContract):
     known: ClassVar[dict[str, float]]  # kinds of sample that the model is made for -> share of the oracle's recall@10
     known_fields: ClassVar[dict[str, Any]] = {"train": {"lr": 1e-2, "batch_size": 128}}
     known_epochs: ClassVar[int] = 6
-    tolerance: ClassVar[float] = 1e-5  # of scores of a query alone against those among others
     meta: ClassVar[bool] = True  # shapes of a step do not depend on the data's values
 
     def objective(self, model, batch) -> Tensor:
