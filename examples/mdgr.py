@@ -11,7 +11,7 @@ What calls what:
         MDGR.batches                            windows (dglrec/batches.py)
         MDGR.loss                               Eq. 17; what `fit` calls for each batch
           InterestAttention                      Eq. 4, 5, 6 (dglrec/nn/interests.py)
-          MDGR.round, m times                   cluster, connect, attend: Eq. 7 to 13
+          MDGR.sub_graphs, MDGR.attend, m times  cluster and connect; move: Eq. 7 to 9, 10 to 13
             ward                                dglrec/graphs/clustering.py
             weighted_cosine, sparsify           Eq. 7, 8, 9 (dglrec/graphs/interests.py)
           InterestWeight, augmented             Eq. 15, 16
@@ -22,7 +22,7 @@ Commands:
     python examples/mdgr.py                                      a sample, offline
     python examples/mdgr.py --data foursquare-nyc --by time      check-ins, cut at a point in time
 
-Where to look next: MDGR.round in dglrec/models/mdgr.py; examples/interest_graphs.py draws what it does.
+Where to look next: MDGR.rounds in dglrec/models/mdgr.py; examples/interest_graphs.py draws what it does.
 """
 
 import argparse

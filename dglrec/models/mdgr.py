@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..batches import Windows, window_batches, window_targets
 from ..config import TrainConfig, check_limits
 from ..data.splits import Queries, Split
-from ..graphs.interests import METHODS, sparsify, weighted_cosine
+from ..graphs.interests import METHODS, Interests, dense_interests
 from ..nn.interests import (
     InterestAttention,
     InterestWeight,
@@ -165,9 +165,8 @@ class MDGR(Model):
 
     def _users(self, window: Padded, vectors: Tensor, target: Tensor | None = None) -> Tensor:
         """(B, k, d + 1): interests with their weights, for the targets (B, d) or for any."""
-        for _ in range(self.config.m):
-            vectors = self.round(vectors, window.mask, target)
-        last, members = last_of_clusters(self.cluster(vectors, window.mask), self.config.k)
+        *_, (vectors, cluster) = self.rounds(window, vectors, target)
+        last, members = last_of_clusters(cluster, self.config.k)
         interests = take(vectors, last)  # Eq. 14, (B, k, d)
         scale, offset = self.affine
         if self.weight is None:
@@ -175,28 +174,46 @@ class MDGR(Model):
         weight = self.weight(interests, sinusoid(window.days, self.config.encoding), members)  # Eq. 15, (B, k)
         return augmented(interests, weight * scale, weight * offset)  # Eq. 16
 
-    def cluster(self, vectors: Tensor, mask: Tensor) -> Tensor:
-        """(B, n, d), (B, n) -> (B, n) the interest of each item, -1 at padding. No gradient flows through it."""
-        return METHODS[self.config.method](vectors.detach(), self.config.k, mask)
-
-    def round(self, vectors: Tensor, mask: Tensor, target: Tensor | None = None) -> Tensor:
-        """One construction of the interest sub-graphs, and one step of attention along their edges.
+    def rounds(self, window: Padded, vectors: Tensor, target: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Vectors (B, n, d) and the interest of each item (B, n), -1 at padding: as Eq. 6 gives them, then m times moved.
 
         Args:
-            vectors: (B, n, d).
-                mask: (B, n) bool, True where there is an item.
-            target: (B, d), or None for the most recent item of each history.
+            window: B histories.
+            vectors: (B, n, d) of Eq. 6.
+            target: (B, d) of Eq. 11, or None for the most recent item of each history.
         """
         c = self.config
-        similarity = weighted_cosine(vectors, self.metric)  # Eq. 7, Eq. 8
-        edges = sparsify(similarity, self.cluster(vectors, mask), c.gamma, c.rank)  # Eq. 9, (B, n, n)
+        for _ in range(c.m):
+            graph = self.sub_graphs(vectors, window.mask)
+            yield vectors, graph.cluster
+            vectors = self.attend(vectors, graph, target)
+        yield vectors, METHODS[c.method](vectors, c.k, window.mask)
+
+    def sub_graphs(self, vectors: Tensor, mask: Tensor) -> Interests:
+        """The interest sub-graphs of histories (B, n, d), (B, n). No gradient flows through clusters and edges."""
+        c = self.config
+        with torch.set_grad_enabled(c.learn_metric and torch.is_grad_enabled()):
+            return dense_interests(
+                vectors, c.k, c.gamma, mask, method=c.method, weight=self.metric, rank=c.rank
+            )  # Eq. 7, Eq. 8, Eq. 9
+
+    def attend(self, vectors: Tensor, graph: Interests, target: Tensor | None = None) -> Tensor:
+        """One step of attention along the edges: (B, n, d) -> (B, n, d)."""
         if target is None:
             target = vectors[:, -1]
-        near = _propagate(edges, vectors, c.hops)
-        moved = [
-            head(vectors, near, target, edges, similarity if c.learn_metric else None) for head in self.graph_attention
-        ]
+        near = _propagate(graph.edges, vectors, self.config.hops)
+        similarity = graph.similarity if self.config.learn_metric else None
+        moved = [head(vectors, near, target, graph.edges, similarity) for head in self.graph_attention]
         return vectors + torch.stack(moved).mean(0)  # Eq. 13, with the residual of SURGE
+
+    def clusters(self, queries: Queries) -> tuple[Tensor, Tensor]:
+        """The interest of each item of the histories before the first round and after the last: (B, n), (B, n).
+
+        Histories stand at the right; -1 is where there is no item.
+        """
+        window = query_window(queries, self.config.max_length, self.device)
+        found = [cluster for _, cluster in self.rounds(window, self._encode(window))]
+        return found[0], found[-1]
 
     def query_vectors(self, queries: Queries) -> Tensor:
         """(B, k, d + 1): the interests of each history, times their weights, and the weighted offset."""

@@ -11,7 +11,9 @@ import dglrec
 from dglrec._dgl import dgl
 from dglrec.errors import ConfigError
 from dglrec.graphs import interests
+from dglrec.graphs.clustering import ward
 from dglrec.models import MDGR
+from dglrec.nn.interests import query_window
 from dglrec.streams import Streams
 
 
@@ -70,7 +72,7 @@ def test_a_round_equals_message_passing_on_the_builders_graph(split, fields, giv
     vectors, mask = ragged(sizes)
     target = torch.randn(6, 32) if given else None
     with torch.no_grad():
-        dense = model.round(vectors, mask, target)
+        dense = model.attend(vectors, model.sub_graphs(vectors, mask), target)
         torch.testing.assert_close(dense[mask], round_by_dgl(model, vectors[mask], sizes, target), rtol=1e-5, atol=1e-5)
 
 
@@ -86,6 +88,20 @@ def test_users_and_padding_change_nothing(split):
         for row, history in enumerate(histories):
             alone = model.query_vectors(dglrec.Queries.from_histories([history]))
             torch.testing.assert_close(alone[0], together[row], rtol=1e-4, atol=1e-5)
+
+
+def test_clusters_before_the_first_round_and_after_the_last(split):
+    queries = dglrec.Queries.from_histories([split.test[i].items[-n:] for i, n in enumerate((50, 3, 20))])
+    with torch.no_grad():
+        once = MDGR(split, k=4, m=0, times=False, weights=False).eval().clusters(queries)
+        model = MDGR(split, k=4, m=2, times=False, weights=False).eval()
+        first, final = model.clusters(queries)
+        window = query_window(queries, 50, model.device)
+        vectors = [x for x, _ in model.rounds(window, model._encode(window))]
+    assert torch.equal(*once)
+    assert torch.equal(first, ward(vectors[0], 4, window.mask))
+    assert torch.equal(final, ward(vectors[2], 4, window.mask))
+    assert (final >= 0).sum(1).tolist() == [50, 3, 20]
 
 
 def test_exact_candidates_are_scored_one_by_one(split):
