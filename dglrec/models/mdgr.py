@@ -52,6 +52,8 @@ class MDGRConfig:
         encoding: size of either encoding. The paper prints d_m = 1, which would leave one frequency.
         heads: attention heads H of Eq. 4 and 5, each over all of Eq. 2, its values the plain item vectors.
         dropout: of Eq. 6; the rate is not stated.
+        residual: add the item's own vector to what Eq. 6 gives. As printed an item is only what it gathers, and items of
+            one history, which gather from the same, are hardly told apart by the clustering.
         method: how items are clustered: "ward", "kmeans" or "birch".
         delta: weight vectors of the similarity (Eq. 7 and 8).
         gamma: share of the pairs within clusters that become edges (Eq. 9).
@@ -78,6 +80,7 @@ class MDGRConfig:
     encoding: int = 8
     heads: int = 8
     dropout: float = 0.0
+    residual: bool = False
     method: Literal["ward", "kmeans", "birch"] = "ward"
     delta: int = 4
     gamma: float = 0.5
@@ -161,7 +164,7 @@ class MDGR(Model):
             parts.append(sinusoid(place, c.encoding).expand(len(items), -1, -1))  # Eq. 3
         known = torch.cat(parts, 2)  # Eq. 2
         vectors: Tensor = self.attention(known, known, items, window.mask[:, None])  # Eq. 4, Eq. 5, Eq. 6
-        return vectors
+        return vectors + items if c.residual else vectors
 
     def _users(self, window: Padded, vectors: Tensor, target: Tensor | None = None) -> Tensor:
         """(B, k, d + 1): interests with their weights, for the targets (B, d) or for any."""
@@ -175,7 +178,7 @@ class MDGR(Model):
         return augmented(interests, weight * scale, weight * offset)  # Eq. 16
 
     def rounds(self, window: Padded, vectors: Tensor, target: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Vectors (B, n, d) and the interest of each item (B, n), -1 at padding: as Eq. 6 gives them, then m times moved.
+        """Vectors (B, n, d), as Eq. 6 gives them and then m times moved, each with the interests of the items (B, n).
 
         Args:
             window: B histories.
