@@ -52,8 +52,8 @@ class MDGRConfig:
         encoding: size of either encoding. The paper prints d_m = 1, which would leave one frequency.
         heads: attention heads H of Eq. 4 and 5, each over all of Eq. 2, its values the plain item vectors.
         dropout: of Eq. 6; the rate is not stated.
-        residual: add the item's own vector to what Eq. 6 gives. As printed an item is only what it gathers, and items of
-            one history, which gather from the same, are hardly told apart by the clustering.
+        residual: add the item's own vector to what Eq. 6 gives. As printed an item is what it gathers alone, and items
+            of one history, which gather from the same, are hardly told apart by the clustering.
         method: how items are clustered: "ward", "kmeans" or "birch".
         delta: weight vectors of the similarity (Eq. 7 and 8).
         gamma: share of the pairs within clusters that become edges (Eq. 9).
