@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..batches import Windows, window_batches, window_targets
 from ..config import TrainConfig, check_limits, replace
 from ..data.splits import Queries, Split
 from ..errors import ConfigError
@@ -166,6 +167,22 @@ class Model(nn.Module):
         from ..recommend import recommend
 
         return recommend(self, user, users=users, history=history, histories=histories, k=k, seen=seen)
+
+
+class WindowModel(Model):
+    """Base of the models that learn from windows; their config has `max_length`, `negatives` and `train.batch_size`."""
+
+    @property
+    def targets_per_epoch(self) -> int:
+        """The positives of all windows."""
+        return window_targets(self.split)
+
+    def batches(self, split: Split, streams: Streams) -> Iterator[Windows]:
+        """`train.batch_size` windows a step."""
+        c, rng = self.config, streams.numpy("windows")
+        return window_batches(
+            split, c.train.batch_size, rng, self.device, max_length=c.max_length, negatives=c.negatives
+        )
 
 
 def largest_products(vectors: Tensor, table: Tensor, out: Tensor | None = None) -> Tensor:
