@@ -255,17 +255,15 @@ class _Vectors:
     @classmethod
     def of(cls, model: Model, queries: Queries) -> _Vectors | None:
         """None for a model that scores or lists items by itself."""
-        from .models.base import Model
-
-        if model.beam is not None or type(model).scores is not Model.scores:
+        if model.beam is not None or not model.scores_are_products:
             return None
         return cls(model.query_vectors(queries), model.item_vectors())
 
     def scores(self) -> torch.Tensor:
         """(B, M), as the model's own."""
-        from .models.base import _largest_products
+        from .models.base import largest_products
 
-        return _largest_products(self.queries, self.items)
+        return largest_products(self.queries, self.items)
 
     def interests(self, queries: Queries, items: Ints, log: InteractionLog) -> tuple[Ints, npt.NDArray[Any]]:
         """Which of the K vectors finds each item (B, k) best, and the name of that interest: (B, k) each.

@@ -1,6 +1,7 @@
 """MDGR: several vectors a user, from the clusters of a history that is drawn into graphs again and again.
 
-Paper: Multi-interest Dynamic Graph Recommendation; docs/mdgr.md walks through its equations, whose numbers stand below.
+Paper: Xiao et al., Learning Multi-interest Embedding with Dynamic Graph Cluster for Sequential Recommendation.
+docs/mdgr.md walks through its equations, whose numbers stand below.
 
 What calls what:
 

@@ -192,6 +192,24 @@ def test_interests_are_named_by_ids_where_there_are_no_titles() -> None:
     assert recommend(Table(falling()), history=["i0"])[0].interest is None
 
 
+@pytest.mark.parametrize("name", ["mip", "comirec-sa", "comirec-dr", "mdgr"])
+def test_the_interest_of_an_item_gives_it_its_score(name: str) -> None:
+    model = preset(name, SPLIT, k=3)
+    recs = recommend(model, histories=[["i9", "i2", "i8", "i5"], ["i4"]], k=5)
+    assert recs.interests is not None and recs.interest_names is not None
+    assert any(recs.interest_names)
+    with torch.no_grad():
+        vectors = model.eval().query_vectors(Queries.from_histories([[9, 2, 8, 5], [4]]))
+        products = vectors @ model.item_vectors().T  # (2, 3, M)
+    for rec, item in zip(recs, SPLIT.log.item_index(recs.item_ids.tolist()), strict=True):
+        assert products[rec.query, rec.interest, item].item() == pytest.approx(rec.score, abs=1e-6)
+
+
+def test_interests_that_each_item_has_for_itself_are_not_told() -> None:
+    recs = recommend(preset("mdgr", SPLIT, k=3, candidate="exact"), history=["i9", "i2"], k=2)
+    assert recs.interests is None
+
+
 def test_a_generative_model_lists_and_padding_never_shows() -> None:
     model = Generative(falling())
     recs = recommend(model, histories=[["i0", "i3"], ["i29"]], k=12)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..batches import Windows, window_batches, window_targets
 from ..config import TrainConfig, check_limits, replace
 from ..data.splits import Queries, Split
 from ..errors import ConfigError
@@ -123,7 +124,7 @@ class Model(nn.Module):
         vectors, table = self.query_vectors(queries), self.item_vectors()
         if items is not None:
             return torch.einsum("bkd,bcd->bkc", vectors, table[items]).amax(1)
-        return _largest_products(vectors, table)
+        return largest_products(vectors, table)
 
     @property
     def scores_are_products(self) -> bool:
@@ -145,7 +146,7 @@ class Model(nn.Module):
         step = max(1, size // max(1, vectors.shape[1] * len(table)))
         buffer = vectors.new_empty(min(step, len(vectors)) * vectors.shape[1], len(table))
         for part in vectors.split(step):
-            yield _largest_products(part, table, out=buffer[: part.shape[0] * part.shape[1]])
+            yield largest_products(part, table, out=buffer[: part.shape[0] * part.shape[1]])
 
     def top(self, queries: Queries, k: int) -> tuple[Tensor, Tensor]:
         """The k best items of each query: ids (B, k), scores (B, k). Generative models override this."""
@@ -168,7 +169,23 @@ class Model(nn.Module):
         return recommend(self, user, users=users, history=history, histories=histories, k=k, seen=seen)
 
 
-def _largest_products(vectors: Tensor, table: Tensor, out: Tensor | None = None) -> Tensor:
+class WindowModel(Model):
+    """Base of the models that learn from windows; their config has `max_length`, `negatives` and `train.batch_size`."""
+
+    @property
+    def targets_per_epoch(self) -> int:
+        """The positives of all windows."""
+        return window_targets(self.split)
+
+    def batches(self, split: Split, streams: Streams) -> Iterator[Windows]:
+        """`train.batch_size` windows a step."""
+        c, rng = self.config, streams.numpy("windows")
+        return window_batches(
+            split, c.train.batch_size, rng, self.device, max_length=c.max_length, negatives=c.negatives
+        )
+
+
+def largest_products(vectors: Tensor, table: Tensor, out: Tensor | None = None) -> Tensor:
     """Largest dot product over K vectors: (B, K, d), (M, d) -> (B, M); `out` (B * K, M) is where the products go."""
     products = torch.mm(vectors.flatten(0, 1), table.T, out=out)
     return products if vectors.shape[1] == 1 else products.unflatten(0, vectors.shape[:2]).amax(1)

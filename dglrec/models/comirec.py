@@ -6,7 +6,6 @@ the interest that fits it best; an item's score is that of its best interest.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..batches import Windows, window_batches, window_targets
+from ..batches import Windows
 from ..config import TrainConfig, check_limits
 from ..data.splits import Queries, Split
 from ..nn.interests import Padded, batch_window, candidate_bce, item_table, places, query_window, window_logits
-from ..streams import Streams, seeded
-from .base import Model
+from ..streams import seeded
+from .base import WindowModel
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ def squash(vectors: Tensor) -> Tensor:
     return vectors * square / (1 + square) / (square + 1e-9).sqrt()
 
 
-class ComiRec(Model):
+class ComiRec(WindowModel):
     """K interests a history; the score is the largest dot product.
 
     Shapes: items (M, d); queries -> vectors (B, K, d).
@@ -129,18 +128,6 @@ class ComiRec(Model):
                 if c.extractor == "attention"
                 else DynamicRouting(c.dim, c.k, c.max_length, c.steps)
             )
-
-    @property
-    def targets_per_epoch(self) -> int:
-        """The positives of all windows."""
-        return window_targets(self.split)
-
-    def batches(self, split: Split, streams: Streams) -> Iterator[Windows]:
-        """`train.batch_size` windows a step."""
-        c, rng = self.config, streams.numpy("windows")
-        return window_batches(
-            split, c.train.batch_size, rng, self.device, max_length=c.max_length, negatives=c.negatives
-        )
 
     def loss(self, batch: Windows) -> dict[str, Tensor]:
         """Of what follows and what does not, each judged by the interest that fits it best, or as `loss` says."""

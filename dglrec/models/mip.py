@@ -12,14 +12,13 @@ gradient's norm at 10 and takes batches of 64 windows, where the defaults here a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ..batches import Windows, window_batches, window_targets
+from ..batches import Windows
 from ..config import TrainConfig, check_limits
 from ..data.splits import Queries, Split
 from ..graphs.clustering import ward
@@ -39,8 +38,8 @@ from ..nn.interests import (
     take,
     window_logits,
 )
-from ..streams import Streams, seeded
-from .base import Model, check_times
+from ..streams import seeded
+from .base import WindowModel, check_times
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ class MIPConfig:
         check_limits(self, max_length=">=1", negatives=">=1")
 
 
-class MIP(Model):
+class MIP(WindowModel):
     """Interests of clusters, each with a weight; the score is the largest of scale * weight * cosine + bias.
 
     Histories without times, as of somebody new, count as of one day.
@@ -98,18 +97,6 @@ class MIP(Model):
             self.weight = InterestWeight(c.dim, GAPS, c.max_length, c.hidden)
             self.scale = nn.Parameter(torch.ones(()))
             self.bias = nn.Parameter(torch.zeros(()))
-
-    @property
-    def targets_per_epoch(self) -> int:
-        """The positives of all windows."""
-        return window_targets(self.split)
-
-    def batches(self, split: Split, streams: Streams) -> Iterator[Windows]:
-        """`train.batch_size` windows a step."""
-        c, rng = self.config, streams.numpy("windows")
-        return window_batches(
-            split, c.train.batch_size, rng, self.device, max_length=c.max_length, negatives=c.negatives
-        )
 
     def loss(self, batch: Windows) -> dict[str, Tensor]:
         """Binary cross-entropy of what follows and what does not."""

@@ -23,13 +23,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..batches import Windows, window_batches, window_targets
+from ..batches import Windows
 from ..config import TrainConfig, check_limits
 from ..data.splits import Queries, Split
 from ..graphs.interests import weighted_cosine
 from ..nn.interests import Padded, batch_window, candidate_bce, item_table, query_window
 from ..streams import Streams, seeded
-from .base import Model
+from .base import WindowModel
 
 _CHUNK = {"cpu": 1 << 22, "cuda": 1 << 27}  # attention weights at a time, when items are ranked
 
@@ -130,7 +130,7 @@ class AUGRU(nn.Module):
         return state
 
 
-class SURGE(Model):
+class SURGE(WindowModel):
     """A graph of similar items, attention that the candidate steers, and a network that judges.
 
     Shapes: items (M, d); queries and candidates (B, C) -> scores (B, C).
@@ -158,16 +158,14 @@ class SURGE(Model):
         """The positives that are drawn."""
         windows = self.split.windows
         if windows is None:
-            return window_targets(self.split)
+            return super().targets_per_epoch
         return int(np.minimum(np.diff(windows.target_offsets), self.config.targets).sum())
 
     def batches(self, split: Split, streams: Streams) -> Iterator[Windows]:
         """`train.batch_size` windows a step, each with some of its candidates."""
-        c, rng, draws = self.config, streams.numpy("windows"), streams.numpy("targets")
-        for batch in window_batches(
-            split, c.train.batch_size, rng, self.device, max_length=c.max_length, negatives=c.negatives
-        ):
-            positive, negative = (_some(items, c.targets, draws) for items in (batch.positive, batch.negative))
+        rng, number = streams.numpy("targets"), self.config.targets
+        for batch in super().batches(split, streams):
+            positive, negative = (_some(items, number, rng) for items in (batch.positive, batch.negative))
             yield dataclasses.replace(batch, positive=positive, negative=negative)
 
     def loss(self, batch: Windows) -> dict[str, Tensor]:
