@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..batches import Windows, window_batches, window_targets
+from ..batches import Windows
 from ..config import TrainConfig, check_limits
 from ..data.splits import Queries, Split
 from ..graphs.interests import METHODS, Interests, dense_interests
@@ -34,8 +34,8 @@ from ..nn.interests import (
     take,
     window_logits,
 )
-from ..streams import Streams, seeded
-from .base import Model, check_times
+from ..streams import seeded
+from .base import WindowModel, check_times
 
 EXACT_WINDOWS = 1024  # windows that are run at once where each candidate has its own
 
@@ -105,7 +105,7 @@ class MDGRConfig:
         check_limits(self, dropout=">=0 <1", encoding=">=2")
 
 
-class MDGR(Model):
+class MDGR(WindowModel):
     """Interests from dynamic graph clustering; the score is the largest weighted affine cosine over them.
 
     Shapes: items (M, d); queries -> vectors (B, k, d + 1), items -> (M, d + 1), whose dot products are Eq. 16.
@@ -126,18 +126,6 @@ class MDGR(Model):
             self.graph_attention = nn.ModuleList(ClusterAttention(c.dim) for _ in range(c.graph_heads))
             self.weight = InterestWeight(c.dim, c.encoding, c.max_length, c.weight_width) if c.weights else None
             self.affine = nn.Parameter(torch.tensor([1.0, 0.0]))  # a, b of Eq. 16
-
-    @property
-    def targets_per_epoch(self) -> int:
-        """The positives of all windows."""
-        return window_targets(self.split)
-
-    def batches(self, split: Split, streams: Streams) -> Iterator[Windows]:
-        """Windows with their positives and negatives; `train.batch_size` windows a step."""
-        c, rng = self.config, streams.numpy("windows")
-        return window_batches(
-            split, c.train.batch_size, rng, self.device, max_length=c.max_length, negatives=c.negatives
-        )
 
     def loss(self, batch: Windows) -> dict[str, Tensor]:
         """Binary cross-entropy of positives and negatives, in equal parts (Eq. 17)."""  # Eq. 17
