@@ -49,8 +49,6 @@ class MDGRConfig:
         k: clusters of a history, and so interests of a user.
         m: times that the graph is built and vectors are moved. 0 is the row -DGC: one clustering, no graph.
         positions, times: whether Eq. 2 appends their encodings (rows -P, -T, -PT). Weights read times in any case.
-        days: what times count from: "first", the user's first event, as MIP does, or "last", back from the last item of
-            the history, so that a weight reads how long ago an item was instead of working it out.
         encoding: size of either encoding. The paper prints d_m = 1, which would leave one frequency.
         heads: attention heads H of Eq. 4 and 5, each over all of Eq. 2, its values the plain item vectors.
         dropout: of Eq. 6; the rate is not stated.
@@ -79,7 +77,6 @@ class MDGRConfig:
     m: int = 5
     positions: bool = True
     times: bool = True
-    days: Literal["first", "last"] = "first"
     encoding: int = 8
     heads: int = 8
     dropout: float = 0.0
@@ -129,17 +126,10 @@ class MDGR(WindowModel):
 
     def loss(self, batch: Windows) -> dict[str, Tensor]:
         """Binary cross-entropy of positives and negatives, in equal parts (Eq. 17)."""  # Eq. 17
-        window = self._window(batch_window(batch))
-        items = self.item(torch.cat([batch.positive, batch.negative], 1))  # (B, P + N, d)
+        window, items = batch_window(batch), self.item(torch.cat([batch.positive, batch.negative], 1))  # (B, P + N, d)
         positive = batch.positive.shape[1]
         logits = self._logits(window, self._encode(window), items)
         return {"cross_entropy": candidate_bce(logits[:, :positive], logits[:, positive:])}
-
-    def _window(self, window: Padded) -> Padded:
-        """The window with its days as the config counts them."""
-        if self.config.days == "first":
-            return window
-        return window._replace(days=(window.days[:, -1:] - window.days) * window.mask)
 
     def _logits(self, window: Padded, encoded: Tensor, items: Tensor) -> Tensor:
         """Scores (B, C) of candidates (B, C, d)."""
@@ -212,13 +202,13 @@ class MDGR(WindowModel):
 
         Histories stand at the right; -1 is where there is no item.
         """
-        window = self._window(query_window(queries, self.config.max_length, self.device))
+        window = query_window(queries, self.config.max_length, self.device)
         found = [cluster for _, cluster in self.rounds(window, self._encode(window))]
         return found[0], found[-1]
 
     def query_vectors(self, queries: Queries) -> Tensor:
         """(B, k, d + 1): the interests of each history, times their weights, and the weighted offset."""
-        window = self._window(query_window(queries, self.config.max_length, self.device))
+        window = query_window(queries, self.config.max_length, self.device)
         return self._users(window, self._encode(window))
 
     def item_vectors(self) -> Tensor:
@@ -229,7 +219,7 @@ class MDGR(WindowModel):
         """Eq. 16 of each item; with `candidate="exact"` each is the target of its own rounds, a few at a time."""
         if self.config.candidate == "free":
             return super().scores(queries, items)
-        window = self._window(query_window(queries, self.config.max_length, self.device))
+        window = query_window(queries, self.config.max_length, self.device)
         encoded = self._encode(window)
         if items is None:
             items = torch.arange(self.num_items, device=self.device).expand(len(queries), -1)
