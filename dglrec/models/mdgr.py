@@ -64,6 +64,7 @@ class MDGRConfig:
         graph_heads: heads H of Eq. 13.
         weights: interest weights (Eq. 15); without them each is 1 (row -W).
         weight_width: hidden units of Eq. 15.
+        bounded: weights between 0 and 2, see `InterestWeight`; as printed they have no upper end.
         candidate: what stands for the target in Eq. 11. "free": the most recent item, so that a user has one set of
             interests whatever is ranked. "exact": each candidate in turn, positive or negative alike, at as many times
             the cost.
@@ -90,6 +91,7 @@ class MDGRConfig:
     graph_heads: int = 1
     weights: bool = True
     weight_width: int = 16
+    bounded: bool = False
     candidate: Literal["free", "exact"] = "free"
     max_length: int = 50
     negatives: int = 50
@@ -121,7 +123,9 @@ class MDGR(WindowModel):
             self.attention = InterestAttention(width, c.dim, c.heads, bias=True, dropout=c.dropout)
             self.metric = nn.Parameter(torch.rand(c.delta, c.dim))  # w_q of Eq. 7
             self.graph_attention = nn.ModuleList(ClusterAttention(c.dim) for _ in range(c.graph_heads))
-            self.weight = InterestWeight(c.dim, c.encoding, c.max_length, c.weight_width) if c.weights else None
+            self.weight = None
+            if c.weights:
+                self.weight = InterestWeight(c.dim, c.encoding, c.max_length, c.weight_width, bounded=c.bounded)
             self.affine = nn.Parameter(torch.tensor([1.0, 0.0]))  # a, b of Eq. 16
 
     def loss(self, batch: Windows) -> dict[str, Tensor]:

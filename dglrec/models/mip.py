@@ -52,6 +52,7 @@ class MIPConfig:
         heads: of the attention, each of size d.
         time_size: size of the encoding of days, beside the item, in queries and keys.
         hidden: size of the layer between in the net of the weights.
+        bounded: weights between 0 and 2, see `InterestWeight`; the authors' have no upper end.
         limit: attention logits are cut off above it.
         times: whether days are read; without them all items count as of one day.
         max_length: most recent items that are read.
@@ -64,6 +65,7 @@ class MIPConfig:
     heads: int = 8
     time_size: int = 8
     hidden: int = 128
+    bounded: bool = False
     limit: float = 10.0
     times: bool = True
     max_length: int = 50
@@ -94,7 +96,7 @@ class MIP(WindowModel):
         with seeded(c.train.seed, "init"):
             self.item = item_table(self.num_items, c.dim)
             self.attention = InterestAttention(c.dim + c.time_size, c.dim, c.heads, limit=c.limit)
-            self.weight = InterestWeight(c.dim, GAPS, c.max_length, c.hidden)
+            self.weight = InterestWeight(c.dim, GAPS, c.max_length, c.hidden, bounded=c.bounded)
             self.scale = nn.Parameter(torch.ones(()))
             self.bias = nn.Parameter(torch.zeros(()))
 

@@ -208,7 +208,7 @@ def take(vectors: Tensor, columns: Tensor) -> Tensor:
 
 
 class InterestWeight(nn.Module):
-    """How much an interest counts: softplus of two layers over it and the times of its items (Eq. 15).
+    """How much an interest counts, from two layers over it and the times of its items (Eq. 15).
 
     The input is [z_j ; 1[c_1 = j] t_1 ; ... ; 1[c_L = j] t_L], with zeros where an item belongs to another interest.
     That long row is never made: a place's part of the first layer is applied to its own item once, and each interest
@@ -219,11 +219,13 @@ class InterestWeight(nn.Module):
         features: size of what describes the time of an item, such as `sinusoid` or `gap_buckets` of its days.
         slots: places L in the longest window.
         hidden: size of the layer between.
+        bounded: weights between 0 and 2, by twice a sigmoid. The softplus of Eq. 15 has no upper end: weights grow
+            until cosines that hardly differ give certain scores, before the items' vectors have come apart.
     """
 
-    def __init__(self, dim: int, features: int, slots: int, hidden: int = 16) -> None:
+    def __init__(self, dim: int, features: int, slots: int, hidden: int = 16, *, bounded: bool = False) -> None:
         super().__init__()
-        self.dim, self.features, self.slots = dim, features, slots
+        self.dim, self.features, self.slots, self.bounded = dim, features, slots, bounded
         self.first = nn.Linear(dim + slots * features, hidden)
         self.second = nn.Linear(hidden, 1)
 
@@ -237,7 +239,8 @@ class InterestWeight(nn.Module):
         of_items = of_items.unflatten(1, (self.slots, self.features))[:, self.slots - width :]  # (h, n, f)
         each = torch.einsum("bnf,hnf->bnh", features, of_items)
         hidden = F.linear(interests, of_interest, self.first.bias) + members.to(each.dtype) @ each  # (B, K, h)
-        return F.softplus(self.second(hidden.sigmoid())).squeeze(2)
+        weight = self.second(hidden.sigmoid()).squeeze(2)
+        return 2 * weight.sigmoid() if self.bounded else F.softplus(weight)
 
 
 # --- Scores and loss --------------------------------------------------------------------------------------------------

@@ -128,10 +128,11 @@ def test_last_items_and_members() -> None:
     assert take(torch.arange(8.0).view(2, 4, 1), last)[0, :, 0].tolist() == [2, 1, 3, 3]
 
 
-def test_weights_are_two_layers_over_the_whole_row() -> None:
+@pytest.mark.parametrize("bounded", [False, True])
+def test_weights_are_two_layers_over_the_whole_row(bounded: bool) -> None:
     torch.manual_seed(0)
     slots, width = 6, 4
-    net = InterestWeight(3, 2, slots, hidden=5)
+    net = InterestWeight(3, 2, slots, hidden=5, bounded=bounded)
     interests, features = torch.randn(2, 3, 3), torch.randn(2, width, 2)
     members = torch.rand(2, 3, width) < 0.5
     found = net(interests, features, members)
@@ -141,7 +142,8 @@ def test_weights_are_two_layers_over_the_whole_row() -> None:
             row = torch.zeros(slots, 2)
             row[slots - width :] = features[window] * members[window, one].unsqueeze(1)
             hidden = net.first(torch.cat([interests[window, one], row.flatten()])).sigmoid()
-            torch.testing.assert_close(found[window, one], F.softplus(net.second(hidden))[0])
+            last = net.second(hidden)[0]
+            torch.testing.assert_close(found[window, one], 2 * last.sigmoid() if bounded else F.softplus(last))
 
 
 def test_augmented_products_are_the_affine_of_a_cosine() -> None:
