@@ -1,14 +1,17 @@
-"""One account, several interests: which items of a history belong together, as a graph and as a picture.
+"""One user's interests as graphs: before training, after it, and how they move while the graph is built m times.
 
-    python examples/interest_graphs.py
-
-MDGR ("Learning Multi-interest Embedding with Dynamic Graph Cluster for Sequential Recommendation")
+MDGR ("Learning Multi-interest Embedding with Dynamic Graph Cluster for Sequential Recommendation", Xiao et al.)
 clusters the items of each history and connects, within a cluster, the pairs that are most alike:
 
     item vectors -> graphs.interests -> Ward's clusters -> weighted cosine (Eq. 7, 8) -> top pairs (Eq. 9) -> DGL graph
 
-In the sample shop everybody stays in one department, so three people who share an account stand in for somebody with
-three interests, which makes the right answer known. The vectors are those of LightGCN, trained for a few seconds.
+Attention along those edges moves the vectors, the moved ones are clustered again, and so on, m times. In the sample it
+is known which interest each item was chosen for, so that the clusters can be checked.
+
+Commands:
+
+    python examples/interest_graphs.py                      a minute; writes runs/interests.png
+    python examples/interest_graphs.py --preset mdgr        as the paper prints it: items are told apart much later
 """
 
 import argparse
@@ -22,82 +25,121 @@ import networkx as nx
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from sklearn.decomposition import PCA
+from sklearn.metrics import adjusted_rand_score
+
+from dglrec.nn.interests import query_window
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--epochs", type=int, default=8, help="of LightGCN")
-parser.add_argument("--clusters", type=int, default=3, help="k, the number of interests")
-parser.add_argument("--gamma", type=float, default=0.3, help="share of the pairs within clusters that become edges")
+parser.add_argument("--preset", default="mdgr-residual", help="mdgr, or one of its variants")
+parser.add_argument("--epochs", type=int, default=8)
+parser.add_argument("--clusters", type=int, default=8, help="k, the number of interests")
+parser.add_argument("--rounds", type=int, default=4, help="m, times that the graph is built")
+parser.add_argument("--gamma", type=float, default=0.5, help="share of the pairs within clusters that become edges")
 parser.add_argument("--out", default="runs/interests.png", help="the picture")
 args = parser.parse_args()
 
-# 1. Vectors -----------------------------------------------------------------------------------------------------------
+# 1. A model, before and after training --------------------------------------------------------------------------------
 
-log = dglrec.data.sample("shop", users=1500, items=400)
-split = dglrec.leave_one_out(log)
-model = dglrec.models.preset("lightgcn", split, dim=32, train={"lr": 1e-2, "batch_size": 512, "epochs": args.epochs})
-dglrec.fit(model, split, progress=False)
-with torch.no_grad():
-    vectors = model.item_vectors()  # (M, d)
+sample = {"kind": "interests", "users": 400, "items": 400, "seed": 3}
+log = dglrec.sample(**sample)
+split = dglrec.windows(log, by="user", seed=3)
+fields = {"k": args.clusters, "m": args.rounds, "gamma": args.gamma}
+train = {"epochs": args.epochs, "batch_size": 32, "lr": 5e-3}
+model = dglrec.models.preset(args.preset, split, **fields, train=train)
 
-# 2. The history of an account that three people share -----------------------------------------------------------------
-# Of each department in turn, somebody who took 8 to 12 items. The three histories are merged by time.
 
-oracle = dglrec.data.sample_oracle("shop", users=1500, items=400)
-packed = dglrec.graphs.sequences(dglrec.graphs.user_item(split.train))
-people = []
-for department in range(3):
-    for user, length in enumerate(packed.lengths):
-        items = packed.items[packed.offsets[user] : packed.offsets[user + 1]].numpy()
-        if 8 <= length <= 12 and (oracle.item_group[items] == department).mean() > 0.8:
-            people.append(user)
-            break
-mine = np.isin(split.train.user, people)
-order = np.argsort(split.train.time[mine], kind="stable")
-history = split.train.item[mine][order]  # (n,)
-person = split.train.user[mine][order]
-print(f"{len(history)} items of {len(people)} people, oldest first: {[str(log.titles[i]) for i in history[:3]]} ...\n")
+def rounds(query):
+    """Vectors (n, d) of the history's items before each round and after the last one."""
+    history = query_window(query, model.config.max_length, model.device)
+    with torch.no_grad():
+        model.eval()
+        return [vectors[0] for vectors, _ in model.rounds(history, model.encode(history))]
 
-# 3. The graph ---------------------------------------------------------------------------------------------------------
-# For one account; a list of lengths gives many at once, batched, and `dgl.unbatch` takes them apart. The similarity of
+
+# A user whose history is a mixture that Ward, given the planted interests themselves, could take apart.
+oracle = dglrec.data.sample_oracle(**sample, log=log)
+planted = oracle.labels(split.test).reshape(len(split.test), -1)  # (Q, n), -1 where an item came by chance
+several = [len(np.unique(row[row >= 0])) for row in planted]
+chosen = several.index(min(args.clusters - 2, max(several)))
+query, planted = split.test[chosen : chosen + 1], planted[chosen]
+history = query.items  # (n,)
+
+before = rounds(query)
+dglrec.fit(model, split)
+after = rounds(query)
+
+# 2. The graphs --------------------------------------------------------------------------------------------------------
+# For one user; a list of lengths gives many at once, batched, and `dgl.unbatch` takes them apart. The similarity of
 # each edge and the cluster of each node are features, ready for message passing.
 
-graph = dglrec.graphs.interests(vectors[history], [len(history)], k=args.clusters, gamma=args.gamma)
-print(graph)
-graph.update_all(dgl.function.copy_e("similarity", "m"), dgl.function.mean("m", "similarity"))
-cluster = graph.nodes["item"].data["cluster"].numpy()
+
+def graph_of(vectors):
+    """The interest sub-graphs of vectors (n, d)."""
+    metric = model.metric.detach()
+    return dglrec.graphs.interests(vectors, [len(vectors)], args.clusters, args.gamma, weight=metric)
+
+
+def agreement(graph):
+    """Adjusted Rand index of clusters and planted interests: 0 is chance, 1 is the same."""
+    known = planted >= 0
+    return adjusted_rand_score(planted[known], graph.nodes["item"].data["cluster"].numpy()[known])
+
+
+graphs = {
+    "before training": graph_of(before[0]),
+    "trained, before the first round": graph_of(after[0]),
+    f"trained, after {args.rounds} rounds": graph_of(after[-1]),
+}
+final = list(graphs.values())[-1]
+print(f"{final}\n")
+for title, graph in graphs.items():
+    print(f"{title}: agreement with the planted interests {agreement(graph):.2f}")
+
+final.update_all(dgl.function.copy_e("similarity", "m"), dgl.function.mean("m", "similarity"))
+cluster = final.nodes["item"].data["cluster"].numpy()
 for number in range(int(cluster.max()) + 1):
     inside = np.flatnonzero(cluster == number)
-    kept = graph.nodes["item"].data["similarity"][inside].mean()
-    whose = np.unique(person[inside], return_counts=True)[1].max() / len(inside)
-    print(f"\ninterest {number + 1}: {len(inside)} items, {whose:.0%} of one person, mean similarity {kept:.2f}")
+    kept = final.nodes["item"].data["similarity"][inside].mean()
+    print(f"\ninterest {number + 1}: {len(inside)} items, mean similarity {kept:.2f}")
     print("   " + "; ".join(str(log.titles[item]) for item in history[inside][:5]))
 
-# 4. The picture -------------------------------------------------------------------------------------------------------
-# A panel for each set of vectors of the same history.
+# 3. The picture -------------------------------------------------------------------------------------------------------
+# Above, the graphs: a colour is a planted interest, grey is chance, and what hangs together is a cluster. Below, the
+# vectors of all rounds in the plane in which those of the last one differ most.
 
-panels = {"LightGCN's vectors": graph}
+colours = {interest: f"C{number}" for number, interest in enumerate(np.unique(planted[planted >= 0]))}
+colour = [colours.get(interest, "lightgrey") for interest in planted]
+figure = Figure(figsize=(18, 10), layout="constrained")
+above, below = figure.subfigures(2, 1, height_ratios=(3, 2))
 
-figure = Figure(figsize=(11 * len(panels), 8), layout="constrained")
-for axes, (title, one) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-    source, target = (ends.tolist() for ends in one.edges(etype="similar"))
-    weight = one.edges["similar"].data["similarity"].tolist()
+for axes, (title, graph) in zip(above.subplots(1, len(graphs)), graphs.items(), strict=True):
+    source, target = (ends.tolist() for ends in graph.edges(etype="similar"))
     drawn = nx.Graph()
     drawn.add_nodes_from(range(len(history)))
-    drawn.add_weighted_edges_from((i, j, w) for i, j, w in zip(source, target, weight, strict=True) if i < j)
-    cluster = one.nodes["item"].data["cluster"].numpy()
-    together = nx.Graph(np.argwhere(cluster[:, None] == cluster).tolist())  # all pairs: keeps a cluster in one place
-    place = nx.spring_layout(together, seed=1, k=0.7)
-    width = [0.5 + 2 * max(w, 0) for *_, w in drawn.edges(data="weight")]
-    nx.draw_networkx_edges(drawn, place, ax=axes, width=width, edge_color="lightgrey")
-    colour = [f"C{number}" for number in cluster]
-    nx.draw_networkx_nodes(drawn, place, ax=axes, node_color=colour, node_size=120)
-    names = {node: str(log.titles[item])[:26] for node, item in enumerate(history)}
-    above = {node: (x, y + 0.05) for node, (x, y) in place.items()}
-    nx.draw_networkx_labels(drawn, above, names, ax=axes, font_size=7)
-    axes.set_title(f"{args.clusters} interests of one account: {title}")
+    drawn.add_edges_from((i, j) for i, j in zip(source, target, strict=True) if i < j)
+    own = graph.nodes["item"].data["cluster"].numpy()
+    together = nx.Graph(np.argwhere(own[:, None] == own).tolist())  # all pairs: keeps a cluster in one place
+    place = nx.spring_layout(together, seed=1, k=0.6)
+    nx.draw_networkx_edges(drawn, place, ax=axes, edge_color="lightgrey")
+    nx.draw_networkx_nodes(drawn, place, ax=axes, node_color=colour, node_size=70)
+    newest = [np.flatnonzero(own == number)[-1] for number in np.unique(own)]  # whose vector is the interest (Eq. 14)
+    names = {node: str(log.titles[history[node]]).partition(",")[0] for node in newest}
+    nx.draw_networkx_labels(drawn, place, names, ax=axes, font_size=8, verticalalignment="bottom")
+    axes.set_title(f"{title} (agreement {agreement(graph):.2f})")
     axes.margins(0.12)
     axes.axis("off")
 
+units = [torch.nn.functional.normalize(vectors, dim=1).numpy() for vectors in after]
+plane = PCA(2).fit(units[-1])
+for number, (axes, vectors) in enumerate(
+    zip(below.subplots(1, len(after), sharex=True, sharey=True), units, strict=True)
+):
+    axes.scatter(*plane.transform(vectors).T, c=colour, s=30)
+    axes.set_title(f"round {number}")
+    axes.tick_params(labelsize=7)
+figure.suptitle(f"Interests of {log.user_ids[query.user[0]]} ({args.preset}); colours are the planted ones")
+
 Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-figure.savefig(args.out, dpi=100)
+figure.savefig(args.out, dpi=80)
 print(f"\npicture: {args.out}")

@@ -132,7 +132,7 @@ class MDGR(WindowModel):
         """Binary cross-entropy of positives and negatives, in equal parts (Eq. 17)."""  # Eq. 17
         window, items = batch_window(batch), self.item(torch.cat([batch.positive, batch.negative], 1))  # (B, P + N, d)
         positive = batch.positive.shape[1]
-        logits = self._logits(window, self._encode(window), items)
+        logits = self._logits(window, self.encode(window), items)
         return {"cross_entropy": candidate_bce(logits[:, :positive], logits[:, positive:])}
 
     def _logits(self, window: Padded, encoded: Tensor, items: Tensor) -> Tensor:
@@ -144,8 +144,8 @@ class MDGR(WindowModel):
         users = self._users(each, encoded.repeat_interleave(count, 0), items.flatten(0, 1))  # (B * C, k, d + 1)
         return window_logits(users, augmented(items.reshape(-1, 1, items.shape[2]), 1.0, 1.0)).view(-1, count)
 
-    def _encode(self, window: Padded) -> Tensor:
-        """(B, n, d) item vectors that know of each other."""
+    def encode(self, window: Padded) -> Tensor:
+        """(B, n, d): the items' vectors as Eq. 6 gives them, each of which knows of the other items."""
         c = self.config
         items = self.item(window.items)  # Eq. 1, (B, n, d)
         parts = [items]
@@ -207,13 +207,13 @@ class MDGR(WindowModel):
         Histories stand at the right; -1 is where there is no item.
         """
         window = query_window(queries, self.config.max_length, self.device)
-        found = [cluster for _, cluster in self.rounds(window, self._encode(window))]
+        found = [cluster for _, cluster in self.rounds(window, self.encode(window))]
         return found[0], found[-1]
 
     def query_vectors(self, queries: Queries) -> Tensor:
         """(B, k, d + 1): the interests of each history, times their weights, and the weighted offset."""
         window = query_window(queries, self.config.max_length, self.device)
-        return self._users(window, self._encode(window))
+        return self._users(window, self.encode(window))
 
     def item_vectors(self) -> Tensor:
         """(M, d + 1): unit item vectors, and 1."""
@@ -224,7 +224,7 @@ class MDGR(WindowModel):
         if self.config.candidate == "free":
             return super().scores(queries, items)
         window = query_window(queries, self.config.max_length, self.device)
-        encoded = self._encode(window)
+        encoded = self.encode(window)
         if items is None:
             items = torch.arange(self.num_items, device=self.device).expand(len(queries), -1)
         chunk = max(1, EXACT_WINDOWS // max(1, len(queries)))

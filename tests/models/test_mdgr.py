@@ -97,7 +97,7 @@ def test_clusters_before_the_first_round_and_after_the_last(split):
         model = MDGR(split, k=4, m=2, times=False, weights=False).eval()
         first, final = model.clusters(queries)
         window = query_window(queries, 50, model.device)
-        vectors = [x for x, _ in model.rounds(window, model._encode(window))]
+        vectors = [x for x, _ in model.rounds(window, model.encode(window))]
     assert torch.equal(*once)
     assert torch.equal(first, ward(vectors[0], 4, window.mask))
     assert torch.equal(final, ward(vectors[2], 4, window.mask))
