@@ -18,7 +18,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.13",  # DGL's wheels on PyPI: 1.1.3 up to Python 3.11, 2.1.0 up to 3.12
     packages=find_packages(include=["dglrec", "dglrec.*"]),
-    package_data={"dglrec": ["py.typed", "results/*.json", "results/*.jsonl", "results/*.png"]},
+    package_data={"dglrec": ["py.typed", "results/*.json", "results/runs/*"]},
     install_requires=[
         "dgl>=1.1.3,<3",
         "torch>=2.4",  # the first with fused Adam on the CPU

@@ -16,6 +16,7 @@ from .checkpoint import save as save_model
 from .data import InteractionLog, Queries, Split, leave_one_out, load, make_split, sample, time_point, windows
 from .errors import CheckpointError, ConfigError, DataError, DglrecError
 from .evaluate import Metrics, evaluate
+from .intervals import Interval, user_bootstrap
 from .protocol import Protocol
 from .recommend import Recommendations, recommend
 from .reproduce import reproduce
@@ -23,8 +24,8 @@ from .train import Run, fit
 from .version import __version__
 
 __all__ = [
-    "CheckpointError", "ConfigError", "DataError", "DglrecError", "InteractionLog", "Metrics", "Protocol", "Queries",
-    "Recommendations", "Run", "Split", "__version__", "data", "evaluate", "fit", "graphs", "leave_one_out", "load",
-    "load_model", "losses", "make_split", "models", "nn", "recommend", "reproduce", "sample",
-    "save_model", "time_point", "windows",
+    "CheckpointError", "ConfigError", "DataError", "DglrecError", "InteractionLog", "Interval", "Metrics", "Protocol",
+    "Queries", "Recommendations", "Run", "Split", "__version__", "data", "evaluate", "fit", "graphs", "leave_one_out",
+    "load", "load_model", "losses", "make_split", "models", "nn", "recommend", "reproduce", "sample",
+    "save_model", "time_point", "user_bootstrap", "windows",
 ]  # fmt: skip

@@ -389,7 +389,11 @@ def _reproduce(args: argparse.Namespace) -> Output:
     from .reproduce import reproduce
 
     seed = {} if args.seed is None else {"seed": args.seed}
-    table = reproduce(args.table, run=args.run_missing, rows=args.row, data=args.data, device=args.device, **seed)
+    chosen = {"rows": args.row, "data": args.data, "splits": args.split}
+    table = reproduce(args.table, run=args.run_missing, device=args.device, **chosen, **seed)
+    if args.figure is not None:
+        table.save_figure(args.figure)
+        _note(f"drawn to {args.figure}")
     return Output(str(table), table.to_dict())
 
 
@@ -525,8 +529,11 @@ def _add_reproduce(commands: Any) -> None:
     add = _command(commands, "reproduce", _reproduce, "a paper's table beside what was measured here").add_argument
     add("table", metavar="TABLE", help="such as gsau-table1")
     add("--run", action="store_true", dest="run_missing", help="train what has no result yet")
-    add("--row", nargs="+", action="extend", metavar="PRESET", help="some rows only")
+    add("--row", nargs="+", action="extend", metavar="ROW",
+        help="some rows only: presets, or such as mdgr,m=10")  # fmt: skip
     add("--data", nargs="+", action="extend", metavar="NAME", help="some data sets only")
+    add("--split", nargs="+", action="extend", metavar="SPLIT", help="some splits of the data only")
+    add("--figure", type=Path, metavar="PATH", help="draw a figure of the paper to PATH, a PNG")
     add("--seed", type=int, metavar="N", help="seed of the trainings")
     _add_device(add)
 

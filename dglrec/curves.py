@@ -1,7 +1,8 @@
-"""The picture of a training: loss terms and validation metrics by epoch."""
+"""Pictures of trainings: one by epoch, several by epoch, or results over a field of the config."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,8 @@ def save_curves(rows: list[dict[str, Any]], monitor: str, best: int, path: Path,
 
     `best` is the row of the epoch that was chosen by the metric `monitor`.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     epochs = [row["epoch"] for row in rows]
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    losses, metrics = figure.subplots(1, 2)
+    figure, (losses, metrics) = _figure(10, 4, 2)
     terms = [name for name in rows[0] if "@" not in name and name not in (*_NO_TERM, "mrr", *WHOLE)]
     for name in terms if len(terms) > 2 else ["loss"]:  # a single term is the loss
         losses.plot(epochs, [row[name] for row in rows], label=name.replace("_", " "), lw=2 if name == "loss" else 1)
@@ -39,6 +35,65 @@ def save_curves(rows: list[dict[str, Any]], monitor: str, best: int, path: Path,
     )
     metrics.set(xlabel="epoch", title="validation", ylim=(0, None))
     metrics.legend(fontsize=8, loc="lower right")
+    _save(figure, path, title)
+
+
+def save_epochs(
+    metric: str, curves: Mapping[str, Sequence[tuple[Sequence[float], int]]], path: Path, title: str
+) -> None:
+    """Draw a validation metric by epoch to `path`, a PNG.
+
+    Args:
+        metric: its name.
+        curves: system -> for each seed the values by epoch, and the epoch that was chosen.
+        path: of the picture.
+        title: above it.
+    """
+    figure, (axes,) = _figure(8, 4.5, 1)
+    for number, (system, runs) in enumerate(curves.items()):
+        for values, best in runs:
+            axes.plot(range(len(values)), values, color=f"C{number}", lw=1)
+            axes.plot(best, values[best], "o", color=f"C{number}", ms=5)
+        axes.plot([], [], color=f"C{number}", marker="o", ms=5, lw=1, label=system)
+    axes.set(xlabel="epoch (dot: the one that was chosen)", ylabel=f"{metric} on validation")
+    axes.legend(fontsize=8, loc="lower right")
+    _save(figure, path, title)
+
+
+def save_field(
+    field: str, points: Mapping[float, Mapping[str, tuple[float, float, float]]], path: Path, title: str
+) -> None:
+    """Draw results over a field of the config to `path`, a PNG, a part for each metric.
+
+    Args:
+        field: its name.
+        points: value of the field -> metric -> mean, low end and high end.
+        path: of the picture.
+        title: above it.
+    """
+    metrics = list(next(iter(points.values())))
+    figure, parts = _figure(4 * len(metrics), 3.5, len(metrics))
+    places = sorted(points)
+    for axes, metric in zip(parts, metrics, strict=True):
+        mean, low, high = zip(*(points[place][metric] for place in places), strict=True)
+        reach = [[m - e for m, e in zip(mean, low, strict=True)], [e - m for m, e in zip(mean, high, strict=True)]]
+        axes.errorbar(places, mean, yerr=reach, marker="o", ms=4, capsize=3, lw=1)
+        axes.set(xlabel=field, title=metric, xticks=places)
+    parts[-1].set_ylim(0, None)  # seconds
+    _save(figure, path, title)
+
+
+def _figure(width: float, height: float, columns: int) -> tuple[Any, list[Any]]:
+    """A figure with its parts, beside each other."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, list(figure.subplots(1, columns, squeeze=False)[0])
+
+
+def _save(figure: Any, path: Path, title: str) -> None:
     figure.suptitle(title, fontsize=10)
     buffer = BytesIO()
     figure.savefig(buffer, dpi=120, format="png")

@@ -43,10 +43,11 @@ class Metrics(Mapping[str, float]):
 
     Attributes:
         protocol: how they were measured.
-        standard_errors: of the mean over queries, by name (none for "auc_pooled", which is no mean).
+        standard_errors: by name, with queries taken as independent; see `user_bootstrap` for users with several.
         queries: number of queries.
         seconds: seconds of the evaluation, scoring included.
-        per_query: name -> (Q,) values of each query, where they were asked for.
+        per_query: name -> (Q,) values of each query, where they were asked for. "auc_pooled" is no mean over queries;
+            its values are those of `pooled_auc`, whose mean it is.
     """
 
     def __init__(
@@ -172,7 +173,8 @@ def evaluate(
     each = {name: np.concatenate([values[name] for values in parts]) for name in parts[0]}
     means = {name: float(values.mean()) for name, values in each.items()}
     if "auc_pooled" in wanted:
-        means["auc_pooled"] = _pooled_auc(ranker.pairs, ties)
+        query, scores, positive = (np.concatenate(part) for part in zip(*ranker.pairs, strict=True))
+        means["auc_pooled"], each["auc_pooled"] = pooled_auc(query, scores, positive, len(queries), ties)
     split = getattr(model, "split", None) if queries.split_digest else None
     protocol = Protocol.of(queries, split, seen=masked, metrics=means, ties=ties, beam=beam)
     errors = {name: _standard_error(values) for name, values in each.items()}
@@ -247,7 +249,7 @@ class _Ranker:
 
     def __init__(self, model: Any, seen: str, metrics: Sequence[str]) -> None:
         self.model, self.seen, self.metrics = model, seen, metrics
-        self.pairs: list[tuple[Floats, Flags]] = []  # scores of all pairs and which are positive, for "auc_pooled"
+        self.pairs: list[tuple[Ints, Floats, Flags]] = []  # query, score, is it positive; for "auc_pooled"
         self.flags = torch.empty(0)
         self.done = 0  # queries ranked so far, for messages
 
@@ -297,7 +299,7 @@ class _Ranker:
         asked = "auc" in self.metrics
         ranked = self._count(torch.eq, scores, None, None) if asked else scores.new_empty(0, dtype=torch.int64)
         if "auc_pooled" in self.metrics:
-            self.pairs.append(_pairs(scores, row, col))
+            self.pairs.append(_pairs(scores, row, col, self.done))
         at = _to((row, col), scores.device)
         single = None if len(row) == len(scores) else at[0]
         target = scores[at].unsqueeze(1)  # (P, 1)
@@ -387,13 +389,13 @@ def _candidate_cells(queries: Queries, seen: str, items: Ints, done: int) -> tup
     return row.astype(np.int64), col.astype(np.int64), (hide.nonzero()[0], hide.nonzero()[1])
 
 
-def _pairs(scores: torch.Tensor, row: Ints, col: Ints) -> tuple[Floats, Flags]:
-    """Scores of all (query, candidate) pairs that are ranked, and which of them are positive."""
+def _pairs(scores: torch.Tensor, row: Ints, col: Ints, first: int) -> tuple[Ints, Floats, Flags]:
+    """Query, score and truth of all (query, candidate) pairs that are ranked; the block begins at query `first`."""
     cells = scores.cpu().numpy()
     positive = np.zeros(cells.shape, bool)
     positive[row, col] = True
     ranked = ~np.isnan(cells)
-    return cells[ranked].astype(np.float64), positive[ranked]
+    return first + ranked.nonzero()[0], cells[ranked].astype(np.float64), positive[ranked]
 
 
 def _padded(offsets: Ints | None, values: Ints) -> Ints:
@@ -531,16 +533,51 @@ def _auc(ranks: Ranks) -> Floats:
     return 1 - (total - ranks.positives * (ranks.positives + 1) / 2) / (ranks.positives * negatives)
 
 
-def _pooled_auc(pairs: Sequence[tuple[Floats, Flags]], ties: str) -> float:
-    """Chance that a positive pair scores above a negative pair, over the pairs of all queries together."""
-    scores = np.concatenate([part[0] for part in pairs])
-    positive = np.concatenate([part[1] for part in pairs])
-    negatives, targets = np.sort(scores[~positive]), scores[positive]
-    if not len(negatives):
+def pooled_auc(
+    query: Ints, scores: Floats, positive: Flags, num_queries: int, ties: str = "expected"
+) -> tuple[float, Floats]:
+    """Chance that a positive pair scores above a negative one, over the pairs of all queries together.
+
+    It is no mean over queries, as pairs of different queries meet. To first order it is one: with P positives and N
+    negatives in all, of which query q holds n_q and m_q, let A_q be the sum over its positives of the share of all
+    negatives that score lower, and B_q the sum over its negatives of the share of all positives that score higher
+    (ties count half). Then AUC = sum A_q / P = sum B_q / N, and the values
+
+        AUC + Q ((A_q - AUC n_q) / P + (B_q - AUC m_q) / N)
+
+    have the AUC as their mean, and its standard error as theirs. DeLong et al., Biometrics 1988; for pairs that come in
+    clusters Obuchowski, Biometrics 1997.
+
+    Args:
+        query: (n,) of each pair, from 0.
+        scores: (n,).
+        positive: (n,) whether the pair is a positive one.
+        num_queries: Q.
+        ties: "expected", or "pessimistic": a negative of the same score counts as higher.
+
+    Returns:
+        The AUC, and a value for each query, (Q,).
+
+    Raises:
+        DataError: there is no positive, or no negative.
+    """
+    num_positives = int(positive.sum())
+    num_negatives = len(positive) - num_positives
+    if num_positives == 0 or num_negatives == 0:
         raise DataError("no query has a negative to rank; auc_pooled needs one")
-    below = np.searchsorted(negatives, targets, side="left")
-    tied = np.searchsorted(negatives, targets, side="right") - below if ties == "expected" else 0
-    return float((below + tied / 2).mean() / len(negatives))
+    distinct, level = np.unique(scores, return_inverse=True)  # the one sort
+    positives, negatives = (np.bincount(level[part], minlength=len(distinct)) for part in (positive, ~positive))
+    half = 0.5 if ties == "expected" else 0.0
+    lower = np.cumsum(negatives) - negatives + half * negatives  # negatives below each score
+    higher = num_positives - np.cumsum(positives) + half * positives  # positives above each score
+    auc = float((positives * lower).sum() / (num_positives * num_negatives))
+    influence = np.where(
+        positive,
+        (lower[level] / num_negatives - auc) / num_positives,
+        (higher[level] / num_positives - auc) / num_negatives,
+    )
+    each = np.bincount(query, influence, num_queries).astype(np.float64)
+    return auc, auc + num_queries * each
 
 
 _AT_K: dict[str, Callable[[Ranks, int, Floats], Floats]] = {

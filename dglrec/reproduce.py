@@ -1,144 +1,37 @@
 """The papers' tables beside what this package measures.
 
-Printed figures come from `dglrec/results/*.json` only: `TABLE.paper.json` holds the paper's, and
-`TABLE.DATA.PRESET.SEED.json` a run's, written by `reproduce(TABLE, run=True)` together with the command that made it.
+`dglrec.tables` says what a table is made of. Printed figures come from files only: `dglrec/results/TABLE.paper.json`
+holds the paper's, and `dglrec/results/runs/DATA.SPLIT.ROW.SEED.json` a run's, written by `reproduce(TABLE, run=True)`
+with the command that made it. Beside it stand its metrics by epoch (.jsonl), their picture (.png) and the metrics of
+each test query (.npz). A run belongs to every table that has its row: it is trained once.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
-import statistics
 import tempfile
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from . import planted
 from .checkpoint import read_json, write_json
-from .data import leave_one_out, load
-from .errors import ConfigError, DataError, closest
-from .models import PRESETS, preset
-from .protocol import Protocol
-from .text import aligned
+from .data.files import atomic_write
+from .errors import DataError
+from .tables import PLANS, Cell, Plan, has_nothing_to_train, make_split, parse, plan_of
 from .train import Run, fit
+from .views import Result, Table
 
 RESULTS = Path(__file__).parent / "results"
 RUNS = Path("runs")
-K_CORE = 5  # every table so far is on the 5-core of its data
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of a paper: its own figures, and one row a run of ours.
-
-    Attributes:
-        table: the name, such as "gsau-table1".
-        title: the paper and the table in it.
-        metrics: the columns.
-        paper: {"preset", "name", "data", "paper": metric -> value}, one a row of the paper.
-        rows: {"preset", "data", "protocol", "paper", "measured", "measured_masked", "seed", "device", "seconds",
-            "command", ...}, one a run.
-    """
-
-    table: str
-    title: str
-    metrics: list[str]
-    paper: list[dict[str, Any]]
-    rows: list[dict[str, Any]]
-
-    def to_dict(self) -> dict[str, Any]:
-        """What `--json` prints."""
-        return {"table": self.table, "title": self.title, "rows": self.rows}
-
-    def __str__(self) -> str:
-        lines = [f"{self.table}: {self.title}"]
-        for block in self.blocks():
-            lines += ["", f"{block.data}, {block.protocol}:", aligned(block.header, block.rows)]
-        for data in dict.fromkeys(row["data"] for row in self.paper):
-            if not any(row["data"] == data for row in self.rows):
-                names = sorted({row["preset"] for row in self.paper if row["data"] == data} & PRESETS.keys())
-                command = f"dglrec reproduce {self.table} --run --data {data}"
-                lines += ["", f"{data}: not run yet ({command}; rows {', '.join(names)})"]
-        return "\n".join(lines)
-
-    def blocks(self) -> list[Block]:
-        """The runs beside the paper's figures, a block for each protocol: others share no column.
-
-        A run of a model that keeps seen items stands in two blocks: the paper's, and one with seen items masked.
-        """
-        groups: list[tuple[Protocol, list[dict[str, Any]]]] = []
-        for row in self.rows:
-            own = Protocol.from_dict(row["protocol"])
-            for protocol in [own] if own.seen == "mask" else [own, dataclasses.replace(own, seen="mask")]:
-                same = next((group for first, group in groups if first.same_column(protocol)), None)
-                if same is None:
-                    groups.append((protocol, same := []))
-                same.append(row)
-        order = list(dict.fromkeys(row["data"] for row in self.rows))
-        groups.sort(key=lambda group: (order.index(group[0].data), group[0].seen))
-        return [self._block(protocol, rows) for protocol, rows in groups]
-
-    def _block(self, protocol: Protocol, rows: Sequence[dict[str, Any]]) -> Block:
-        cells = []
-        for name in dict.fromkeys(row["preset"] for row in rows):
-            runs = [row for row in rows if row["preset"] == name]
-            own = runs[0]["protocol"]["seen"] == protocol.seen  # the paper's protocol, so its figures belong here
-            if own and runs[0]["paper"]:
-                cells.append(
-                    [name, "paper", *(f"{runs[0]['paper'][metric]:.4f}" for metric in self.metrics), *[""] * 3]
-                )
-            which = "measured" if own else "measured_masked"
-            values = [_mean([run[which][metric] for run in runs]) for metric in self.metrics]
-            seeds = " ".join(str(run["seed"]) for run in runs)
-            hours = f"{statistics.fmean(run['seconds'] for run in runs) / 3600:.2f}"
-            devices = ", ".join(dict.fromkeys(f"{run['device']}, {_threads(run['threads'])}" for run in runs))
-            cells.append([name, "here", *values, seeds, hours, devices])
-        return Block(
-            protocol.data, _in_words(protocol), ["system", "", *self.metrics, "seeds", "hours", "device"], cells
-        )
-
-
-@dataclass(frozen=True)
-class Block:
-    """A part of a table under one protocol, as text.
-
-    Attributes:
-        data: name of the data set.
-        protocol: how was measured, in words.
-        header: names of the columns.
-        rows: cells; a row of the paper, or the mean over the seeds of a preset.
-    """
-
-    data: str
-    protocol: str
-    header: list[str]
-    rows: list[list[str]]
-
-
-def _in_words(protocol: Protocol) -> str:
-    """A protocol's filter, split, queries, seen items and candidates in a line."""
-    split = protocol.split.partition("(")[0].replace("_", "-")
-    ties = ["ties in random order"] if protocol.tie_rule == "random" else []
-    seen = "seen items masked" if protocol.seen == "mask" else "seen items kept in the ranking"
-    candidates = [] if protocol.candidates == "full" else [f"{protocol.candidates} candidates"]
-    return ", ".join([*protocol.filters, split, *ties, f"{protocol.queries:,} test queries", seen, *candidates])
-
-
-def _mean(values: Sequence[float]) -> str:
-    """The mean over seeds, with the standard deviation where there are three of them or more."""
-    spread = f" ±{statistics.stdev(values):.4f}" if len(values) > 2 else ""
-    return f"{statistics.fmean(values):.4f}{spread}"
-
-
-def _threads(number: int) -> str:
-    return f"{number} thread" if number == 1 else f"{number} threads"
 
 
 def tables() -> list[str]:
     """Names of the tables that there are."""
-    return sorted(path.name.removesuffix(".paper.json") for path in RESULTS.glob("*.paper.json"))
+    return sorted(PLANS)
 
 
 def reproduce(
@@ -147,6 +40,7 @@ def reproduce(
     run: bool = False,
     rows: Iterable[str] | None = None,
     data: Iterable[str] | None = None,
+    splits: Iterable[str] | None = None,
     seed: int = 2020,
     device: str = "auto",
     results: Path = RESULTS,
@@ -158,48 +52,54 @@ def reproduce(
     Args:
         table: see `tables()`.
         run: train the chosen rows that have no result with this seed yet. A training that was stopped is resumed.
-        rows: presets; None for all rows of the table that this package has.
+        rows: rows of the table, such as "mdgr" or "mdgr,m=10"; None for all.
         data: names of data sets; None for all of the table.
+        splits: splits of the data; None for all of the table.
         seed: of the runs to make. Rows of every seed are printed.
         device: see `fit`.
         results: folder of the result files.
-        runs: folder of the run folders, `runs/TABLE/DATA-PRESET-SEED`.
+        runs: folder of the run folders, `runs/DATA.SPLIT.ROW.SEED`.
 
     Raises:
-        ConfigError: an unknown table, row or data set.
+        ConfigError: an unknown table, row, data set or split.
         DataError: data to train on are not found, or `results` cannot be written, which is found out before training.
     """
-    if table not in tables():
-        raise ConfigError(f"unknown table {table!r}; {closest(table, tables())}")
-    paper = read_json(RESULTS / f"{table}.paper.json")
-    known = [row for row in paper["rows"] if row["preset"] in PRESETS]
-    wanted_rows = _choose(rows, {row["preset"] for row in known}, "row", table)
-    wanted_data = _choose(data, {row["data"] for row in known}, "data", table)
+    plan = plan_of(table)
+    cells = plan.choose(rows, data, splits)
     if run:
-        wanted = [row for row in known if row["preset"] in wanted_rows and row["data"] in wanted_data]
-        paths = [results / f"{table}.{row['data']}.{row['preset']}.{seed}.json" for row in wanted]
-        missing = [(row, path) for row, path in zip(wanted, paths, strict=True) if not path.exists()]
-        if missing:
-            _check_writable(results)
-        for row, path in missing:
-            _make(table, row, seed, device, path, runs, progress)
-    found = [
-        read_json(path) for path in sorted(results.glob(f"{table}.*.json")) if not path.name.endswith(".paper.json")
-    ]
-    order = {(row["data"], row["preset"]): number for number, row in enumerate(paper["rows"])}
-    chosen = [row for row in found if row["preset"] in wanted_rows and row["data"] in wanted_data]
-    chosen.sort(key=lambda row: (order.get((row["data"], row["preset"]), len(order)), row["seed"]))
-    rest = [row for row in paper["rows"] if row["data"] in wanted_data]
-    return Table(table, paper["title"], paper["metrics"], rest, chosen)
+        _make_missing(plan, cells, seed, device, results / "runs", runs, progress)
+    found = [Result.read(path) for cell in cells for path in result_paths(results / "runs", cell)]
+    return Table(plan, read_json(RESULTS / f"{table}.paper.json")["rows"], cells, found)
 
 
-def _choose(names: Iterable[str] | None, known: set[str], what: str, table: str) -> set[str]:
-    if names is None:
-        return known
-    for name in names:
-        if name not in known:
-            raise ConfigError(f"table {table} has no {what} {name!r}; {closest(name, known)}")
-    return set(names)
+def result_paths(folder: Path, cell: Cell) -> list[Path]:
+    """The result files of a cell, one a seed."""
+    stem = ".".join(cell) + "."
+    seeds = [path.name.removeprefix(stem).removesuffix(".json") for path in folder.glob(f"{stem}*.json")]
+    return [folder / f"{stem}{seed}.json" for seed in sorted(filter(str.isdigit, seeds), key=int)]
+
+
+def _make_missing(
+    plan: Plan, cells: Iterable[Cell], seed: int, device: str, folder: Path, runs: Path, progress: bool | None
+) -> None:
+    """Make the runs that have no result with this seed; one of any seed will do where all are the same."""
+    missing = []
+    for cell in cells:
+        path = folder / f"{'.'.join(cell)}.{seed}.json"
+        if not (path.exists() or (has_nothing_to_train(cell.row) and result_paths(folder, cell))):
+            missing.append((cell, path))
+    if missing:
+        _check_writable(folder)
+    split, made_of = None, None
+    for cell, path in missing:
+        if split is None or made_of != cell[:2]:
+            split, made_of = make_split(*cell[:2]), cell[:2]
+        run_folder = runs / path.stem
+        resume = (run_folder / "config.json").exists()
+        model = plan.model(cell.row, split, seed)
+        run = fit(model, split, out=run_folder, device=device, resume=resume, progress=progress)
+        run.test()
+        _write(plan, cell, run, path)
 
 
 def _check_writable(folder: Path) -> None:
@@ -214,37 +114,43 @@ def _check_writable(folder: Path) -> None:
         ) from None
 
 
-def _make(
-    table: str, row: dict[str, Any], seed: int, device: str, path: Path, runs: Path, progress: bool | None
-) -> None:
-    """Train a row (or take up its training), read its test set once, and write its result file."""
-    split = leave_one_out(load(row["data"], k_core=K_CORE))
-    model = preset(row["preset"], split, **{"train.seed": seed})
-    folder = runs / table / f"{row['data']}-{row['preset']}-{seed}"
-    started = (folder / "config.json").exists()
-    run = fit(model, split, out=folder, device=device, resume=started, progress=progress)
-    run.test()
-    write_json(path, result_row(table, row, run))
+def _write(plan: Plan, cell: Cell, run: Run, path: Path) -> None:
+    """Write the result files of a run; the one that others are looked up by is the last."""
     for name in ("curves.png", "metrics.jsonl"):
-        if (folder / name).exists():
-            shutil.copyfile(folder / name, path.with_suffix("." + name.rpartition(".")[2]))
+        if run.folder is not None and (run.folder / name).exists():
+            shutil.copyfile(run.folder / name, path.with_suffix("." + name.rpartition(".")[2]))
+    with atomic_write(path.with_suffix(".npz")) as file:
+        np.savez_compressed(file, **query_values(cell, run))
+    write_json(path, result_of(plan, cell, run))
 
 
-def result_row(table: str, row: dict[str, Any], run: Run) -> dict[str, Any]:
+def query_values(cell: Cell, run: Run) -> dict[str, Any]:
+    """Metrics of each test query under the run's own protocol, with its user; those on new items end in " new".
+
+    They are the metrics of the tables that are on these data.
+    """
+    kept = {name for plan in PLANS.values() if cell[:2] in plan.data for name in plan.metrics}
+    test = run.model.split.test
+    values: dict[str, Any] = {}
+    for part, queries, end in (("test", test, ""), ("test_new", test.new_items(), " new")):
+        if part in run.tested:
+            each = run.tested[part].per_query or {}
+            values["user" + end] = queries.user.astype(np.int32)
+            values |= {name + end: each[name].astype(np.float32) for name in each if name in kept}
+    return values
+
+
+def result_of(plan: Plan, cell: Cell, run: Run) -> dict[str, Any]:
     """What a result file holds."""
-    result = run.result
+    result, model = run.result, run.model
     kept = (
         *("protocol", "seed", "device", "threads", "best_epoch", "epochs", "epoch_seconds", "valid_seconds"),
         *("steps_per_epoch", "targets_per_epoch", "peak_memory_bytes", "versions", "standard_errors"),
         *("valid", "config"),
     )
-    return {
-        "table": table,
-        "preset": row["preset"],
-        "data": row["data"],
-        "paper": row["paper"],
-        "measured": result["test"],
-        "measured_masked": result["test_masked"],
-        "seconds": result["train_seconds"],
-        "command": f"dglrec reproduce {table} --run --row {row['preset']} --data {row['data']} --seed {result['seed']}",
-    } | {name: json.loads(json.dumps(result[name])) for name in kept}
+    values: dict[str, Any] = {"row": cell.row, "preset": parse(cell.row)[0], "data": cell.data, "split": cell.split}
+    values |= {name.replace("test", "measured"): dict(metrics) for name, metrics in run.tested.items()}
+    values |= {"seconds": result["train_seconds"], "command": plan.command(*cell, seed=result["seed"])}
+    if cell.data == planted.NAME and hasattr(model, "clusters"):
+        values["planted"] = planted.agreement(model, model.split.test, planted.oracle_of(model.split.log))
+    return values | {name: json.loads(json.dumps(result[name])) for name in kept}

@@ -34,7 +34,7 @@ from .checkpoint import (
 from .config import CUTS, TrainConfig
 from .config import replace as replace_config
 from .data.files import atomic_write
-from .data.splits import Split
+from .data.splits import Queries, Split
 from .errors import CheckpointError, ConfigError, DataError, DglrecError
 from .evaluate import AT_K, WHOLE, Metrics, evaluate
 from .models import Model
@@ -56,6 +56,8 @@ class Run:
         valid: validation metrics of that epoch.
         folder: the run folder, or None.
         result: what `result.json` holds; `test` fills in the test metrics.
+        tested: what `test` measured, with the values of each query: "test", "test_masked" and, where there is one,
+            "test_new".
     """
 
     model: Model
@@ -64,6 +66,7 @@ class Run:
     valid: dict[str, float] = field(default_factory=dict)
     folder: Path | None = None
     result: dict[str, Any] = field(default_factory=dict)
+    tested: dict[str, Metrics] = field(default_factory=dict)
 
     def test(self) -> Metrics:
         """Read the test set, once and at the end: under the model's own protocol, and with seen items masked.
@@ -72,21 +75,21 @@ class Run:
         A run that is resumed keeps all this as long as its best epoch stays the same.
         """
         cuts, asked = _cuts(self.model), self.model.split.test
-        test = evaluate(self.model, asked, k=cuts)
-        masked = test if self.model.seen == "mask" else evaluate(self.model, asked, k=cuts, seen="mask")
-        self.result |= {
-            "protocol": test.protocol.to_dict(),
-            "test": dict(test),
-            "test_masked": dict(masked),
-            "standard_errors": test.standard_errors,
-        }
+        test = evaluate(self.model, asked, k=cuts, per_query=True)
+        masked = test if self.model.seen == "mask" else self._masked(asked, cuts)
+        self.tested = {"test": test, "test_masked": masked}
         new = asked.new_items()
         if len(new) > 0 and len(new.targets) < len(asked.targets):
-            self.result["test_new"] = dict(evaluate(self.model, new, k=cuts, seen="mask"))
+            self.tested["test_new"] = self._masked(new, cuts)
+        self.result |= {"protocol": test.protocol.to_dict(), "standard_errors": test.standard_errors}
+        self.result |= {name: dict(metrics) for name, metrics in self.tested.items()}
         if self.folder is not None:
             write_json(self.folder / "result.json", self.result)
             write_json(self.folder / "protocol.json", test.protocol.to_dict())
         return test
+
+    def _masked(self, queries: Queries, cuts: tuple[int, ...]) -> Metrics:
+        return evaluate(self.model, queries, k=cuts, seen="mask", per_query=True)
 
     def __str__(self) -> str:
         best = f"best epoch {self.best_epoch} of {len(self.rows)}" if self.rows else "nothing to train"

@@ -351,7 +351,8 @@ def test_reproduce_passes_on_what_is_asked_for(say: Say, monkeypatch: pytest.Mon
 
     def reproduce(table: str, **options: Any) -> Any:
         asked.append({"table": table, **options})
-        return module.Table(table, "a title", ["recall@10"], [], [])
+        plan = importlib.import_module("dglrec.tables").Plan(table, "a title", (), (), (), "")
+        return module.Table(plan, [], [], [])
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "reproduce", reproduce)
@@ -360,7 +361,7 @@ def test_reproduce_passes_on_what_is_asked_for(say: Say, monkeypatch: pytest.Mon
         assert code == 0
         assert json.loads(out)["rows"] == []
         assert say(*words)[1] == "gsau-table1: a title\n"
-    given = {"table": "gsau-table1", "rows": ["gsau", "gsau-rec"], "data": ["small"], "device": "cpu"}
+    given = {"table": "gsau-table1", "rows": ["gsau", "gsau-rec"], "data": ["small"], "splits": None, "device": "cpu"}
     assert asked == [given | {"run": True, "seed": 3}, given | {"run": False}]
     assert json.loads(say("reproduce", "gsau-table1", "--json")[1])["table"] == "gsau-table1"
     assert "did you mean 'gsau-table1'" in say("reproduce", "gsau-table11")[2]

@@ -17,7 +17,7 @@ from dglrec.data.log import InteractionLog
 from dglrec.data.sample import sample
 from dglrec.data.splits import Queries, leave_one_out, time_point
 from dglrec.errors import ConfigError, DataError
-from dglrec.evaluate import AT_K, Metrics, evaluate
+from dglrec.evaluate import AT_K, Metrics, evaluate, pooled_auc
 from dglrec.models.base import Model
 from dglrec.models.gsau import GSAUConfig
 
@@ -343,9 +343,59 @@ def test_pooled_auc_compares_across_queries():
     # positives 2, 8; negatives 1, 6, 8: 2 beats 1; 8 beats 1 and 6, and ties with 8
     assert found["auc_pooled"] == pytest.approx((1 + 2.5) / 6)
     assert found["auc"] == pytest.approx((1 + 0.75) / 2)
-    assert "auc_pooled" not in found.standard_errors
+    assert found.standard_errors["auc_pooled"] > 0
     worst = evaluate(Table(table), queries, k=1, metrics="auc_pooled", ties="pessimistic")
     assert worst["auc_pooled"] == pytest.approx(3 / 6)
+
+
+def pairs_of_queries(num_queries, rng, levels):
+    """Query, score and truth of 4 to 9 candidates a query; queries are not on one scale, and scores tie."""
+    query = np.repeat(np.arange(num_queries), rng.integers(4, 10, num_queries))
+    positive = rng.random(len(query)) < 0.4
+    first = np.flatnonzero(np.diff(query, prepend=-1))
+    positive[first], positive[first + 1] = True, False  # each query has both
+    scores = rng.normal(size=len(query)) + positive + rng.normal(size=num_queries)[query]
+    return query, np.round(scores * levels) / levels, positive
+
+
+@pytest.mark.parametrize(("ties", "half"), [("expected", 0.5), ("pessimistic", 0.0)])
+def test_the_values_of_pooled_auc_are_those_of_its_definition(ties, half):
+    query, scores, positive = pairs_of_queries(7, np.random.default_rng(4), levels=2)
+    auc, values = pooled_auc(query, scores, positive, 7, ties)
+    above, below = scores[positive], scores[~positive]
+    wins = (above[:, None] > below) + half * (above[:, None] == below)  # (positives, negatives)
+    assert auc == pytest.approx(wins.mean())
+    for number in range(7):
+        own, others = query[positive] == number, query[~positive] == number
+        a, b = wins[own].mean(1).sum(), wins[:, others].mean(0).sum()
+        part = (a - auc * own.sum()) / len(above) + (b - auc * others.sum()) / len(below)
+        assert values[number] == pytest.approx(auc + 7 * part)
+    assert values.mean() == pytest.approx(auc)
+
+
+def test_the_standard_error_of_pooled_auc_is_that_of_drawing_queries_anew():
+    rng = np.random.default_rng(5)
+    query, scores, positive = pairs_of_queries(150, rng, levels=50)
+    _, values = pooled_auc(query, scores, positive, 150)
+    members = [np.flatnonzero(query == number) for number in range(150)]
+    draws = []
+    for _ in range(400):
+        rows = np.concatenate([members[number] for number in rng.integers(150, size=150)])
+        draws.append(pooled_auc(query[rows], scores[rows], positive[rows], 150)[0])
+    assert values.std(ddof=1) / np.sqrt(150) == pytest.approx(np.std(draws), rel=0.12)
+
+
+def test_pooled_auc_has_values_of_queries_in_any_block():
+    rng = np.random.default_rng(6)
+    table = rng.normal(size=(9, 30))
+    lists = [rng.permutation(30)[:8] for _ in range(9)]
+    queries = ask([[]] * 9, [one[:3] for one in lists], lists)
+    found = [evaluate(Table(table), queries, k=1, per_query=True, block=block) for block in (1, 4, 9)]
+    for one in found:
+        assert one.per_query["auc_pooled"].tolist() == pytest.approx(found[0].per_query["auc_pooled"].tolist())
+        assert one.per_query["auc_pooled"].mean() == pytest.approx(one["auc_pooled"])
+        error = one.per_query["auc_pooled"].std(ddof=1) / 3
+        assert one.standard_errors["auc_pooled"] == pytest.approx(error)
 
 
 def auc_of_mip(scores, positive):

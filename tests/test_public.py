@@ -19,6 +19,7 @@ NAMES = [
     *("models.GSAU", "models.Model.recommend", "models.Model.set_ranking"),
     *("losses.alignment", "losses.uniformity", "losses.cross_uniformity", "losses.bpr", "losses.item_cross_entropy"),
     *("fit", "Run.test", "evaluate", "Metrics", "Protocol", "recommend", "Recommendations", "reproduce"),
+    *("user_bootstrap", "Interval"),
     *("save_model", "load_model", "DglrecError", "ConfigError", "DataError", "CheckpointError"),
 ]
 

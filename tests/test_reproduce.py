@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 from pathlib import Path
@@ -11,18 +12,18 @@ import numpy as np
 import pytest
 
 import dglrec
+from dglrec import planted
 from dglrec.cli import main
 from dglrec.errors import ConfigError, DataError
-from dglrec.protocol import Protocol
-from dglrec.reproduce import RESULTS, Table, reproduce, tables
-from dglrec.text import aligned
+from dglrec.reproduce import RESULTS, reproduce, result_paths, tables
+from dglrec.tables import PLANS, SYSTEMS, Cell, parse
 
 module = importlib.import_module("dglrec.reproduce")  # `dglrec.reproduce` is the function of this name
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every data set of a table is a small cyclic log, and every model is small."""
+    """Every data set is a small cyclic log, the sample has few users, and every model is small."""
     users, items, length = 60, 20, 8
     start = np.random.default_rng(0).integers(items, size=users)
     item = (start[:, None] + np.arange(length)) % items
@@ -31,15 +32,13 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         item.ravel().astype(str),
         np.tile(np.arange(float(length)), users),
     )
-    monkeypatch.setattr(module, "load", lambda name, k_core: dglrec.load(log, name=name, k_core=k_core))
-    original = module.preset
-    monkeypatch.setattr(
-        module,
-        "preset",
-        lambda name, split, **fields: original(
-            name, split, **fields, dim=8, train={"seed": fields.pop("train.seed"), "epochs": 2}
-        ),
-    )
+    monkeypatch.setattr("dglrec.tables.load", lambda name, k_core: dglrec.load(log, name=name, k_core=k_core))
+    monkeypatch.setattr(planted, "SIZE", {"users": 25, "items": 400, "seed": 1})
+    fields = {"dim": 8, "train.epochs": 2}
+    monkeypatch.setitem(PLANS, "gsau-table1", dataclasses.replace(PLANS["gsau-table1"], fields=fields))
+    for name in ("mdgr-table2", "mdgr-table3"):
+        fields = {**PLANS[name].fields, "train.epochs": 1}
+        monkeypatch.setitem(PLANS, name, dataclasses.replace(PLANS[name], fields=fields))
 
 
 def test_run_writes_a_result_that_is_printed_again(small: None, tmp_path: Path) -> None:
@@ -59,57 +58,50 @@ def test_run_writes_a_result_that_is_printed_again(small: None, tmp_path: Path) 
     again = reproduce("gsau-table1", results=tmp_path / "out")
     assert again.rows == run.rows
     text = str(again)
-    assert f"{row['measured']['recall@10']:.4f}" in text and "0.0891" in text and "amazon-beauty: not run yet" in text
+    assert f"{row['measured']['recall@10']:.4f}" in text and "0.0891" in text
+    assert "amazon-beauty, leave-one-out: not run yet" in text
     assert "seen items kept" in text and "seen items masked" in text
-    assert (tmp_path / "out" / "gsau-table1.amazon-toys.sasrec.7.png").exists()
+    stem = "amazon-toys.leave-one-out.sasrec.7"
+    ends = {".json", ".jsonl", ".npz", ".png"}
+    assert {path.name for path in (tmp_path / "out" / "runs").iterdir()} == {stem + end for end in ends}
+    assert (tmp_path / "runs" / stem / "weights.safetensors").exists()
 
 
-def row(preset: str, seen: str, seed: int, value: float) -> dict[str, Any]:
-    protocol = Protocol("shop", ("5-core",), "leave_one_out(ties='file')", seen=seen, queries=1000)
-    return {
-        "preset": preset,
-        "data": "shop",
-        "protocol": protocol.to_dict(),
-        "paper": {"recall@10": 0.5},
-        "measured": {"recall@10": value},
-        "measured_masked": {"recall@10": value + 0.1 if seen == "keep" else value},
-        "seed": seed,
-        "device": "a machine",
-        "threads": seed,
-        "seconds": 1800.0,
-    }
+def test_the_metrics_of_queries_are_kept_with_their_users(small: None, tmp_path: Path) -> None:
+    """Their means are the measured values; what has nothing to train is run once, and not with every seed."""
+    out = {"results": tmp_path / "out", "runs": tmp_path / "runs"}
+    chosen = {"data": [planted.NAME], "splits": ["user"]}
+    rows = ["popularity", "oracle", "oracle,sees=state"]
+    table = reproduce("mdgr-table2", run=True, rows=rows, seed=1, **chosen, **out)  # type: ignore[arg-type]
+    assert [result.values["row"] for result in table.results] == rows
+    for result in table.results:
+        measured, each = result.values["measured"], result.per_query
+        names = {"auc_pooled", "recall@50", "user"}
+        assert set(each) == names | {f"{name} new" for name in names}
+        assert {array.dtype.name for array in each.values()} == {"float32", "int32"}
+        assert each["auc_pooled"].mean() == pytest.approx(measured["auc_pooled"], abs=1e-6)
+        assert each["recall@50 new"].mean() == pytest.approx(result.values["measured_new"]["recall@50"], abs=1e-6)
+        assert result.values["seconds"] == 0 and result.values["best_epoch"] is None
+        assert len(each["user"]) == result.values["protocol"]["queries"]
+    chance, oracle, best = (result.values["measured"]["auc_pooled"] for result in table.results)
+    assert chance < min(oracle, best)
+    again = reproduce("mdgr-table2", run=True, rows=rows, seed=2, **chosen, **out)  # type: ignore[arg-type]
+    assert [row["seed"] for row in again.rows] == [1, 1, 1]
+    assert "windows by user, " in str(again) and "50+50 candidates" in str(again)
 
 
-def test_results_of_different_protocols_stand_apart() -> None:
-    """Kept and masked results are different blocks, the paper's figures stand in that of the paper's protocol."""
-    rows = [row("lightgcn", "mask", 1, 0.25), row("sasrec", "keep", 1, 0.3), row("sasrec", "keep", 2, 0.4)]
-    found = Table("any", "a title", ["recall@10"], [], rows)
-    kept, masked = found.blocks()
-    assert (kept.data, kept.protocol) == (
-        "shop",
-        "5-core, leave-one-out, 1,000 test queries, seen items kept in the ranking",
-    )
-    assert masked.protocol.endswith("seen items masked")
-    assert kept.header == masked.header == ["system", "", "recall@10", "seeds", "hours", "device"]
-    assert kept.rows == [
-        ["sasrec", "paper", "0.5000", "", "", ""],
-        ["sasrec", "here", "0.3500", "1 2", "0.50", "a machine, 1 thread, a machine, 2 threads"],
-    ]
-    assert [line[:3] for line in masked.rows] == [
-        ["lightgcn", "paper", "0.5000"],
-        ["lightgcn", "here", "0.2500"],
-        ["sasrec", "here", "0.4500"],
-    ]
-    for block in (kept, masked):  # the text is these cells, and docs/make_tables.py prints them too
-        assert aligned(block.header, block.rows) in str(found)
-    elsewhere = row("sasrec", "keep", 3, 0.2)
-    elsewhere["protocol"]["split_digest"] = "another"
-    assert len(Table("any", "", ["recall@10"], [], [*rows, elsewhere]).blocks()) == 4
-
-
-def test_the_mean_over_three_seeds_has_a_spread() -> None:
-    rows = [row("sasrec", "mask", seed, 0.1 * seed) for seed in (1, 2, 3)]
-    assert Table("any", "", ["recall@10"], [], rows).blocks()[0].rows[1][2] == "0.2000 ±0.1000"
+def test_one_run_serves_several_tables(small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = {"results": tmp_path / "out", "runs": tmp_path / "runs"}
+    reproduce("mdgr-table3", run=True, rows=["mdgr-dgc", "mdgr,m=5"], **out)
+    monkeypatch.setattr(module, "fit", lambda *_, **__: pytest.fail("trained again"))
+    for table in ("mdgr-table2", "mdgr-figure3", "mdgr-figure4", "mdgr-figure5"):
+        arguments = {"run": True, "rows": ["mdgr"], "data": [planted.NAME], "splits": ["user"]}
+        (row,) = reproduce(table, **arguments, **out).rows  # type: ignore[arg-type]
+        assert row["row"] == "mdgr" and row["config"]["m"] == 5
+        assert row["command"] == "dglrec reproduce mdgr-table3 --run --row mdgr --data sample-interests --seed 2020"
+    block = reproduce("mdgr-table3", **out).blocks()[0]
+    assert "mdgr minus this, auc_pooled" in block.header
+    assert [line[0] for line in block.rows] == ["mdgr-dgc", "mdgr"]
 
 
 def test_results_that_cannot_be_written_are_said_before_training(
@@ -121,7 +113,8 @@ def test_results_that_cannot_be_written_are_said_before_training(
     code = main(["reproduce", "gsau-table1", "--run", "--row", "sasrec", "--data", "amazon-toys", "--json"])
     out, err = capsys.readouterr()
     assert (code, out) == (2, "")
-    assert err.startswith(f"dglrec: results cannot be written to {tmp_path / 'file' / 'results'} (Not a directory)")
+    folder = tmp_path / "file" / "results" / "runs"
+    assert err.startswith(f"dglrec: results cannot be written to {folder} (Not a directory)")
     assert len(err.splitlines()) == 1
 
     def read_only(**_: object) -> None:
@@ -139,12 +132,24 @@ def test_existing_results_are_not_trained_again(small: None, tmp_path: Path, mon
     assert reproduce("gsau-table1", run=True, **arguments).rows == first.rows  # type: ignore[arg-type]
 
 
+def test_the_files_of_a_row_are_not_those_of_a_longer_name(tmp_path: Path) -> None:
+    names = ("d.user.mdgr.2.json", "d.user.mdgr.10.json", "d.user.mdgr,gamma=0.5.2.json", "d.user.mdgr.2.jsonl")
+    for name in names:
+        (tmp_path / name).touch()
+    assert [path.name for path in result_paths(tmp_path, Cell("d", "user", "mdgr"))] == list(names[:2])
+    assert [path.name for path in result_paths(tmp_path, Cell("d", "user", "mdgr,gamma=0.5"))] == [names[2]]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"table": "gsau-tabel1"}, "did you mean 'gsau-table1'"),
         ({"table": "gsau-table1", "rows": ["sasrek"]}, "did you mean 'sasrec'"),
+        ({"table": "gsau-table1", "rows": ["mip"]}, "gsau-table1 has no row 'mip'"),
         ({"table": "gsau-table1", "data": ["amazon-toy"]}, "did you mean 'amazon-toys'"),
+        ({"table": "mdgr-table2", "splits": ["users"]}, "did you mean 'user'"),
+        ({"table": "mdgr-figure3", "rows": ["mdgr,k=7"]}, "has no row 'mdgr,k=7'"),
+        ({"table": "mdgr-table2", "rows": ["oracle"], "data": ["foursquare-nyc"]}, "no such row on these data"),
     ],
 )
 def test_unknown_names_are_errors(arguments: dict[str, object], message: str) -> None:
@@ -153,24 +158,35 @@ def test_unknown_names_are_errors(arguments: dict[str, object], message: str) ->
 
 
 @pytest.mark.parametrize("table", tables())
-def test_results_in_the_package_belong_to_their_table(table: str) -> None:
-    paper = json.loads((RESULTS / f"{table}.paper.json").read_text())
-    rows = {(row["preset"], row["data"]): row["paper"] for row in paper["rows"]}
-    assert all(set(values) == set(paper["metrics"]) for values in rows.values())
-    for path in RESULTS.glob(f"{table}.*.json"):
-        if path.name.endswith(".paper.json"):
-            continue
-        row = json.loads(path.read_text())
-        assert path.name == f"{table}.{row['data']}.{row['preset']}.{row['seed']}.json"
-        assert row["paper"] == rows[row["preset"], row["data"]]
-        assert row["protocol"]["part"] == "test" and row["protocol"]["filters"] == ["5-core"]
-        assert row["command"].startswith(f"dglrec reproduce {table} --run")
+def test_results_in_the_package_are_those_of_their_table(table: str) -> None:
+    plan = PLANS[table]
+    for result in reproduce(table).results:
+        values = result.values
+        stem = f"{values['data']}.{values['split']}.{values['row']}.{values['seed']}"
+        assert (RESULTS / "runs" / f"{stem}.json").exists()
+        assert values["protocol"]["part"] == "test" and values["protocol"]["data"] == values["data"]
+        assert values["command"].startswith("dglrec reproduce ")
+        preset, fields = parse(values["row"])
+        for name in {**SYSTEMS[preset].fields, **plan.fields, **fields}:  # what the row says of its config
+            expected: Any = plan.config(values["row"])
+            found = values["config"]
+            for part in name.split("."):
+                expected, found = getattr(expected, part), found[part]
+            assert found == expected, name
+        for metric in set(plan.metrics) & set(result.per_query):
+            assert result.per_query[metric].mean() == pytest.approx(values["measured"][metric], abs=1e-6)
     str(reproduce(table))
+
+
+def test_every_result_in_the_package_belongs_to_a_table() -> None:
+    stems = {".".join(cell) for plan in PLANS.values() for cell in plan.cells()}
+    for path in (RESULTS / "runs").iterdir():
+        assert path.stem.rpartition(".")[0] in stems, path.name
 
 
 def test_gsau_rec_on_toys_follows_the_authors_log() -> None:
     """The training loss, summed over the 252 steps of an epoch, within .2 %; validation NDCG@20 within 15 %."""
-    path = RESULTS / "gsau-table1.amazon-toys.gsau-rec.2020.jsonl"
+    path = RESULTS / "runs" / "amazon-toys.leave-one-out.gsau-rec.2020.jsonl"
     if not path.exists():
         pytest.skip("GSAU (rec) on Toys has no result yet")
     rows = [json.loads(line) for line in path.read_text().splitlines()]

@@ -153,7 +153,8 @@ def test_the_figures_of_real_data_are_those_of_the_results(name):
     real = {data: rest for data, rest in expected(name).items() if data != "sample"}
     assert real
     for data, (recall, ndcg, hours, unit, threads) in real.items():
-        result = json.loads((RESULTS / f"gsau-table1.{data}.{PRESETS[name]}.2020.json").read_text("utf-8"))
+        path = RESULTS / "runs" / f"{data}.leave-one-out.{PRESETS[name]}.2020.json"
+        result = json.loads(path.read_text("utf-8"))
         assert (float(recall), float(ndcg)) == tuple(round(result["measured"][m], 4) for m in ("recall@10", "ndcg@10"))
         assert (float(hours), unit) == (round(result["seconds"] / 3600, 2), "hours")
         assert int(threads) == result["threads"]

@@ -1,0 +1,336 @@
+"""A paper's table or figure as text, from the results of runs.
+
+Results under different protocols share no column. Where the metrics of each query were kept, a figure has its 95 %
+interval by user, and each row its paired difference to the row that the table is about.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .checkpoint import read_json
+from .errors import ConfigError, DataError
+from .intervals import user_bootstrap
+from .protocol import Protocol
+from .tables import Cell, Plan
+from .text import aligned
+
+Values = Mapping[str, npt.NDArray[Any]]  # name of a metric -> (Q,), and "user" -> (Q,)
+NEW = " new"  # ends the names of what was measured on items that are new to their user
+
+
+@dataclass(frozen=True)
+class Result:
+    """A run.
+
+    Attributes:
+        values: what its result file holds.
+        per_query: metrics of each test query, and whose query it is; empty where they were not kept.
+        by_epoch: a dict an epoch, with the metrics on validation; empty where nothing was trained.
+    """
+
+    values: dict[str, Any]
+    per_query: Values = field(default_factory=dict)
+    by_epoch: Sequence[dict[str, Any]] = ()
+
+    @classmethod
+    def read(cls, path: Path) -> Result:
+        """The run whose result file is at `path`."""
+        arrays, lines = path.with_suffix(".npz"), path.with_suffix(".jsonl")
+        per_query: Values = {}
+        if arrays.exists():
+            with np.load(arrays, allow_pickle=False) as file:
+                per_query = dict(file)
+        by_epoch = map(json.loads, lines.read_text("utf-8").splitlines()) if lines.exists() else ()
+        return cls(read_json(path), per_query, list(by_epoch))
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of a table under one protocol, as text.
+
+    Attributes:
+        data: name of the data set.
+        protocol: how was measured, in words.
+        header: names of the columns.
+        rows: cells; a row of the paper, or the mean over the seeds of a row here.
+    """
+
+    data: str
+    protocol: str
+    header: list[str]
+    rows: list[list[str]]
+
+    def __str__(self) -> str:
+        return f"{self.data}, {self.protocol}:\n{aligned(self.header, self.rows)}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a paper: its own figures, and those of the runs here.
+
+    Attributes:
+        plan: what the table is made of.
+        paper: {"preset", "name", "data", "paper": metric -> value}, one a row of the paper.
+        cells: those of the plan that were asked for.
+        results: their runs, in the order of the cells.
+    """
+
+    plan: Plan
+    paper: list[dict[str, Any]]
+    cells: list[Cell]
+    results: list[Result]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """What the result files hold, with the paper's figures of the same row and data ("paper", or None)."""
+        return [result.values | {"paper": self._printed(result.values)} for result in self.results]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        return {"table": self.plan.name, "title": self.plan.title, "rows": self.rows}
+
+    def __str__(self) -> str:
+        lines = [f"{self.plan.name}: {self.plan.title}"]
+        lines += [f"\n{block}" for block in self.blocks()]
+        there = set(map(_place, self.results))
+        for data, split in dict.fromkeys(cell[:2] for cell in self.cells):
+            if (data, split) not in there:
+                rows = ", ".join(cell.row for cell in self.cells if cell[:2] == (data, split))
+                lines.append(f"\n{data}, {split}: not run yet ({self.plan.command(data, split)}; rows {rows})")
+        return "\n".join(lines)
+
+    def blocks(self) -> list[Block]:
+        """The runs beside the paper's figures, a block for each protocol; then what the paper measured on other data.
+
+        A run of a model that keeps seen items stands in two blocks if that matters: the paper's, and one with seen
+        items masked. On the sample, models that cluster have a further block: how well they find the interests that
+        were planted.
+        """
+        groups: list[tuple[Protocol, list[Result]]] = []
+        for result in self.results:
+            own = Protocol.from_dict(result.values["protocol"])
+            protocols = [own]
+            if own.seen == "keep" and result.values["measured_masked"] != result.values["measured"]:
+                protocols.append(dataclasses.replace(own, seen="mask"))
+            for protocol in protocols:
+                same = next((group for first, group in groups if first.same_column(protocol)), None)
+                if same is None:
+                    groups.append((protocol, same := []))
+                same.append(result)
+        order = list(dict.fromkeys(map(_place, self.results)))
+        groups.sort(key=lambda group: (order.index(_place(group[1][0])), group[0].seen))
+        return [*(self._block(*group) for group in groups), *self._planted(), *self._apart()]
+
+    def save_figure(self, path: Path) -> None:
+        """Draw a figure (not a table) to `path`, a PNG.
+
+        Raises:
+            ConfigError: it is a table.
+            DataError: nothing is measured yet, or `path` cannot be written.
+        """
+        from .curves import save_epochs, save_field
+
+        plan = self.plan
+        if plan.kind == "systems":
+            raise ConfigError(f"{plan.name} is a table; only figures can be drawn")
+        if not self.results:
+            raise DataError(f"nothing of {plan.name} is measured yet; dglrec reproduce {plan.name} --run does it")
+        by_row, title = _by_row(self.results), plan.title.rpartition(", ")[2]
+        if plan.kind == "field":
+            points = {float(plan.name_of(row)): self._points(runs) for row, runs in by_row.items()}
+            save_field(plan.over, points, path, title)
+        else:
+            metric = plan.metrics[0]
+            curves = {
+                row: [([epoch[metric] for epoch in run.by_epoch], run.values["best_epoch"]) for run in runs]
+                for row, runs in by_row.items()
+            }
+            save_epochs(metric, curves, path, title)
+
+    def _points(self, runs: Sequence[Result]) -> dict[str, tuple[float, float, float]]:
+        """Metric -> mean over seeds, and the ends of its interval (the mean where there is none); seconds an epoch."""
+        each, points = _mean_over_seeds(runs), {}
+        for metric in self.plan.metrics:
+            mean = statistics.fmean(run.values["measured"][metric] for run in runs)
+            _, low, high = user_bootstrap(each[metric], each["user"]) if metric in each else (mean, mean, mean)
+            points[metric] = mean, low, high
+        seconds = [run.values["epoch_seconds"] for run in runs]
+        return points | {"seconds an epoch": (statistics.fmean(seconds), min(seconds), max(seconds))}
+
+    def _block(self, protocol: Protocol, results: Sequence[Result]) -> Block:
+        plan, by_row = self.plan, _by_row(results)
+        own = {row: runs[0].values["protocol"]["seen"] == protocol.seen for row, runs in by_row.items()}
+        each = {row: _mean_over_seeds(runs) if own[row] else {} for row, runs in by_row.items()}
+        columns = list(plan.metrics)
+        if plan.kind != "epochs" and any("measured_new" in result.values for result in results):
+            columns += [metric + NEW for metric in plan.metrics]
+        differences = self._differences(each)
+        beside_paper = any(row["data"] in dict(plan.data) for row in self.paper)
+
+        header = [plan.over if plan.kind == "field" else "system", *[""] * beside_paper]
+        header += [f"valid {column}" if plan.kind == "epochs" else column for column in columns]
+        header += [f"{plan.compare} minus this, {plan.metrics[0]}"] * bool(differences)
+        header += _END[plan.kind]
+        lines = []
+        for row, runs in by_row.items():
+            printed = self._printed(runs[0].values) if own[row] else None
+            if printed:
+                line = [row, "paper", *(_number(printed.get(column)) for column in columns)]
+                lines.append(line + [""] * (len(header) - len(line)))
+            line = [plan.name_of(row), *["here"] * beside_paper]
+            line += [self._figure(runs, column, own[row], each[row]) for column in columns]
+            line += [differences.get(row, "")] * bool(differences)
+            lines.append(line + _end_of_line(runs, plan.kind))
+        return Block(protocol.data, _in_words(protocol), header, lines)
+
+    def _differences(self, each: Mapping[str, Values]) -> dict[str, str]:
+        """Row -> the row that the table is about minus this one, paired, in the first metric; where both are known."""
+        plan, metric = self.plan, self.plan.metrics[0]
+        reference = each.get(plan.compare, {})
+        if plan.kind == "epochs" or metric not in reference:
+            return {}
+        found = {}
+        for row, values in each.items():
+            if row != plan.compare and metric in values:
+                apart = np.subtract(reference[metric], values[metric], dtype=np.float64)
+                mean, low, high = user_bootstrap(apart, values["user"])
+                found[row] = f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]"
+        return found
+
+    def _figure(self, runs: Sequence[Result], column: str, own: bool, each: Values) -> str:
+        """The mean over seeds, its deviation where there are three or more, and its interval where it is known."""
+        if self.plan.kind == "epochs":
+            return _mean([run.values["valid"][column] for run in runs])
+        part = "measured_new" if column.endswith(NEW) else "measured" if own else "measured_masked"
+        values = [run.values.get(part, {}).get(column.removesuffix(NEW)) for run in runs]
+        if None in values:
+            return ""
+        if column not in each:
+            return _mean(values)
+        _, low, high = user_bootstrap(each[column], each["user" + NEW if column.endswith(NEW) else "user"])
+        return f"{_mean(values)} [{low:.4f}, {high:.4f}]"
+
+    def _printed(self, values: dict[str, Any]) -> dict[str, float] | None:
+        """The paper's figures of the same row and data."""
+        wanted = values["row"], values["data"]
+        return next((row["paper"] for row in self.paper if (row["preset"], row["data"]) == wanted), None)
+
+    def _planted(self) -> list[Block]:
+        """`planted.agreement` of the models that cluster, as means over the seeds."""
+        blocks = []
+        found = [result for result in self.results if "planted" in result.values and self.plan.kind != "epochs"]
+        for data, split in dict.fromkeys(map(_place, found)):
+            lines = []
+            for row, runs in _by_row(result for result in found if _place(result) == (data, split)).items():
+                each = [run.values["planted"] for run in runs]
+                known = [[one[name] for one in each if name in one] for name in _AGREEMENT]
+                figures = [_mean(values) if values else "" for values in known]
+                exact = " ".join(str(one["histories_where_true_is_1"]) for one in each)
+                lines.append([self.plan.name_of(row), *figures, exact, _seeds(runs)])
+            header = [self.plan.over if self.plan.kind == "field" else "system"]
+            header += [*(name.replace("_", " ") for name in _AGREEMENT), "histories where true is 1", "seeds"]
+            words = f"split by {split}, clusters against the planted interests (adjusted Rand index)"
+            blocks.append(Block(data, words, header, lines))
+        return blocks
+
+    def _apart(self) -> list[Block]:
+        """What the paper measured on data that are not here, where all of the table is asked for."""
+        rows = [row for row in self.paper if row["data"] not in dict(self.plan.data)]
+        if not rows or len(self.cells) < len(self.plan.cells()):
+            return []
+        printed = {(row["name"], row["data"], name): value for row in rows for name, value in row["paper"].items()}
+        systems, columns = (list(dict.fromkeys(key)) for key in ([k[0] for k in printed], [k[1:] for k in printed]))
+        lines = [[system, *(_number(printed.get((system, *column))) for column in columns)] for system in systems]
+        words = "as the paper prints it (these data are not here)"
+        header = ["system", *(f"{data}: {name}" for data, name in columns)]
+        return [Block(", ".join(dict.fromkeys(row["data"] for row in rows)), words, header, lines)]
+
+
+_AGREEMENT = ("final", "first", "true", "final_where_true_is_1", "first_where_true_is_1")
+_END = {  # names of the last columns
+    "systems": ["seeds", "hours", "device"],
+    "field": ["best epoch", "seconds an epoch", "seeds", "device"],
+    "epochs": ["best epoch", "epochs", "seconds an epoch", "seeds", "device"],
+}
+
+
+def _end_of_line(runs: Sequence[Result], kind: str) -> list[str]:
+    """The cells under `_END`; epochs, from 0, and seeds are listed in the same order."""
+    values = [run.values for run in runs]
+    cells = {
+        "seeds": _seeds(runs),
+        "hours": f"{statistics.fmean(one['seconds'] for one in values) / 3600:.2f}",
+        "device": ", ".join(dict.fromkeys(f"{one['device']}, {_threads(one['threads'])}" for one in values)),
+    }
+    if kind != "systems":  # models without training have no epochs
+        cells |= {
+            "best epoch": " ".join(str(one["best_epoch"]) for one in values),
+            "epochs": " ".join(str(one["epochs"]) for one in values),
+            "seconds an epoch": f"{statistics.fmean(one['epoch_seconds'] for one in values):.1f}",
+        }
+    return [cells[name] for name in _END[kind]]
+
+
+def _seeds(runs: Sequence[Result]) -> str:
+    return " ".join(str(run.values["seed"]) for run in runs)
+
+
+def _place(result: Result) -> tuple[str, str]:
+    return result.values["data"], result.values["split"]
+
+
+def _by_row(results: Iterable[Result]) -> dict[str, list[Result]]:
+    """Row -> its runs."""
+    found: dict[str, list[Result]] = {}
+    for result in results:
+        found.setdefault(result.values["row"], []).append(result)
+    return found
+
+
+def _mean_over_seeds(runs: Sequence[Result]) -> Values:
+    """The means over the runs of the metrics of each query, where all runs have them."""
+    first = runs[0].per_query
+    users = [name for name in first if name.startswith("user")]
+    same = all(np.array_equal(run.per_query.get(name, []), first[name]) for run in runs for name in users)
+    if not users or not same:
+        return {}
+    common = [name for name in first if all(name in run.per_query for run in runs)]
+    means = {name: np.stack([run.per_query[name] for run in runs]).astype(np.float64).mean(axis=0) for name in common}
+    return means | {name: first[name] for name in users}
+
+
+def _in_words(protocol: Protocol) -> str:
+    """A protocol's filter, split, queries, seen items and candidates in a line."""
+    split = protocol.split.partition("(")[0].replace("_", "-")
+    split = f"windows by {protocol.kind}" if split == "windows" else split
+    ties = ["ties in random order"] if protocol.tie_rule == "random" else []
+    seen = "seen items masked" if protocol.seen == "mask" else "seen items kept in the ranking"
+    candidates = [] if protocol.candidates == "full" else [f"{protocol.candidates} candidates"]
+    return ", ".join([*protocol.filters, split, *ties, f"{protocol.queries:,} test queries", seen, *candidates])
+
+
+def _mean(values: Sequence[float]) -> str:
+    """The mean over seeds, with the standard deviation where there are three of them or more."""
+    spread = f" ±{statistics.stdev(values):.4f}" if len(values) > 2 else ""
+    return f"{statistics.fmean(values):.4f}{spread}"
+
+
+def _number(value: float | None) -> str:
+    """A figure of the paper: a share, or a whole number such as an epoch."""
+    if value is None:
+        return ""
+    return str(value) if isinstance(value, int) else f"{value:.4f}"
+
+
+def _threads(number: int) -> str:
+    return f"{number} thread" if number == 1 else f"{number} threads"

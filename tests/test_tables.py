@@ -1,0 +1,77 @@
+"""The declarations of tables, and the names of their rows."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from dglrec.errors import ConfigError
+from dglrec.reproduce import RESULTS
+from dglrec.tables import PLANS, canonical, has_nothing_to_train, parse
+
+
+def test_the_figures_of_a_paper_are_read_for_what_they_are() -> None:
+    """MDGR's Figure 3 is over clusters and its Figure 4 over rounds; both have the full model in them once."""
+    for name, field, values in (("mdgr-figure3", "k", [1, 5, 8, 10]), ("mdgr-figure4", "m", [1, 5, 10, 15])):
+        plan = PLANS[name]
+        rows = [cell.row for cell in plan.cells()]
+        assert plan.over == field
+        assert [getattr(plan.config(row), field) for row in rows] == values
+        assert rows.count("mdgr") == 1
+
+
+def test_a_row_has_one_name() -> None:
+    assert canonical("mdgr,m=5,k=10") == canonical("mdgr,k=10") == "mdgr,k=10"
+    assert canonical("mdgr,train.lr=1e-3") == "mdgr"
+    assert canonical("mdgr-t,times=false") == "mdgr-t"  # the preset's own field
+    assert canonical("mdgr-t,times=true") == "mdgr-t,times=true"
+    assert canonical("oracle,sees=history") == "oracle"
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("mdgx", "did you mean 'mdgr'"),
+        ("mdgr,m", "has 'm'; expected PRESET,FIELD=VALUE"),
+        ("mdgr,hop=3", "unknown field 'hop'"),
+        ("mdgr,m=many", "field 'm' is 'many'"),
+    ],
+)
+def test_rows_that_are_none_are_errors(row: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        canonical(row)
+
+
+def test_rows_without_training_are_known() -> None:
+    assert [row for row in ("popularity", "oracle,sees=state", "mdgr", "sasrec") if has_nothing_to_train(row)] == [
+        "popularity",
+        "oracle,sees=state",
+    ]
+
+
+def test_a_run_means_the_same_in_every_table() -> None:
+    """One run serves all tables that ask for it, so they must ask for the same."""
+    asked: dict[tuple[str, ...], object] = {}
+    for plan in PLANS.values():
+        for cell in plan.cells():
+            config = plan.config(cell.row)
+            assert asked.setdefault(tuple(cell), config) == config, (plan.name, cell)
+
+
+@pytest.mark.parametrize("table", PLANS)
+def test_every_table_has_the_figures_of_its_paper(table: str) -> None:
+    plan = PLANS[table]
+    rows = json.loads((RESULTS / f"{table}.paper.json").read_text("utf-8"))["rows"]
+    assert rows
+    assert plan.compare in {cell.row for cell in plan.cells()}
+    for row in rows:
+        assert set(row) >= {"preset", "name", "data", "paper"}
+        if plan.over == "systems":
+            assert set(row["paper"]) == set(plan.metrics)
+            assert all(0 < value < 1 for value in row["paper"].values())
+        else:
+            assert not set(row["paper"]) & set(plan.metrics)
+    for cell in plan.cells():
+        assert parse(cell.row)[0] == cell.row.partition(",")[0]
+        assert "." not in cell.data + cell.split  # file names are DATA.SPLIT.ROW.SEED

@@ -1,0 +1,185 @@
+"""Tables as text, on results whose figures are known."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dglrec.errors import ConfigError, DataError
+from dglrec.intervals import user_bootstrap
+from dglrec.protocol import Protocol
+from dglrec.tables import Plan
+from dglrec.text import aligned
+from dglrec.views import Result, Table
+
+PLAN = Plan("any", "a title", ("recall@10",), (("shop", "leave-one-out"),), ("lightgcn", "sasrec"), compare="sasrec")
+PAPER = [{"preset": name, "name": name, "data": "shop", "paper": {"recall@10": 0.5}} for name in ("lightgcn", "sasrec")]
+
+
+def result(row: str, seen: str, seed: int, value: float, **more: Any) -> Result:
+    protocol = Protocol("shop", ("5-core",), "leave_one_out(ties='file')", seen=seen, queries=1000)
+    values = {
+        "row": row,
+        "preset": row.partition(",")[0],
+        "data": "shop",
+        "split": "leave-one-out",
+        "protocol": protocol.to_dict(),
+        "measured": {"recall@10": value},
+        "measured_masked": {"recall@10": value + 0.1 if seen == "keep" else value},
+        "valid": {"recall@10": value + 0.2},
+        "seed": seed,
+        "device": "a machine",
+        "threads": seed,
+        "seconds": 1800.0,
+        "best_epoch": 7 + seed,
+        "epochs": 20,
+        "epoch_seconds": 2.5,
+    }
+    return Result({**values, **more})
+
+
+def table(*results: Result, **changes: Any) -> Table:
+    plan = dataclasses.replace(PLAN, **changes)
+    return Table(plan, PAPER, plan.cells(), list(results))
+
+
+def test_results_of_different_protocols_stand_apart() -> None:
+    """Kept and masked results are different blocks, the paper's figures stand in that of the paper's protocol."""
+    results = [result("lightgcn", "mask", 1, 0.25), result("sasrec", "keep", 1, 0.3), result("sasrec", "keep", 2, 0.4)]
+    found = table(*results)
+    kept, masked = found.blocks()
+    assert (kept.data, kept.protocol) == (
+        "shop",
+        "5-core, leave-one-out, 1,000 test queries, seen items kept in the ranking",
+    )
+    assert masked.protocol.endswith("seen items masked")
+    assert kept.header == masked.header == ["system", "", "recall@10", "seeds", "hours", "device"]
+    assert kept.rows == [
+        ["sasrec", "paper", "0.5000", "", "", ""],
+        ["sasrec", "here", "0.3500", "1 2", "0.50", "a machine, 1 thread, a machine, 2 threads"],
+    ]
+    assert [line[:3] for line in masked.rows] == [
+        ["lightgcn", "paper", "0.5000"],
+        ["lightgcn", "here", "0.2500"],
+        ["sasrec", "here", "0.4500"],
+    ]
+    for block in (kept, masked):  # the text is these cells, and docs/make_tables.py prints them too
+        assert aligned(block.header, block.rows) in str(found)
+    elsewhere = result("sasrec", "keep", 3, 0.2)
+    elsewhere.values["protocol"]["split_digest"] = "another"
+    assert len(table(*results, elsewhere).blocks()) == 4
+
+
+def test_masking_that_changes_nothing_has_no_block_of_its_own() -> None:
+    one = result("sasrec", "keep", 1, 0.3)
+    one.values["measured_masked"] = one.values["measured"]
+    assert len(table(one).blocks()) == 1
+
+
+def test_the_mean_over_three_seeds_has_a_spread() -> None:
+    results = [result("sasrec", "mask", seed, 0.1 * seed) for seed in (1, 2, 3)]
+    assert table(*results).blocks()[0].rows[1][2] == "0.2000 ±0.1000"
+
+
+def test_where_queries_are_kept_there_are_intervals_and_differences() -> None:
+    """Means over the seeds of each query, drawn by user; the difference is paired."""
+    rng = np.random.default_rng(0)
+    users = np.repeat(np.arange(40), 3).astype(np.int32)
+    hard = rng.normal(0.5, 0.2, size=120)
+    base = [hard + rng.normal(0, 0.01, 120) for _ in range(2)]
+    other = hard - 0.05 + rng.normal(0, 0.01, 120)
+
+    def kept(row: str, seed: int, each: Any) -> Result:
+        one = result(row, "mask", seed, float(each.mean()), measured_new={"recall@10": 0.125})
+        return Result(one.values, {"recall@10": each.astype(np.float32), "user": users})
+
+    found = table(kept("lightgcn", 1, other), kept("sasrec", 1, base[0]), kept("sasrec", 2, base[1]))
+    (block,) = found.blocks()
+    assert block.header[2:5] == ["recall@10", "recall@10 new", "sasrec minus this, recall@10"]
+    rows = {line[0]: line for line in block.rows if line[1] == "here"}
+    mean, low, high = user_bootstrap(np.mean(base, axis=0), users)
+    assert rows["sasrec"][2:5] == [f"{mean:.4f} [{low:.4f}, {high:.4f}]", "0.1250", ""]
+    mean, low, high = user_bootstrap(np.mean(base, axis=0) - other, users)
+    assert rows["lightgcn"][4] == f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]"
+    assert high - low < 0.02  # the interval of either alone is .07 wide
+
+    elsewhere = Result(kept("sasrec", 3, base[0]).values)  # one run without them: then there is no mean of each query
+    (block,) = table(*found.results, elsewhere).blocks()
+    assert "sasrec minus this, recall@10" not in block.header
+
+
+def test_a_curve_has_a_line_for_each_value_of_its_field() -> None:
+    rows = ("mdgr,m=1", "mdgr,m=5")
+    results = [result("mdgr,m=1", "mask", 1, 0.25), result("mdgr", "mask", 1, 0.5), result("mdgr", "mask", 2, 0.5)]
+    (block,) = table(*results, rows=rows, over="m", compare="mdgr").blocks()
+    assert block.header[0] == "m"
+    assert block.header[-4:] == ["best epoch", "seconds an epoch", "seeds", "device"]
+    assert [line[0] for line in block.rows] == ["1", "5"]
+    assert block.rows[1][-4:-1] == ["8 9", "2.5", "1 2"]
+
+
+def test_a_figure_over_epochs_shows_validation() -> None:
+    (block,) = table(result("sasrec", "mask", 1, 0.25), over="epochs").blocks()
+    assert block.header[0] == "system"
+    assert "valid recall@10" in block.header
+    assert block.rows[-1][-5:-1] == ["8", "20", "2.5", "1"]
+    assert "0.4500" in block.rows[-1]
+
+
+def test_the_paper_on_other_data_stands_apart() -> None:
+    """And not at all where only a part of the table is asked for."""
+    found = dataclasses.replace(table(), paper=[{**PAPER[0], "data": "books", "name": "LightGCN"}])
+    (block,) = found.blocks()
+    assert (block.data, block.header) == ("books", ["system", "books: recall@10"])
+    assert block.rows == [["LightGCN", "0.5000"]]
+    assert "shop, leave-one-out: not run yet (dglrec reproduce any --run --data shop; rows lightgcn, sasrec)" in str(
+        found
+    )
+    assert dataclasses.replace(found, cells=found.cells[:1]).blocks() == []
+
+
+@pytest.mark.parametrize(("printed", "expected"), [({"recall@10": 0.5}, {"recall@10": 0.5}), (None, None)])
+def test_rows_have_the_papers_figures_of_the_same_data(printed: Any, expected: Any) -> None:
+    found = table(result("sasrec", "mask", 1, 0.25))
+    if printed is None:
+        found = dataclasses.replace(found, paper=[])
+    (row,) = found.to_dict()["rows"]
+    assert row["paper"] == expected
+    assert row["measured"] == {"recall@10": 0.25}
+
+
+def test_agreement_with_planted_interests_has_a_block_of_its_own() -> None:
+    agreement = {"final": 0.5, "first": 0.25, "true": 0.75, "histories_where_true_is_1": 3}
+    exact = {"final_where_true_is_1": 0.875, "first_where_true_is_1": 0.625}
+    results = [result("sasrec", "mask", seed, 0.25, planted=agreement | exact) for seed in (1, 2)]
+    results.append(result("lightgcn", "mask", 1, 0.25, planted=agreement))
+    _, block = table(*results).blocks()
+    assert "planted interests" in block.protocol
+    assert block.header == [
+        *("system", "final", "first", "true", "final where true is 1", "first where true is 1"),
+        *("histories where true is 1", "seeds"),
+    ]
+    assert block.rows == [
+        ["sasrec", "0.5000", "0.2500", "0.7500", "0.8750", "0.6250", "3 3", "1 2"],
+        ["lightgcn", "0.5000", "0.2500", "0.7500", "", "", "3", "1"],
+    ]
+
+
+def test_figures_are_drawn_and_tables_are_not(tmp_path: Path) -> None:
+    values = result("sasrec", "mask", 1, 0.25, best_epoch=1).values
+    by_epoch = [{"epoch": n, "recall@10": 0.1 * n} for n in range(3)]
+    drawn = {
+        "field": table(result("mdgr", "mask", 1, 0.25), result("mdgr,m=1", "mask", 1, 0.5), over="m", compare="mdgr"),
+        "epochs": table(Result(values, by_epoch=by_epoch), over="epochs"),
+    }
+    for name, found in drawn.items():
+        found.save_figure(tmp_path / f"{name}.png")
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ConfigError, match="any is a table; only figures can be drawn"):
+        table(Result(values)).save_figure(tmp_path / "table.png")
+    with pytest.raises(DataError, match="nothing of any is measured yet"):
+        table(over="m").save_figure(tmp_path / "none.png")
