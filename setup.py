@@ -34,9 +34,10 @@ setup(
         "pandas>=1.5",  # not ours: DGL 2 imports it and does not ask for it
     ],
     extras_require={
+        "fast": ["numba>=0.61"],
         "lm": ["transformers>=4.40", "sentence-transformers>=3"],
         "docs": ["sphinx>=7", "myst-parser>=3"],
-        "test": ["pytest>=8", "hypothesis>=6.80", "ranx>=0.3.20", "ruff>=0.9", "mypy>=1.14"],
+        "test": ["pytest>=8", "hypothesis>=6.80", "numba>=0.61", "ranx>=0.3.20", "ruff>=0.9", "mypy>=1.14"],
     },
     entry_points={"console_scripts": ["dglrec = dglrec.cli:main"]},
     classifiers=[

@@ -42,7 +42,7 @@ def _precisely(function: type[torch.autograd.Function], *inputs: Any) -> Tensor:
     device = inputs[0].device.type
     autocast = device in ("cpu", "cuda") and torch.is_autocast_enabled(device)
     with torch.autocast(device, enabled=False) if autocast else nullcontext():
-        value: Tensor = function.apply(*inputs)  # type: ignore[no-untyped-call]
+        value: Tensor = function.apply(*inputs)
     return value
 
 

@@ -62,7 +62,15 @@ def draws(rng, sets):
 # --- Ward against scikit-learn ----------------------------------------------------------------------------------------
 
 
-def test_ward_is_that_of_scikit_learn_on_ten_thousand_sets():
+@pytest.fixture(params=["compiled", "rounds"])
+def way(request, monkeypatch):
+    """Ward set by set with numba, or of all sets at once without it, as on a GPU."""
+    if request.param == "rounds":
+        monkeypatch.setattr(clustering, "_compiled", lambda: None)
+    return request.param
+
+
+def test_ward_is_that_of_scikit_learn_on_ten_thousand_sets(way):
     rng = np.random.default_rng(0)
     for _ in range(100):
         points, k = draws(rng, 100)
@@ -73,7 +81,7 @@ def test_ward_is_that_of_scikit_learn_on_ten_thousand_sets():
 
 
 @pytest.mark.parametrize(("grid", "dim"), [(2, 1), (3, 2), (4, 3), (10, 2), (30, 1), (2, 8)])
-def test_ties_have_the_variance_of_scikit_learn(grid, dim):
+def test_ties_have_the_variance_of_scikit_learn(grid, dim, way):
     """Integer grids: duplicates, equal distances everywhere, fewer distinct points than k."""
     rng = np.random.default_rng(grid * 100 + dim)
     for k in (2, 5, 9):
@@ -106,7 +114,7 @@ def test_both_ways_give_the_same_where_nothing_ties():
     assert torch.equal(clustering._number(leader, mask), clustering._number(other, mask, 2 * 80 + 1))
 
 
-def test_nearly_equal_points():
+def test_nearly_equal_points(way):
     """Distances a millionth of the set's size are told apart."""
     rng = np.random.default_rng(4)
     points = rng.standard_normal((20, 5, 4))[:, np.arange(30) % 5] + 1e-6 * rng.standard_normal((20, 30, 4))
@@ -115,7 +123,7 @@ def test_nearly_equal_points():
             assert label == reference(some, k)
 
 
-def test_a_long_chain_of_nearest_neighbours():
+def test_a_long_chain_of_nearest_neighbours(way):
     """1, 3, 9, ...: one pair a round at most."""
     points = torch.tensor(3.0, dtype=torch.float64).pow(torch.arange(20))[None, :, None]
     assert ward(points, 3).tolist() == [reference(points[0].numpy(), 3)]
@@ -253,6 +261,7 @@ def test_memory_of_ward_is_what_it_says(monkeypatch):
     """Beside points and labels, no more than `CHUNK_BYTES` is held at a time."""
     from torch.profiler import ProfilerActivity, profile
 
+    monkeypatch.setattr(clustering, "_compiled", lambda: None)  # what numba holds is n^2 numbers a thread
     monkeypatch.setitem(clustering.CHUNK_BYTES, "cpu", 2**21)
     points = torch.randn(120, 40, 4, generator=torch.Generator().manual_seed(0))
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
