@@ -1,0 +1,133 @@
+"""Ward's clustering of one small set after the other, compiled by numba: the way on a CPU.
+
+A chain goes from a cluster to its nearest one, from there to that one's nearest, and so on, until two are each other's
+nearest; these merge, and the chain goes on from what is left of it (Murtagh, Comp. J. 1983). Distances, their updates
+and the order of comparisons are those of SciPy's `linkage`, which scikit-learn calls, so that ties break as they do
+there. A set of n points takes about 3 n^2 comparisons and n^2 updates, all in n^2 numbers that stay in the cache.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def _compiled(function: Any) -> Any:
+    try:
+        return numba.njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # there is no folder to keep the machine code in: it is made anew in each process
+        return numba.njit(nogil=True)(function)
+
+
+@_compiled
+def _distances(points: Any, places: Any) -> Any:
+    """(c, c) Euclidean distances of the points (n, d) at `places` (c,)."""
+    count, dim = len(places), points.shape[1]
+    turned = np.empty((dim, count))
+    for place in range(count):
+        for axis in range(dim):
+            turned[axis, place] = points[places[place], axis]
+    distance = np.zeros((count, count))
+    for one in range(count):
+        row = distance[one]
+        for axis in range(dim):
+            value = turned[axis, one]
+            for two in range(one):  # one axis after the other: neighbours in memory, which the compiler joins
+                row[two] += (value - turned[axis, two]) ** 2
+        for two in range(one):
+            row[two] = np.sqrt(row[two])
+            distance[two, one] = row[two]
+    return distance
+
+
+@_compiled
+def _merges(distance: Any) -> Any:
+    """All merges of a set: ends (c - 1, 2), two points each, one of either cluster, and heights (c - 1,)."""
+    count = len(distance)
+    size = np.ones(count)
+    ends, heights = np.empty((count - 1, 2), np.int64), np.empty(count - 1)
+    chain, length = np.empty(count, np.int64), 0
+    for merge in range(count - 1):
+        if length == 0:
+            chain[0], length = np.argmax(size > 0), 1
+        while True:
+            end = chain[length - 1]
+            nearest, height = -1, np.inf
+            if length > 1:  # where it ties with others, the one before, so that the chain comes to an end
+                nearest = chain[length - 2]
+                height = distance[end, nearest]
+            for other in range(count):
+                if other != end and size[other] > 0 and distance[end, other] < height:
+                    nearest, height = other, distance[end, other]
+            if length > 1 and nearest == chain[length - 2]:
+                break
+            chain[length] = nearest
+            length += 1
+        length -= 2
+        one, two = min(end, nearest), max(end, nearest)
+        size_one, size_two = size[one], size[two]
+        size[one], size[two] = 0, size_one + size_two
+        ends[merge, 0], ends[merge, 1], heights[merge] = one, two, height
+        for other in range(count):
+            if size[other] > 0 and other != two:
+                share = 1.0 / (size_one + size_two + size[other])
+                first, second = distance[one, other], distance[two, other]
+                distance[two, other] = distance[other, two] = np.sqrt(
+                    (size[other] + size_one) * share * first * first
+                    + (size[other] + size_two) * share * second * second
+                    - size[other] * share * height * height
+                )
+    return ends, heights
+
+
+@_compiled
+def _clusters(points: Any, valid: Any, k: int, leader: Any) -> None:
+    """Writes one point of each point's cluster into `leader` (B, n), of sets (B, n, d) with `valid` (B, n) points."""
+    for which in range(len(points)):
+        places = np.nonzero(valid[which])[0]
+        own = leader[which]
+        own[:] = np.arange(len(own))
+        if len(places) <= k:
+            continue
+        ends, heights = _merges(_distances(points[which], places))
+        for merge in np.argsort(heights, kind="mergesort")[: len(places) - k]:  # the lowest; a part before its whole
+            one, two = places[ends[merge, 0]], places[ends[merge, 1]]
+            while own[one] != one:
+                one = own[one]
+            while own[two] != two:
+                two = own[two]
+            own[one] = two
+        for place in places:
+            top = place
+            while own[top] != top:
+                top = own[top]
+            own[place] = top
+
+
+def ward_leaders(points: Tensor, k: int, valid: Tensor) -> Tensor:
+    """One point of each point's cluster, (B, n) int64, at masked points themselves.
+
+    Threads, as many as PyTorch uses, share the sets out.
+
+    Args:
+        points: (B, n, d) float64 on the CPU.
+        k: clusters a set.
+        valid: (B, n) bool.
+    """
+    leader = torch.empty(valid.shape, dtype=torch.int64)
+    threads = torch.get_num_threads()
+    parts = [
+        tuple(part.numpy() for part in some)
+        for some in zip(points.chunk(threads), valid.chunk(threads), leader.chunk(threads), strict=True)
+    ]
+    if len(parts) == 1:
+        _clusters(*parts[0][:2], k, parts[0][2])
+    else:
+        with ThreadPoolExecutor(len(parts)) as pool:
+            list(pool.map(lambda part: _clusters(part[0], part[1], k, part[2]), parts))
+    return leader
