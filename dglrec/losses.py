@@ -12,6 +12,7 @@ from torch import Tensor
 
 LOGITS_BYTES = {"cpu": 4 * 2**20, "cuda": 256 * 2**20}  # of a chunk of logits: in a CPU's cache, enough work for a GPU
 LARGEST_EXPONENT = 60.0  # exp(60) times a million items stays below the largest float32
+_HALF = (torch.bfloat16, torch.float16)
 
 
 def alignment(x: Tensor, y: Tensor) -> Tensor:
@@ -32,7 +33,16 @@ def uniformity(x: Tensor, t: float = 2.0) -> Tensor:
     """
     if x.shape[0] < 2:
         return x.sum() * 0
-    value: Tensor = _Uniformity.apply(x, t)  # type: ignore[no-untyped-call]
+    return _precisely(_Uniformity, x, t)
+
+
+def _precisely(function: type[torch.autograd.Function], *inputs: Any) -> Tensor:
+    """`function` of the inputs without autocast, those of half precision in float32: its sums are over many numbers."""
+    inputs = tuple(x.float() if isinstance(x, Tensor) and x.dtype in _HALF else x for x in inputs)
+    device = inputs[0].device.type
+    autocast = device in ("cpu", "cuda") and torch.is_autocast_enabled(device)
+    with torch.autocast(device, enabled=False) if autocast else nullcontext():
+        value: Tensor = function.apply(*inputs)
     return value
 
 
@@ -76,12 +86,7 @@ def item_cross_entropy(queries: Tensor, items: Tensor, targets: Tensor) -> Tenso
 
     Shapes: queries (B, d), items (M, d), targets (B,) int64 -> scalar.
     """
-    if queries.dtype != items.dtype:  # bfloat16 queries under autocast: sums over all items keep their precision
-        queries = queries.to(items.dtype)
-    autocast = queries.device.type in ("cpu", "cuda") and torch.is_autocast_enabled(queries.device.type)
-    with torch.autocast(queries.device.type, enabled=False) if autocast else nullcontext():
-        loss: Tensor = _ItemCrossEntropy.apply(queries, items, targets)  # type: ignore[no-untyped-call]
-    return loss
+    return _precisely(_ItemCrossEntropy, queries, items, targets)
 
 
 class _ItemCrossEntropy(torch.autograd.Function):

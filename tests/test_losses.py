@@ -208,6 +208,21 @@ def test_cross_entropy_under_autocast():
         torch.testing.assert_close(one, two, rtol=0.1, atol=0.01)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_uniformity_under_autocast(dtype):
+    """It is that of the rows as they come, computed in float32."""
+    x = unit(200, 16, dtype=dtype)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = uniformity(x)
+    exact = x.detach().double().requires_grad_()
+    expected = uniformity(exact)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    (gradient,), (other,) = gradients(loss, (x,)), gradients(expected, (exact,))
+    assert gradient.dtype == dtype
+    torch.testing.assert_close(gradient, other.to(dtype), rtol=1e-2 if dtype == torch.bfloat16 else 1e-4, atol=1e-7)
+
+
 def test_losses_on_the_meta_device():
     with OneDevice():
         x, y = (torch.empty(6, 4, device="meta", requires_grad=True) for _ in range(2))
