@@ -75,8 +75,8 @@ class Adjacency(nn.Module):
 
     def spares_work(self, rows: tuple[Tensor, Tensor]) -> bool:
         """Whether some users and items, counted as often as they are named, have fewer neighbours than all together."""
-        user, item = self.user_offsets.diff()[rows[0]].sum(), self.item_offsets.diff()[rows[1]].sum()
-        return bool(user + item < 2 * len(self.user_items))
+        user, item = _degrees(rows[0], self.user_offsets), _degrees(rows[1], self.item_offsets)
+        return bool(user.sum() + item.sum() < 2 * len(self.user_items))
 
     def neighbour_sums(self, users: Tensor, items: Tensor, rows: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """A x at some users and items alone."""
@@ -95,11 +95,16 @@ def _weighted_sum(x: Tensor, columns: Tensor, offsets: Tensor, weight: Tensor) -
 
 def _rows(rows: Tensor, columns: Tensor, offsets: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Columns, offsets and weights of some rows of a CSR matrix."""
-    starts, degree = offsets[rows], offsets.diff()[rows]
+    degree = _degrees(rows, offsets)
     own = _offsets(degree)
-    shift = torch.repeat_interleave(starts - own[:-1], degree)
+    shift = torch.repeat_interleave(offsets[rows] - own[:-1], degree)
     place = torch.arange(len(shift), device=rows.device) + shift
     return columns[place], own, weight[place]
+
+
+def _degrees(rows: Tensor, offsets: Tensor) -> Tensor:
+    """Numbers of columns of some rows of a CSR matrix."""
+    return offsets[rows + 1] - offsets[rows]
 
 
 def _offsets(degree: Tensor) -> Tensor:
@@ -184,7 +189,7 @@ class LightGCNEncoder(nn.Module):
         adjacency = graph if isinstance(graph, Adjacency) else Adjacency(graph).to(x[0].device)
         if rows is not None and x[0].device.type == "cpu" and adjacency.spares_work(rows):
             return self._propagate(adjacency, *x, *rows)
-        if rows is not None:  # on a GPU, to ask how many neighbours they have would wait for it
+        if rows is not None:  # they spare nothing, or may on a GPU, but to ask would wait for it
             users, items = self(adjacency, x)
             return F.embedding(rows[0], users), F.embedding(rows[1], items)
         if self.training or torch.is_grad_enabled() or x[0].is_inference():
