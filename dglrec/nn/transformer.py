@@ -89,9 +89,15 @@ class Buckets:
         self._widths = np.repeat([length for _, length in self.shapes], [rows for rows, _ in self.shapes])  # (B,)
         self.order = torch.as_tensor(order, device=device)
         self.lengths = torch.as_tensor(self._lengths, device=device)
+        self._slots: dict[int, Slots] = {}  # by heads
 
     def slots(self, heads: int = 1) -> Slots:
         """Slots of rows that hold `heads` heads each, one head of a sequence behind the other: (T * heads,) rows."""
+        if heads not in self._slots:
+            self._slots[heads] = self._plan(heads)
+        return self._slots[heads]
+
+    def _plan(self, heads: int) -> Slots:
         widths, lengths = np.repeat(self._widths, heads), np.repeat(self._lengths, heads)  # a head is a sequence
         head = np.tile(np.arange(heads), len(self._widths))
         ends = np.cumsum(widths)
@@ -141,7 +147,8 @@ class _BucketAttention(torch.autograd.Function):
         weights, mixed = q.new_empty(sum(n * length * length for n, length in shapes)), torch.empty_like(v)
         longest = shapes[0][1]
         hidden = torch.full((longest, longest), -math.inf, dtype=q.dtype).triu_(1)
-        for (qb, kb), wb, length in zip(_views(shapes, q, k), _squares(shapes, weights), _lengths(shapes), strict=True):
+        for (qb, kb), wb in zip(_views(shapes, q, k), _squares(shapes, weights), strict=True):
+            length = wb.shape[1]
             torch.baddbmm(hidden[:length, :length], qb, kb.transpose(1, 2), alpha=scale, out=wb)
             torch.softmax(wb, 2, out=wb)
         keep = dropout_factors(weights.shape, p, weights.dtype) if p else None
@@ -173,10 +180,6 @@ class _BucketAttention(torch.autograd.Function):
             torch.bmm(dwb, kb, out=dqb)
             torch.bmm(dwb.transpose(1, 2), qb, out=dkb)
         return dq, dk, dv, None, None
-
-
-def _lengths(shapes: list[tuple[int, int]]) -> list[int]:
-    return [length for _, length in shapes]
 
 
 def _views(shapes: list[tuple[int, int]], *flat: Tensor) -> list[tuple[Tensor, ...]]:
