@@ -259,7 +259,7 @@ class _Ranker:
             items = _padded(queries.candidate_offsets, queries.candidates)
             device = getattr(self.model, "device", "cpu")
             scores = self.model.scores(queries, items=torch.from_numpy(np.maximum(items, 0)).to(device))
-            scores = self._check(scores, len(queries), items.shape[1]).clone()
+            scores = self._check(scores, (len(queries), items.shape[1])).clone()
             row, col, hidden = _candidate_cells(queries, self.seen, items, self.done)
             counts = self._rank(scores, row, col, hidden)
             self.done += len(queries)
@@ -270,8 +270,7 @@ class _Ranker:
         """`_rank` over all items, a slice of the queries after the other."""
         cells, parts, first = None, [], 0
         for scores in self._slices(queries):
-            last = first + len(scores)
-            scores = self._check(scores, min(len(scores), len(queries) - first), None)
+            last = first + len(self._check(scores))
             if cells is None:
                 row, col, hidden = cells = _full_cells(queries, self.seen, scores.shape[1])
             own, hide = (slice(*np.searchsorted(rows, (first, last))) for rows in (row, hidden[0]))
@@ -321,12 +320,11 @@ class _Ranker:
         alone = np.ones_like(row)
         return Ranks(row, greater, alone, alone, np.diff(queries.target_offsets), np.zeros(0, np.int64))
 
-    def _check(self, scores: torch.Tensor, num_queries: int, num_items: int | None) -> torch.Tensor:
-        """The scores, if they have the right shape and no NaN among them."""
+    def _check(self, scores: torch.Tensor, wanted: tuple[int, int] | None = None) -> torch.Tensor:
+        """The scores, if they have the right shape (any of two dimensions for None) and no NaN among them."""
         shape = tuple(scores.shape)
-        if len(shape) != 2 or shape[0] != num_queries or num_items not in (None, shape[1]):
-            expected = f"({num_queries}, {num_items or 'items'})"
-            raise DataError(f"{self._name} gave scores of shape {shape}; expected {expected}")
+        if len(shape) != 2 or wanted not in (None, shape):
+            raise DataError(f"{self._name} gave scores of shape {shape}; expected {wanted or '(queries, items)'}")
         if not scores.is_floating_point():
             raise DataError(f"{self._name} gave scores of type {scores.dtype}; expected floating point numbers")
         bad = scores.amax(1).isnan()  # the largest of a row with a NaN is NaN

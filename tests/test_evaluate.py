@@ -519,6 +519,19 @@ def test_scores_of_another_shape_or_type():
         evaluate(Table(np.zeros((1, 4), np.int64)), ask([[]], [[1]]))
 
 
+@pytest.mark.parametrize("rows", [1, 2, 4, 6])
+def test_scores_of_another_number_of_queries(rows):
+    class Wrong(Table):
+        def scores(self, queries, items=None):
+            return self.table[:rows]
+
+    model = Wrong(np.arange(24.0).reshape(6, 4))
+    with pytest.raises(DataError, match=f"gave scores of {rows} queries; expected 3"):
+        evaluate(model, ask([[]] * 3, [[1, 2], [0], [3]]))
+    with pytest.raises(DataError, match=rf"gave scores of shape \({rows}, 4\); expected \(3, 2\)"):
+        evaluate(model, ask([[]] * 3, [[1], [0], [3]], [[1, 2], [0, 1], [3, 0]]))
+
+
 # --- What comes back -----------------------------------------------------------------------------------------------
 
 
