@@ -77,30 +77,14 @@ def windows(
     >>> split.counts["windows"], split.counts["outside_events"], len(split.windows), len(split.train)
     (3, 1, 1, 4)
     """
-    if by not in ("window", "user", "time"):
-        raise DataError(f"by is {by!r}; {closest(str(by), ('window', 'user', 'time'))}")
-    if last not in ("drop", "keep"):
-        raise DataError(f"last is {last!r}; expected 'drop' or 'keep'")
-    if min(inputs, targets, negatives) < 1:
-        raise DataError(f"inputs, targets, negatives are {inputs}, {targets}, {negatives}; expected at least 1 of each")
-    if not (valid > 0 and test > 0):
-        raise DataError(f"valid is {valid} and test is {test}; expected shares, or numbers of windows")
-    _check_order(log, order)
-    if by == "time" and log.time is None:
-        raise DataError(f"{log.name!r} has no times, so windows cannot be cut by time; take by='user'")
     rule: Rule = {"function": "windows", "by": by, "inputs": int(inputs), "targets": int(targets)}
     rule |= {"negatives": int(negatives), "valid": float(valid), "test": float(test), "last": last, "order": order}
     rule["seed"] = int(seed)
+    _check_rule(log, rule)
     digest = _digest(log, rule)
 
     rows = _grid(log, inputs + targets, last)  # (W, L) rows of the log
-    num_valid, num_test = (round(size * len(rows)) if size < 1 else int(size) for size in (valid, test))
-    if min(num_valid, num_test) < 1 or num_valid + num_test >= len(rows):
-        raise DataError(
-            f"{log.name!r} has {len(rows):,} windows of {inputs + targets} events "
-            f"({_short_users(log, rows):,} of {log.num_users:,} users have none), which are too few for "
-            f"{num_valid} in validation, {num_test} in test and the rest in training"
-        )
+    num_valid, num_test = _sizes(log, rows, valid, test)
     valid_time = test_time = None
     ends = [np.inf] * 3  # of the period whose events a part's negatives avoid
     if by == "time":
@@ -117,27 +101,42 @@ def windows(
         for name, part, end in zip(("train", "valid", "test"), parts, ends, strict=True)
     )
     train_log = log.select(np.sort(rows[parts[0]], axis=None))
-    counts: dict[str, int | float] = {
-        "short_users": _short_users(log, rows),
-        "windows": len(rows),
-        "windows_train": len(parts[0]),
-        "windows_dropped": len(rows) - sum(len(part) for part in parts),
-        "outside_events": len(log) - rows.size,
-    }
-    counts |= _counts(train_log, valid_queries, test_queries)
-    newest = np.full(log.num_users, -1, dtype=np.int64)  # the user's newest training window
-    newest[log.user[rows[parts[0], 0]]] = parts[0]  # parts ascend, so the last one stays
-    for queries, part in ((valid_queries, parts[1]), (test_queries, parts[2])):
-        name = queries.name
-        counts[f"repeat_share_{name}"] = counts[f"repeat_targets_{name}"] / counts[f"targets_{name}"]
-        counts[f"known_users_{name}"] = int((newest[queries.user] >= 0).sum())
-        counts[f"later_training_{name}"] = int((newest[queries.user] > part).sum())
+    counts = _window_counts(log, train_log, rows, parts, valid_queries, test_queries)
     return Split(
         *(log, train_log, valid_queries, test_queries, by, rule, digest, counts),
         valid_time=valid_time,
         test_time=test_time,
         windows=train,
     )
+
+
+def _check_rule(log: InteractionLog, rule: Rule) -> None:
+    """Refuse arguments of `windows` that are wrong by themselves, or do not fit the log."""
+    by, last, valid, test = (rule[name] for name in ("by", "last", "valid", "test"))
+    if by not in ("window", "user", "time"):
+        raise DataError(f"by is {by!r}; {closest(str(by), ('window', 'user', 'time'))}")
+    if last not in ("drop", "keep"):
+        raise DataError(f"last is {last!r}; expected 'drop' or 'keep'")
+    sizes = [rule[name] for name in ("inputs", "targets", "negatives")]
+    if min(sizes) < 1:
+        raise DataError(f"inputs, targets, negatives are {', '.join(map(str, sizes))}; expected at least 1 of each")
+    if not (valid > 0 and test > 0):
+        raise DataError(f"valid is {valid} and test is {test}; expected shares, or numbers of windows")
+    _check_order(log, rule["order"])
+    if by == "time" and log.time is None:
+        raise DataError(f"{log.name!r} has no times, so windows cannot be cut by time; take by='user'")
+
+
+def _sizes(log: InteractionLog, rows: Ints, valid: float, test: float) -> tuple[int, int]:
+    """Numbers of windows for validation and for test, which must leave some of `rows` (W, L) for training."""
+    num_valid, num_test = (round(size * len(rows)) if size < 1 else int(size) for size in (valid, test))
+    if min(num_valid, num_test) < 1 or num_valid + num_test >= len(rows):
+        raise DataError(
+            f"{log.name!r} has {len(rows):,} windows of {rows.shape[1]} events "
+            f"({_short_users(log, rows):,} of {log.num_users:,} users have none), which are too few for "
+            f"{num_valid} in validation, {num_test} in test and the rest in training"
+        )
+    return num_valid, num_test
 
 
 def _grid(log: InteractionLog, length: int, last: str) -> Ints:
@@ -235,6 +234,28 @@ def _first_distinct(offered: Ints, count: int, num_items: int) -> Ints:
     first = np.full((len(offered), count), -1, dtype=np.int64)
     first[np.nonzero(keep)[0], rank[keep]] = offered[keep]
     return first
+
+
+def _window_counts(
+    log: InteractionLog, train: InteractionLog, rows: Ints, parts: list[Ints], valid: Queries, test: Queries
+) -> dict[str, int | float]:
+    """The `counts` of a split whose training, validation and test have the windows `parts` of `rows` (W, L)."""
+    counts: dict[str, int | float] = {
+        "short_users": _short_users(log, rows),
+        "windows": len(rows),
+        "windows_train": len(parts[0]),
+        "windows_dropped": len(rows) - sum(len(part) for part in parts),
+        "outside_events": len(log) - rows.size,
+    }
+    counts |= _counts(train, valid, test)
+    newest = np.full(log.num_users, -1, dtype=np.int64)  # the user's newest training window
+    newest[log.user[rows[parts[0], 0]]] = parts[0]  # parts ascend, so the last one stays
+    for queries, part in ((valid, parts[1]), (test, parts[2])):
+        name = queries.name
+        counts[f"repeat_share_{name}"] = counts[f"repeat_targets_{name}"] / counts[f"targets_{name}"]
+        counts[f"known_users_{name}"] = int((newest[queries.user] >= 0).sum())
+        counts[f"later_training_{name}"] = int((newest[queries.user] > part).sum())
+    return counts
 
 
 def _window_queries(
