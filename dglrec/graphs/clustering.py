@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -228,6 +229,23 @@ def _linkage(points: Tensor, valid: Tensor, needed: Tensor) -> Tensor:
     return found[:, :n].to(points.device)
 
 
+class _Pairs(NamedTuple):
+    """T pairs of clusters that merge in one round, cluster `two` into cluster `one`, of B sets with c clusters each.
+
+    Attributes:
+        place: (T,) set.
+        lead: (T,) number of `one` within its set.
+        one, two: (T,) numbers over all sets, c * place more than within the set.
+        height: (T,) distance.
+    """
+
+    place: Tensor
+    lead: Tensor
+    one: Tensor
+    two: Tensor
+    height: Tensor
+
+
 def _rounds(points: Tensor, valid: Tensor, needed: Tensor) -> tuple[Tensor, Tensor]:
     """Ward's clusters where no tie leaves a choice: all pairs of mutually nearest clusters merge in each round.
 
@@ -247,7 +265,7 @@ def _rounds(points: Tensor, valid: Tensor, needed: Tensor) -> tuple[Tensor, Tens
     low = (1 << (n - 1).bit_length()) - 1  # the bits of a column's number
     distance, zero = _first_distances(points, valid)
     column = torch.arange(n, device=device)
-    distance.view(torch.int64).bitwise_and_(~low).bitwise_or_(column)
+    _mark(distance, column, low)
 
     # By point: which one it joined, and how high. Nothing for the last one of a set.
     into = column.repeat(sets, 1)
@@ -266,71 +284,122 @@ def _rounds(points: Tensor, valid: Tensor, needed: Tensor) -> tuple[Tensor, Tens
         going = (height <= closest[:, None]).sum(1) < needed  # (B,)
         mutual = (partner.gather(1, partner) == column) & (nearest < _NEAR) & going[:, None]
         ends, stays = mutual & (partner < column), mutual & (partner > column)
-        two = ends.view(-1).nonzero().squeeze(1)  # (T,) pairs of this round: cluster `two` joins cluster `one`
+        two = ends.view(-1).nonzero().squeeze(1)
         if len(two) == 0:
             break
-        place = two // c  # (T,) set
-        start = place * c
-        lead = partner.view(-1).index_select(0, two)  # (T,) `one` within its set
-        one = start + lead
-        merged = nearest.view(-1).index_select(0, two)
+        place, lead = two // c, partner.view(-1).index_select(0, two)
+        pairs = _Pairs(place, lead, place * c + lead, two, nearest.view(-1).index_select(0, two))
         end = place * n + point.view(-1).index_select(0, two)
-        into.view(-1).index_copy_(0, end, point.view(-1).index_select(0, one))
-        height.view(-1).index_copy_(0, end, merged)
+        into.view(-1).index_copy_(0, end, point.view(-1).index_select(0, pairs.one))
+        height.view(-1).index_copy_(0, end, pairs.height)
 
-        # Ward's distance is that of the means, squared, over 1 / |a| + 1 / |b|. If b moves the mean of a by the share g
-        # of the way, squared distances to it become (1 - g) of those to a plus g of those to b, less d(a, b) / |a + b|.
-        joining = size.gather(1, partner) * stays
-        inverse = size.reciprocal()
-        size = size + joining
-        share = joining / size
-        less = (nearest / size).masked_fill_(~stays, 0.0)
-        rows = distance.view(-1, c)
-        first, second = rows.index_select(0, one), rows.index_select(0, two)  # (T, c)
-        near = torch.minimum(first, second) <= (merged * (1 + _TIE))[:, None]
-        ties.index_add_(0, place, ((near.sum(1) > 2) & (merged > zero.index_select(0, place))).long())  # a third one
-
-        columns = inverse.index_select(0, place)
-        first *= columns + inverse.view(-1).index_select(0, one)[:, None]
-        second *= columns + inverse.view(-1).index_select(0, two)[:, None]
-        means = first.lerp_(second, share.view(-1).index_select(0, one)[:, None])  # to the clusters before this round
-        means -= less.view(-1).index_select(0, one)[:, None]
-        other = torch.where(stays, partner, column).index_select(0, place)
-        means = means.lerp(means.gather(1, other), share.index_select(0, place))  # to those after it
-        means -= less.index_select(0, place)
-        inverse = size.reciprocal()
-        means /= inverse.index_select(0, place) + inverse.view(-1).index_select(0, one)[:, None]
-
-        # The new distances go into the row of `one` and into its column; `two` is far from all from now on.
-        bits = means.clamp_(0.0, _FAR).view(torch.int64).bitwise_and_(~low)
-        rows.index_copy_(0, one, (bits | column).view(torch.float64))
-        across = (start * c + lead)[:, None] + column * c  # (T, c) places in the matrices
-        distance.view(-1).index_copy_(0, across.view(-1), bits.bitwise_or_(lead[:, None]).view(torch.float64).view(-1))
-        distance.view(-1).index_fill_(0, one * c + lead, _FAR)
-        rows.index_fill_(0, two, _FAR)
-        across += (two - one)[:, None]
-        distance.view(-1).index_fill_(0, across.view(-1), _FAR)
-
+        joined = torch.where(stays, partner, column)
+        means, third, size = _merge(distance, size, nearest, joined, stays, pairs)
+        ties.index_add_(0, place, (third & (pairs.height > zero.index_select(0, place))).long())
+        _replace(distance, means, pairs, column, low)
         left -= len(two)
         if 2 * left <= sets * c:  # half of the matrices, on average, may be empty
-            gone = distance.amin(2) >= _NEAR  # the last cluster of a set as well: it has nothing left to do
-            most = int((~gone).sum(1).max())
-            if 0 < 2 * most <= c:  # take together what is left
-                keep = gone.byte().sort(dim=1, stable=True).indices[:, :most]  # (B, most)
-                flat = (keep + torch.arange(sets, device=device)[:, None] * c).view(-1)
-                size, point = (values.view(-1).index_select(0, flat).view(sets, most) for values in (size, point))
-                half = rows.index_select(0, flat).view(sets, most, c).mT.reshape(sets * c, most)
-                distance = half.index_select(0, flat).view(sets, most, most)
-                column = column[:most]
-                distance.view(torch.int64).bitwise_and_(~low).bitwise_or_(column)
+            distance, size, point = _without_gaps(distance, size, point, low)
+            column = column[: distance.shape[2]]
 
+    leader, cut = _cut(into, height, needed, closest, zero)
+    return leader, (ties > 0) | cut | going  # going, but nothing mutual: rounding made a ring of ties
+
+
+def _mark(distance: Tensor, column: Tensor, low: int) -> None:
+    """Write the numbers `column` (c,) into the lowest bits of distances (..., c)."""
+    distance.view(torch.int64).bitwise_and_(~low).bitwise_or_(column)
+
+
+def _merge(
+    distance: Tensor, size: Tensor, nearest: Tensor, joined: Tensor, stays: Tensor, pairs: _Pairs
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What becomes of distances and sizes in a round.
+
+    Ward's distance is that of the means, squared, over 1 / |a| + 1 / |b|. If b moves the mean of a by the share g of
+    the way, squared distances to it become (1 - g) of those to a plus g of those to b, less d(a, b) / |a + b|.
+
+    Args:
+        distance: (B, c, c) before the round.
+        size: (B, c) before the round.
+        nearest: (B, c) distance of the nearest cluster.
+        joined: (B, c) number of the cluster that joins it, its own where none does.
+        stays: (B, c) bool, whether one does.
+        pairs: those that merge.
+
+    Returns:
+        (T, c) distances of the merged clusters to all clusters after the round; (T,) whether a third cluster was as
+        near to a pair as the two to each other; and (B, c) sizes after the round.
+    """
+    place, _, one, two, height = pairs
+    inverse = size.reciprocal()
+    joining = size.gather(1, joined) * stays
+    after = size + joining
+    share = joining / after
+    less = (nearest / after).masked_fill_(~stays, 0.0)
+    rows = distance.view(-1, distance.shape[2])
+    first, second = rows.index_select(0, one), rows.index_select(0, two)  # (T, c)
+    near = torch.minimum(first, second) <= (height * (1 + _TIE))[:, None]
+
+    columns = inverse.index_select(0, place)
+    first *= columns + inverse.view(-1).index_select(0, one)[:, None]
+    second *= columns + inverse.view(-1).index_select(0, two)[:, None]
+    means = first.lerp_(second, share.view(-1).index_select(0, one)[:, None])  # to the clusters before this round
+    means -= less.view(-1).index_select(0, one)[:, None]
+    means = means.lerp(means.gather(1, joined.index_select(0, place)), share.index_select(0, place))  # to those after
+    means -= less.index_select(0, place)
+    inverse = after.reciprocal()
+    means /= inverse.index_select(0, place) + inverse.view(-1).index_select(0, one)[:, None]
+    return means.clamp_(0.0, _FAR), near.sum(1) > 2, after
+
+
+def _replace(distance: Tensor, means: Tensor, pairs: _Pairs, column: Tensor, low: int) -> None:
+    """New distances (T, c) go into the row of `one` and into its column; `two` is far from all from now on."""
+    place, lead, one, two, _ = pairs
+    c = len(column)
+    rows, flat = distance.view(-1, c), distance.view(-1)
+    bits = means.view(torch.int64).bitwise_and_(~low)
+    rows.index_copy_(0, one, (bits | column).view(torch.float64))
+    across = (place * c * c + lead)[:, None] + column * c  # (T, c) places in the matrices
+    flat.index_copy_(0, across.view(-1), bits.bitwise_or_(lead[:, None]).view(torch.float64).view(-1))
+    flat.index_fill_(0, one * c + lead, _FAR)
+    rows.index_fill_(0, two, _FAR)
+    across += (two - one)[:, None]
+    flat.index_fill_(0, across.view(-1), _FAR)
+
+
+def _without_gaps(distance: Tensor, size: Tensor, point: Tensor, low: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Distances (B, c, c), sizes and points (B, c) without what is empty, if that halves c at least."""
+    sets, c, _ = distance.shape
+    gone = distance.amin(2) >= _NEAR  # the last cluster of a set as well: it has nothing left to do
+    most = int((~gone).sum(1).max())
+    if not 0 < 2 * most <= c:
+        return distance, size, point
+    keep = gone.byte().sort(dim=1, stable=True).indices[:, :most]  # (B, most)
+    flat = (keep + torch.arange(sets, device=keep.device)[:, None] * c).view(-1)
+    size, point = (values.view(-1).index_select(0, flat).view(sets, most) for values in (size, point))
+    half = distance.view(-1, c).index_select(0, flat).view(sets, most, c).mT.reshape(sets * c, most)
+    distance = half.index_select(0, flat).view(sets, most, most)
+    _mark(distance, torch.arange(most, device=keep.device), low)
+    return distance, size, point
+
+
+def _cut(into: Tensor, height: Tensor, needed: Tensor, closest: Tensor, zero: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, n) one point of each point's cluster after the lowest `needed` merges, and (B,) whether a tie is at the cut.
+
+    Args:
+        into, height: (B, n) which point each joined, and how high.
+        needed: (B,) merges.
+        closest: (B,) distance of the next merge.
+        zero: (B,) what is zero among distances.
+    """
+    n = into.shape[1]
     lowest, order = height.sort(dim=1, stable=True)
-    taken = torch.arange(n, device=device) < needed[:, None]
+    taken = torch.arange(n, device=into.device) < needed[:, None]
     leader = _joined(order, torch.where(taken, into.gather(1, order), order), n)
     last = lowest.gather(1, (needed - 1).clamp(min=0)[:, None])[:, 0]
     following = torch.minimum(lowest.gather(1, needed.clamp(min=0)[:, None])[:, 0], closest)
-    at_cut = (following <= last * (1 + _TIE)) & (following > zero) & (needed > 0)
-    return leader, (ties > 0) | at_cut | going  # going, but nothing mutual: rounding made a ring of ties
+    return leader, (following <= last * (1 + _TIE)) & (following > zero) & (needed > 0)
 
 
 def _first_distances(points: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
