@@ -20,6 +20,10 @@ DIGESTS = {
     "grammar": "24188248df7ddbfdb2b55aec2569da46ed865d6f837b9b6da0afcd1f9fe2559e",
     "shop": "e88312f71d234500be31007fbf8cedb3297573c8c88b84be5fe9cae3b8866284",
 }
+INTERESTS = {  # (users, items): the size that tests and the example use, and the default
+    (400, 2500): "809894b4f651980c62512eb0dee2be661c615f3c2d595eee3c450e74c1130c84",
+    (5000, 10_000): "49c181070839ec7ea6241e483adc988a5f711bc9767a9f4e40e060df658f599e",
+}
 
 
 def steps(log: InteractionLog) -> tuple[np.ndarray, np.ndarray]:
@@ -44,6 +48,11 @@ def test_every_kind_has_the_promised_size_lengths_and_times(kind: str) -> None:
     assert len(np.unique(log.user * log.num_items + log.item)) == len(log)  # no repeats
     assert log.digest() == DIGESTS[kind]
     assert sample(kind, seed=1).digest() != log.digest()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("size", "digest"), INTERESTS.items())
+def test_interests_are_drawn_the_same(size: tuple[int, int], digest: str) -> None:
+    assert sample("interests", *size).digest() == digest
 
 
 def test_communities_are_disjoint() -> None:
