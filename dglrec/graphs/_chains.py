@@ -16,17 +16,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_THREAD_WORK = 400_000  # pairs of points that are worth a thread: some milliseconds
+
 
 def _compiled(function: Any) -> Any:
+    how = {"nogil": True, "error_model": "numpy"}  # without a check of each divisor, several are divided at once
     try:
-        return numba.njit(nogil=True, cache=True)(function)
+        return numba.njit(cache=True, **how)(function)
     except RuntimeError:  # there is no folder to keep the machine code in: it is made anew in each process
-        return numba.njit(nogil=True)(function)
+        return numba.njit(**how)(function)
 
 
 @_compiled
 def _distances(points: Any, places: Any) -> Any:
-    """(c, c) Euclidean distances of the points (n, d) at `places` (c,)."""
+    """(c, c) Euclidean distances of the points (n, d) at `places` (c,), without end on the diagonal."""
     count, dim = len(places), points.shape[1]
     turned = np.empty((dim, count))
     for place in range(count):
@@ -37,17 +40,21 @@ def _distances(points: Any, places: Any) -> Any:
         row = distance[one]
         for axis in range(dim):
             value = turned[axis, one]
-            for two in range(one):  # one axis after the other: neighbours in memory, which the compiler joins
+            for two in range(one):  # one axis after the other: neighbours in memory are added at once
                 row[two] += (value - turned[axis, two]) ** 2
         for two in range(one):
             row[two] = np.sqrt(row[two])
             distance[two, one] = row[two]
+        row[one] = np.inf
     return distance
 
 
 @_compiled
 def _merges(distance: Any) -> Any:
-    """All merges of a set: ends (c - 1, 2), two points each, one of either cluster, and heights (c - 1,)."""
+    """All merges of a set: ends (c - 1, 2), two points each, one of either cluster, and heights (c - 1,).
+
+    The distances (c, c) are written over; those of a cluster that is no more are without end.
+    """
     count = len(distance)
     size = np.ones(count)
     ends, heights = np.empty((count - 1, 2), np.int64), np.empty(count - 1)
@@ -57,31 +64,34 @@ def _merges(distance: Any) -> Any:
             chain[0], length = np.argmax(size > 0), 1
         while True:
             end = chain[length - 1]
+            row = distance[end]
             nearest, height = -1, np.inf
             if length > 1:  # where it ties with others, the one before, so that the chain comes to an end
                 nearest = chain[length - 2]
-                height = distance[end, nearest]
+                height = row[nearest]
             for other in range(count):
-                if other != end and size[other] > 0 and distance[end, other] < height:
-                    nearest, height = other, distance[end, other]
+                if row[other] < height:
+                    nearest, height = other, row[other]
             if length > 1 and nearest == chain[length - 2]:
                 break
             chain[length] = nearest
             length += 1
         length -= 2
         one, two = min(end, nearest), max(end, nearest)
+        ends[merge, 0], ends[merge, 1], heights[merge] = one, two, height
         size_one, size_two = size[one], size[two]
         size[one], size[two] = 0, size_one + size_two
-        ends[merge, 0], ends[merge, 1], heights[merge] = one, two, height
+        first, second = distance[one], distance[two]
         for other in range(count):
-            if size[other] > 0 and other != two:
-                share = 1.0 / (size_one + size_two + size[other])
-                first, second = distance[one, other], distance[two, other]
-                distance[two, other] = distance[other, two] = np.sqrt(
-                    (size[other] + size_one) * share * first * first
-                    + (size[other] + size_two) * share * second * second
-                    - size[other] * share * height * height
-                )
+            share = 1.0 / (size_one + size_two + size[other])
+            second[other] = np.sqrt(
+                (size[other] + size_one) * share * first[other] * first[other]
+                + (size[other] + size_two) * share * second[other] * second[other]
+                - size[other] * share * height * height
+            )
+        for other in range(count):
+            distance[other, one] = np.inf
+            distance[other, two] = second[other]
     return ends, heights
 
 
@@ -112,7 +122,7 @@ def _clusters(points: Any, valid: Any, k: int, leader: Any) -> None:
 def ward_leaders(points: Tensor, k: int, valid: Tensor) -> Tensor:
     """One point of each point's cluster, (B, n) int64, at masked points themselves.
 
-    Threads, as many as PyTorch uses, share the sets out.
+    Threads, as many as PyTorch uses, share the sets out where there are many.
 
     Args:
         points: (B, n, d) float64 on the CPU.
@@ -120,7 +130,7 @@ def ward_leaders(points: Tensor, k: int, valid: Tensor) -> Tensor:
         valid: (B, n) bool.
     """
     leader = torch.empty(valid.shape, dtype=torch.int64)
-    threads = torch.get_num_threads()
+    threads = min(torch.get_num_threads(), 1 + valid.numel() * valid.shape[1] // _THREAD_WORK)
     parts = [
         tuple(part.numpy() for part in some)
         for some in zip(points.chunk(threads), valid.chunk(threads), leader.chunk(threads), strict=True)

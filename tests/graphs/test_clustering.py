@@ -65,7 +65,9 @@ def draws(rng, sets):
 @pytest.fixture(params=["compiled", "rounds"])
 def way(request, monkeypatch):
     """Ward set by set with numba, or of all sets at once without it, as on a GPU."""
-    if request.param == "rounds":
+    if request.param == "compiled":
+        pytest.importorskip("numba")
+    else:
         monkeypatch.setattr(clustering, "_compiled", lambda: None)
     return request.param
 
@@ -112,6 +114,15 @@ def test_both_ways_give_the_same_where_nothing_ties():
     assert not tied.any()
     other = clustering._linkage(points, mask, needed)
     assert torch.equal(clustering._number(leader, mask), clustering._number(other, mask, 2 * 80 + 1))
+
+
+def test_threads_that_share_the_sets_out(monkeypatch):
+    points = torch.randn(37, 20, 3, generator=torch.Generator().manual_seed(0))
+    alone = ward(points, 4)
+    chains = pytest.importorskip("dglrec.graphs._chains")
+    monkeypatch.setattr(chains, "_THREAD_WORK", 100)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert torch.equal(ward(points, 4), alone)
 
 
 def test_nearly_equal_points(way):
