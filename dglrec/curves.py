@@ -79,7 +79,8 @@ def save_field(
         reach = [[m - e for m, e in zip(mean, low, strict=True)], [e - m for m, e in zip(mean, high, strict=True)]]
         axes.errorbar(places, mean, yerr=reach, marker="o", ms=4, capsize=3, lw=1)
         axes.set(xlabel=field, title=metric, xticks=places)
-    parts[-1].set_ylim(0, None)  # seconds
+        if metric.startswith("seconds"):
+            axes.set_ylim(0, 1.2 * max(high))
     _save(figure, path, title)
 
 

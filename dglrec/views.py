@@ -148,7 +148,8 @@ class Table:
         by_row, title = _by_row(self.results), plan.title.rpartition(", ")[2]
         if plan.kind == "field":
             points = {float(plan.name_of(row)): self._points(runs) for row, runs in by_row.items()}
-            save_field(plan.over, points, path, title)
+            bars = "bars: 95 % of the draws of users; seconds: fastest and slowest seed"
+            save_field(plan.over, points, path, f"{title} ({bars})")
         else:
             metric = plan.metrics[0]
             curves = {

@@ -365,6 +365,7 @@ def test_reproduce_passes_on_what_is_asked_for(say: Say, monkeypatch: pytest.Mon
     assert asked == [given | {"run": True, "seed": 3}, given | {"run": False}]
     assert json.loads(say("reproduce", "gsau-table1", "--json")[1])["table"] == "gsau-table1"
     assert "did you mean 'gsau-table1'" in say("reproduce", "gsau-table11")[2]
+    assert "only figures can be drawn" in say("reproduce", "gsau-table1", "--figure", "table.png")[2]
 
 
 # The words themselves
