@@ -96,7 +96,7 @@ def _make_missing(
             split, made_of = make_split(*cell[:2]), cell[:2]
         run_folder = runs / path.stem
         resume = (run_folder / "config.json").exists()
-        model = plan.model(cell.row, split, seed)
+        model = plan.model(cell, split, seed)
         run = fit(model, split, out=run_folder, device=device, resume=resume, progress=progress)
         run.test()
         _write(plan, cell, run, path)

@@ -55,7 +55,7 @@ def test_a_run_means_the_same_in_every_table() -> None:
     asked: dict[tuple[str, ...], object] = {}
     for plan in PLANS.values():
         for cell in plan.cells():
-            config = plan.config(cell.row)
+            config = plan.config(cell.row, cell.data)
             assert asked.setdefault(tuple(cell), config) == config, (plan.name, cell)
 
 

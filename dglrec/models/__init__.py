@@ -51,8 +51,8 @@ PRESETS = {
     "mdgr-t": Preset(MDGR, {"times": False}, "Xiao et al., MDGR-T: items without times"),
     "mdgr-residual": Preset(
         MDGR,
-        {"residual": True, "dropout": 0.3, "bounded": True},
-        "not in the paper: MDGR with the items' own vectors in Eq. 6, dropout, and weights with an upper end",
+        {"residual": True, "dropout": 0.3, "weights": False},
+        "not in the paper: MDGR with the items' own vectors in Eq. 6, dropout, and no weights",
     ),
     "mip": Preset(MIP, {}, "Shi et al., arXiv 2207.06652, as in MDGR's Table 2"),
     "comirec-sa": Preset(ComiRec, {"extractor": "attention"}, "Cen et al., KDD 2020: interests by self-attention"),
