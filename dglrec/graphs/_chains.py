@@ -20,7 +20,10 @@ _THREAD_WORK = 400_000  # pairs of points that are worth a thread: some millisec
 
 
 def _compiled(function: Any) -> Any:
-    how = {"nogil": True, "error_model": "numpy"}  # without a check of each divisor, several are divided at once
+    how: dict[str, Any] = {
+        "nogil": True,
+        "error_model": "numpy",
+    }  # without a check of each divisor, several are divided at once
     try:
         return numba.njit(cache=True, **how)(function)
     except RuntimeError:  # there is no folder to keep the machine code in: it is made anew in each process

@@ -17,6 +17,7 @@ import platform
 import time
 from collections.abc import Callable
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +175,8 @@ def main() -> None:
         "machine": here,
         "threads": args.threads,
         "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in ("dglrec", "torch", "numpy", "scipy", "scikit-learn")},
+        | {name: version(name) for name in ("dglrec", "torch", "numpy", "scipy", "scikit-learn")}
+        | ({"numba": version("numba")} if find_spec("numba") else {}),  # without it, Ward runs in rounds
         "cases": [on_cpu(*case, repeats=args.repeats) for case in cases],
         "gpu": on_gpu(args.repeats) if torch.cuda.is_available() and not args.quick else None,
     }
