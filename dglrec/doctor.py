@@ -204,7 +204,7 @@ def _clustering() -> Iterator[Check]:
     from .graphs.clustering import _compiled
 
     if _compiled() is None:
-        yield Check("clustering", "Ward in rounds of PyTorch; pip install numba makes it 3 times as fast on a CPU")
+        yield Check("clustering", "Ward in rounds of PyTorch; with numba (pip install numba) it is compiled on a CPU")
     else:
         yield Check("clustering", f"Ward compiled by numba {metadata.version('numba')}")
 
