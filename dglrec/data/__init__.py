@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .check import check
 from .datasets import DatasetInfo, get, list_datasets, load
+from .drift import DriftOracle
 from .interests import InterestOracle
 from .log import InteractionLog
 from .readers import from_frame, read_interactions
@@ -13,6 +14,7 @@ from .windows import windows
 
 __all__ = [
     "DatasetInfo",
+    "DriftOracle",
     "InteractionLog",
     "InterestOracle",
     "Oracle",
