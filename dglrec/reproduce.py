@@ -153,4 +153,6 @@ def result_of(plan: Plan, cell: Cell, run: Run) -> dict[str, Any]:
     values |= {"seconds": result["train_seconds"], "command": plan.command(*cell, seed=result["seed"])}
     if cell.data == planted.NAME and hasattr(model, "clusters"):
         values["planted"] = planted.agreement(model, model.split.test, planted.oracle_of(model.split.log))
+    if "selected_on_test" in result:
+        values["selected_on_test"] = json.loads(json.dumps(result["selected_on_test"]))
     return values | {name: json.loads(json.dumps(result[name])) for name in kept}

@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import DataError, closest
 from ..streams import Streams
 from .log import Bools, Floats, InteractionLog, Ints, _offsets
+from .negatives import check_free
 from .splits import Queries, Rule, Split, _check_order, _counts, _digest, _first_of_pairs, _in_query
 
 Assignment = Literal["window", "user", "time"]
@@ -195,12 +196,7 @@ def _negatives(log: InteractionLog, rows: Ints, part: Ints, end: float, count: i
     touched = np.sort(log.user[events] * items + log.item[events])
     touched = touched[np.diff(touched, prepend=-1) > 0]  # np.unique takes 40 times as long
     free = items - np.bincount(touched // items, minlength=log.num_users)[user]
-    if free.min() < count:
-        poor = int(free.argmin())
-        raise DataError(
-            f"user {str(log.user_ids[user[poor]])!r} has touched all but {free[poor]} of {items} items; "
-            f"{count} negatives cannot be drawn, so choose fewer"
-        )
+    check_free(log, user, free, count)
     drawn = np.full((len(part), count), -1, dtype=np.int64)
     streams, width = Streams(int(seed)), count + count // 4 + 8
     todo = np.arange(len(part))
