@@ -25,7 +25,7 @@ from .splits import Queries, _in_query, _ranges
 Keys: TypeAlias = npt.NDArray[np.uint64]
 Ranks: TypeAlias = npt.NDArray[np.int32]
 
-_ROWS = 256  # queries a block: what is in work stays in a CPU's cache
+_ROWS = 128  # queries a block: what is in work stays in a CPU's cache
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # SplitMix64's step from number to number
 
 

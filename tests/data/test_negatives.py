@@ -169,7 +169,7 @@ def test_a_draw_is_pinned() -> None:
     log = log_of(np.repeat([0, 1], 4), np.array([0, 1, 2, 3, 9, 8, 7, 6]), None, 60)
     split = leave_one_out(log, order="file", negatives=4, seed=1)
     assert draws(split.valid) == {0: [17, 46, 56, 59], 1: [21, 28, 29, 56]}
-    assert draws(split.test) == {}
+    assert draws(split.test) == {0: [38, 43, 44, 59], 1: [35, 36, 50, 52]}
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -336,5 +336,5 @@ def test_fifty_thousand_users_take_seconds() -> None:
     test = leave_one_out(log, order="file").test
     start = time.process_time()
     queries = with_negatives(test, log, 999, seed=0)
-    assert time.process_time() - start < 6  # under 2 s on an idle machine
+    assert time.process_time() - start < 8  # 1.5 s on an idle machine, and .4 s for new memory
     assert queries.candidates is not None and queries.candidates.nbytes == 4 * 50_000 * 1000
