@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from .data.splits import among
 from .errors import ConfigError, DataError, closest
 from .protocol import Protocol
 
@@ -379,13 +380,13 @@ def _full_cells(queries: Queries, seen: str, num_items: int) -> tuple[Ints, Ints
 def _candidate_cells(queries: Queries, seen: str, items: Ints, done: int) -> tuple[Ints, Ints, tuple[Ints, Ints]]:
     """Rows and columns of the positives in (B, C), and of the cells to hide: padding, and what was seen."""
     keys = _keys(np.arange(len(items))[:, None], items)
-    positive = _among(keys, _keys(_spread(queries.target_offsets), queries.targets))
+    positive = among(keys, np.sort(_keys(_spread(queries.target_offsets), queries.targets)))
     wrong = np.flatnonzero(positive.sum(1) != np.diff(queries.target_offsets))
     if len(wrong):
         raise DataError(f"query {done + wrong[0]}: each of its positives must stand once among its candidates")
     hide = items < 0
     if seen == "mask":
-        hide |= _among(keys, _keys(_spread(queries.offsets), queries.items)) & ~positive
+        hide |= among(keys, np.sort(_keys(_spread(queries.offsets), queries.items))) & ~positive
     row, col = positive.nonzero()
     return row.astype(np.int64), col.astype(np.int64), (hide.nonzero()[0], hide.nonzero()[1])
 
@@ -397,15 +398,6 @@ def _pairs(scores: torch.Tensor, row: Ints, col: Ints, first: int) -> tuple[Ints
     positive[row, col] = True
     ranked = ~np.isnan(cells)
     return first + ranked.nonzero()[0], cells[ranked].astype(np.float64), positive[ranked]
-
-
-def _among(keys: Ints, known: Ints) -> Flags:
-    """Which keys are among the known ones; for ascending keys 9 times as fast as np.isin, which sorts them as well."""
-    if len(known) == 0:
-        return np.zeros(keys.shape, bool)
-    known = np.sort(known)
-    place = np.minimum(np.searchsorted(known, keys), len(known) - 1)
-    return np.asarray(known[place] == keys, bool)
 
 
 def _padded(offsets: Ints | None, values: npt.NDArray[np.signedinteger[Any]]) -> Ints:

@@ -89,30 +89,35 @@ def check_free(log: InteractionLog, user: Ints, free: Ints, count: int) -> None:
         )
 
 
+def touched_keys(log: InteractionLog, events: Any) -> Ints:
+    """user * num_items + item of the distinct pairs among some events (row numbers, a mask or a slice), ascending."""
+    keys = np.sort(log.user[events] * log.num_items + log.item[events])
+    return keys[np.diff(keys, prepend=-1) > 0]  # np.unique takes 40 times as long
+
+
 def verify_negatives(queries: Queries, log: InteractionLog, count: int, before: float) -> None:
     """Checks candidates that `with_negatives` made.
 
     Raises:
-        DataError: a query has another number of negatives, one of them twice, or one that its user touched.
+        DataError: a query has another number of negatives, one of them twice, one that its user touched, or no target.
     """
-    offsets, touched = _touched(log, before)
-    ends = np.arange(len(queries) + 1) * count
-    rows = queries.negatives
-    if len(rows) != ends[-1] or queries.candidates is None or len(queries.candidates) != len(rows) + len(queries):
+    ends, candidates = np.arange(len(queries) + 1) * (count + 1), queries.candidates
+    if candidates is None or not np.array_equal(queries.candidate_offsets, ends):
         raise DataError(f"the {queries.name} queries do not have {count} negatives and a target each")
-    table = np.sort(rows.reshape(len(queries), count), axis=1)
-    if (table[:, 1:] == table[:, :-1]).any():
-        raise DataError(f"a {queries.name} query has a negative twice")
+    if (np.diff(candidates.reshape(-1, count + 1), axis=1) <= 0).any():
+        raise DataError(f"a {queries.name} query has a negative twice, or candidates that do not ascend")
+    right = _in_query(ends, candidates, queries.target_offsets, queries.targets)
+    if right.sum() < len(queries):
+        raise DataError(f"a {queries.name} query has negatives without its target")
+    offsets, touched = _touched(log, before)
     own, own_offsets = _ranges(offsets[queries.user], offsets[queries.user + 1])
-    if _in_query(ends, rows, own_offsets, touched[own]).any():
+    if (_in_query(ends, candidates, own_offsets, touched[own]) & ~right).any():
         raise DataError(f"a {queries.name} query has a negative that its user touched")
 
 
 def _touched(log: InteractionLog, before: float) -> tuple[Ints, Ints]:
     """The distinct items that each user touched before a moment, ascending: (U + 1,) row pointers, (n,) items."""
-    known: Any = slice(None) if log.time is None or before == np.inf else log.time < before
-    pairs = np.sort(log.user[known] * log.num_items + log.item[known])
-    pairs = pairs[np.diff(pairs, prepend=-1) > 0]  # np.unique takes 40 times as long
+    pairs = touched_keys(log, slice(None) if log.time is None or before == np.inf else log.time < before)
     return _offsets(np.bincount(pairs // log.num_items, minlength=log.num_users)), pairs % log.num_items
 
 
