@@ -102,7 +102,7 @@ def verify_negatives(queries: Queries, log: InteractionLog, count: int, before: 
         DataError: a query has another number of negatives, one of them twice, one that its user touched, or no target.
     """
     ends, candidates = np.arange(len(queries) + 1) * (count + 1), queries.candidates
-    if candidates is None or not np.array_equal(queries.candidate_offsets, ends):
+    if candidates is None or not np.array_equal(queries.candidate_offsets, ends):  # type: ignore[arg-type]
         raise DataError(f"the {queries.name} queries do not have {count} negatives and a target each")
     if (np.diff(candidates.reshape(-1, count + 1), axis=1) <= 0).any():
         raise DataError(f"a {queries.name} query has a negative twice, or candidates that do not ascend")
