@@ -234,7 +234,10 @@ _PLANS = (
         f"{_MDGR}, Table 3: what the parts contribute",
         metrics=("auc_pooled", "recall@50"),
         data=_ON_SAMPLE,
-        rows=("mdgr-w", "mdgr-dgc", "mdgr-pt", "mdgr-p", "mdgr-t", "mdgr", "mdgr-residual", "mdgr,residual=true"),
+        rows=(
+            *("mdgr-w", "mdgr-dgc", "mdgr-pt", "mdgr-p", "mdgr-t", "mdgr"),
+            *("mdgr,residual=true", "mdgr-residual", "mdgr-residual,rank=pairs,gamma=0.1"),
+        ),
         fields=_WINDOWS,
         compare="mdgr",
     ),

@@ -7,7 +7,7 @@ them in each step, and `interests` makes of them a DGL graph of all users.
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,8 @@ from .clustering import CHUNK_BYTES, birch, kmeans, ward
 METHODS = {"ward": ward, "kmeans": kmeans, "birch": birch}
 
 Method = Literal["ward", "kmeans", "birch"]
-Rank = Literal["clusters", "matrix"]
+Rank = Literal["clusters", "matrix", "pairs"]
+RANKS: tuple[Rank, ...] = get_args(Rank)
 
 
 class Interests(NamedTuple):
@@ -61,11 +62,13 @@ def sparsify(similarity: Tensor, cluster: Tensor, gamma: float, rank: Rank = "cl
     """The most similar pairs within clusters, and self-loops (MDGR Eq. 9).
 
     The equation keeps A_ij where L_ij is at least the (gamma n^2)-th largest value of L; all pairs that tie with it
-    stay. What is ranked can be read in two ways:
+    stay. What is ranked can be read in three ways:
 
     * "clusters": of the p pairs of two items of one cluster, the ceil(gamma p) most similar ones.
     * "matrix": the ceil(gamma n^2) largest of all n^2 entries, diagonal (1 each) and pairs across clusters included;
       those across clusters are then dropped. With eight clusters hardly any pair within a cluster is, at gamma .5.
+    * "pairs": of all pairs, the ceil(gamma p) most similar ones, and those across clusters stay, as in SURGE. Only then
+      can what an item gathers move it into another cluster: along edges within clusters, clusters only contract.
 
     Shapes: similarity (B, n, n), symmetric; cluster (B, n) int64, -1 where there is no item -> (B, n, n) bool.
 
@@ -80,23 +83,24 @@ def sparsify(similarity: Tensor, cluster: Tensor, gamma: float, rank: Rank = "cl
     """
     if not 0 < gamma <= 1:
         raise ConfigError(f"gamma is {gamma!r}; expected the share of pairs to keep, above 0 and at most 1")
-    if rank not in ("clusters", "matrix"):
-        raise ConfigError(f"rank is {rank!r}; {closest(str(rank), ('clusters', 'matrix'))}")
+    if rank not in RANKS:
+        raise ConfigError(f"rank is {rank!r}; {closest(str(rank), RANKS)}")
     similarity = similarity.detach()
     n = cluster.shape[1]
     valid = cluster >= 0
-    same = (cluster[:, :, None] == cluster[:, None]) & valid[:, None]  # (B, n, n)
+    both = valid[:, :, None] & valid[:, None]  # (B, n, n)
+    same = (cluster[:, :, None] == cluster[:, None]) & both
     loops = torch.eye(n, dtype=torch.bool, device=cluster.device)
     if n < 2 or len(cluster) == 0:
         return same & loops
 
     one, two = torch.triu_indices(n, n, 1, device=cluster.device).unbind()  # the P = n (n - 1) / 2 pairs
     pair = one * n + two
-    ranked = same if rank == "clusters" else valid[:, :, None] & valid[:, None]
+    ranked = same if rank == "clusters" else both
     ranked = ranked.flatten(1).index_select(1, pair)  # (B, P)
     value = similarity.flatten(1).index_select(1, pair).masked_fill_(~ranked, -torch.inf)
     pairs = ranked.sum(1)  # (B,)
-    if rank == "clusters":
+    if rank != "matrix":
         kept = _share(gamma, pairs)
     else:  # the diagonal comes first; each pair stands in the matrix twice
         number = valid.sum(1)
@@ -105,7 +109,8 @@ def sparsify(similarity: Tensor, cluster: Tensor, gamma: float, rank: Rank = "cl
     threshold = largest.gather(1, (kept - 1).clamp(min=0)[:, None])[:, 0]
     # Nothing but the diagonal is among the largest: its own value is the threshold.
     threshold = torch.where(kept > 0, threshold, 1.0)
-    return (same & (similarity >= threshold[:, None, None])) | (loops & valid[:, None])
+    allowed = both if rank == "pairs" else same
+    return (allowed & (similarity >= threshold[:, None, None])) | (loops & valid[:, None])
 
 
 def _share(gamma: float, count: Tensor) -> Tensor:
@@ -132,7 +137,7 @@ def dense_interests(
         mask: (B, n) bool, True where there is an item; everywhere by default.
         method: "ward", "kmeans" or "birch".
         weight: (delta, d) of `weighted_cosine`.
-        rank: "clusters" or "matrix", see `sparsify`.
+        rank: "clusters", "matrix" or "pairs", see `sparsify`.
 
     Raises:
         ConfigError: k below 1, gamma outside (0, 1], or an unknown method or `rank`.
@@ -172,7 +177,7 @@ def interests(
         gamma: share of pairs that become edges, see `sparsify`.
         method: "ward", "kmeans" or "birch".
         weight: (delta, d) of `weighted_cosine`.
-        rank: "clusters" or "matrix", see `sparsify`.
+        rank: "clusters", "matrix" or "pairs", see `sparsify`.
 
     Returns:
         A `dgl.DGLGraph` on the CPU. Users are taken in blocks, which bounds what is held beside vectors and graph.

@@ -57,7 +57,7 @@ class MDGRConfig:
         method: how items are clustered: "ward", "kmeans" or "birch".
         delta: weight vectors of the similarity (Eq. 7 and 8).
         gamma: share of the pairs within clusters that become edges (Eq. 9).
-        rank: what Eq. 9 ranks, "clusters" or "matrix"; see `graphs.interests.sparsify`.
+        rank: what Eq. 9 ranks, "clusters", "matrix" or "pairs"; see `graphs.interests.sparsify`.
         learn_metric: add the similarity to the logits of Eq. 12. Else the threshold of Eq. 9 gives the weights of Eq. 7
             no gradient, and they stay as they were drawn.
         hops: steps of the normalised adjacency that make the cluster vector of Eq. 10.
@@ -85,7 +85,7 @@ class MDGRConfig:
     method: Literal["ward", "kmeans", "birch"] = "ward"
     delta: int = 4
     gamma: float = 0.5
-    rank: Literal["clusters", "matrix"] = "clusters"
+    rank: Literal["clusters", "matrix", "pairs"] = "clusters"
     learn_metric: bool = False
     hops: int = 2
     graph_heads: int = 1

@@ -12,6 +12,7 @@ import torch
 from dglrec._dgl import dgl
 from dglrec.errors import ConfigError, DataError
 from dglrec.graphs import clustering, dense_interests, interests, sparsify, weighted_cosine
+from dglrec.graphs.interests import RANKS
 
 
 def normal(*shape, seed=0):
@@ -22,8 +23,8 @@ def by_hand(similarity, cluster, gamma, rank):
     """Eq. 9 of one user, with a sort and loops."""
     n = len(cluster)
     here = [i for i in range(n) if cluster[i] >= 0]
-    pairs = [(i, j) for i in here for j in here if i < j and cluster[i] == cluster[j]]
-    if rank == "clusters":
+    pairs = [(i, j) for i in here for j in here if i < j and (rank == "pairs" or cluster[i] == cluster[j])]
+    if rank != "matrix":
         values = sorted((similarity[i][j] for i, j in pairs), reverse=True)
         number = math.ceil(round(gamma * len(pairs), 6))
     else:
@@ -70,7 +71,7 @@ def test_weighted_cosine_carries_gradients():
 # --- Eq. 9 ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rank", ["clusters", "matrix"])
+@pytest.mark.parametrize("rank", RANKS)
 @pytest.mark.parametrize("gamma", [0.01, 0.1, 0.3, 0.5, 0.77, 1.0])
 @pytest.mark.parametrize("tied", [False, True])
 def test_sparsify_is_a_sort(rank, gamma, tied):
@@ -88,7 +89,7 @@ def test_sparsify_is_a_sort(rank, gamma, tied):
         assert edges_of(found[user]) == by_hand(similarity[user].tolist(), cluster[user].tolist(), gamma, rank)
 
 
-@pytest.mark.parametrize("rank", ["clusters", "matrix"])
+@pytest.mark.parametrize("rank", RANKS)
 def test_sparsify_of_tiny_graphs(rank):
     for n in (0, 1, 2):
         cluster = torch.zeros(1, n, dtype=torch.int64)
@@ -130,7 +131,7 @@ def padded(vectors, lengths):
 
 
 @pytest.mark.parametrize("method", ["ward", "kmeans", "birch"])
-@pytest.mark.parametrize("rank", ["clusters", "matrix"])
+@pytest.mark.parametrize("rank", RANKS)
 def test_the_graph_is_the_tensors(method, rank):
     vectors, weight = packed(), normal(2, 4, seed=9)
     graph = interests(vectors, LENGTHS, 3, 0.4, method, weight=weight, rank=rank)
