@@ -132,6 +132,8 @@ class LeaveOneOut:
 
     ties: Literal["file", "random"] = "file"
     seed: int = 0
+    negatives: int | None = None
+    test_users: int | None = None
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,9 @@ class TimePoint:
     valid_time: float | None = None
     test_time: float | None = None
     targets: Literal["all", "next"] = "all"
+    negatives: int | None = None
+    test_users: int | None = None
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -174,9 +179,11 @@ def _train(args: argparse.Namespace) -> Output:
         folder = _free_folder(model) if args.out is None else Path(args.out)
     run, test = _fit(model, folder, args)
     lines = [str(run), "", str(test), ""]
-    if model.seen == "keep":
-        masked = ", ".join(f"{name} {value:.4f}" for name, value in run.result["test_masked"].items())
-        lines.append(f"with seen items masked: {masked}")
+    also = {"test_masked": "with seen items masked", "test_full": "with all items ranked"}
+    for part, words in also.items():
+        if part in run.result and not (part == "test_masked" and model.seen == "mask"):
+            values = ", ".join(f"{name} {value:.4f}" for name, value in run.result[part].items())
+            lines.append(f"{words}: {values}")
     lines.append(f"in {folder}: dglrec recommend {folder} --user {model.split.log.user_ids[0]}")
     return Output("\n".join(lines), run.result)
 

@@ -46,8 +46,11 @@ class TrainConfig:
         epochs: most epochs.
         patience: training stops when more than `patience` epochs in a row did not reach the best validation value.
         monitor: the validation metric that selects the epoch, such as "ndcg@20"; "auto" is "auc_pooled" where the
-            queries have candidates, as those of windows do, and "ndcg@20" where the catalogue is ranked.
+            queries have several targets among candidates, as those of windows do, and "ndcg@20" elsewhere.
         monitor_digits: decimals kept before two epochs are compared (RecBole rounds to 4); a tie counts as better.
+        peek_at_test: also measure the test queries after each epoch, and say in the result what the epoch that is best
+            on them gives ("selected_on_test"). That number is a leak: some published code selects so, and it is only
+            there to show how much that adds. It selects nothing here, and the training stays the same to the bit.
         seed: seed of every random stream.
     """
 
@@ -64,6 +67,7 @@ class TrainConfig:
     patience: int = 10
     monitor: str = "ndcg@20"
     monitor_digits: int = 4
+    peek_at_test: bool = False
     seed: int = 2020
 
     def __post_init__(self) -> None:

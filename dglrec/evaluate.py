@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from .data.splits import among
 from .errors import ConfigError, DataError, closest
 from .protocol import Protocol
 
@@ -139,7 +140,8 @@ def evaluate(
         k: cuts of the ranking.
         metrics: of "recall", "ndcg", "mrr", "hit", "precision" (at each k; "mrr" also without a cut), "auc" (a query)
             and "auc_pooled" (over all pairs of query and candidate: scores of different queries are compared as they
-            are). None: recall and ndcg, with candidates auc and auc_pooled too.
+            are). None: recall and ndcg, with candidates auc too, and auc_pooled where queries have several targets, as
+            those of windows do (one among 1 + 999 is read by its rank, and all pairs would take long to sort).
         seen: "mask" takes the items of the history out of the ranking, though never a query's own positive; "keep"
             leaves all in; None asks `model.config.seen`, and masks where that is not set.
         ties: "expected" means over the orders of items of one score, "pessimistic" puts positives behind them.
@@ -378,13 +380,13 @@ def _full_cells(queries: Queries, seen: str, num_items: int) -> tuple[Ints, Ints
 def _candidate_cells(queries: Queries, seen: str, items: Ints, done: int) -> tuple[Ints, Ints, tuple[Ints, Ints]]:
     """Rows and columns of the positives in (B, C), and of the cells to hide: padding, and what was seen."""
     keys = _keys(np.arange(len(items))[:, None], items)
-    positive = np.isin(keys, _keys(_spread(queries.target_offsets), queries.targets))
+    positive = among(keys, np.sort(_keys(_spread(queries.target_offsets), queries.targets)))
     wrong = np.flatnonzero(positive.sum(1) != np.diff(queries.target_offsets))
     if len(wrong):
         raise DataError(f"query {done + wrong[0]}: each of its positives must stand once among its candidates")
     hide = items < 0
     if seen == "mask":
-        hide |= np.isin(keys, _keys(_spread(queries.offsets), queries.items)) & ~positive
+        hide |= among(keys, np.sort(_keys(_spread(queries.offsets), queries.items))) & ~positive
     row, col = positive.nonzero()
     return row.astype(np.int64), col.astype(np.int64), (hide.nonzero()[0], hide.nonzero()[1])
 
@@ -398,7 +400,7 @@ def _pairs(scores: torch.Tensor, row: Ints, col: Ints, first: int) -> tuple[Ints
     return first + ranked.nonzero()[0], cells[ranked].astype(np.float64), positive[ranked]
 
 
-def _padded(offsets: Ints | None, values: Ints) -> Ints:
+def _padded(offsets: Ints | None, values: npt.NDArray[np.signedinteger[Any]]) -> Ints:
     """Packed values as (B, longest), -1 behind the end of a row."""
     assert offsets is not None
     lengths = np.diff(offsets)
@@ -601,9 +603,16 @@ def _cuts(k: Sequence[int] | int, beam: int | None) -> list[int]:
     return cuts
 
 
+def has_pools(queries: Queries) -> bool:
+    """Whether several targets stand among the candidates of a query, so that one usually reads the pooled AUC."""
+    return queries.candidates is not None and len(queries.targets) > len(queries)
+
+
 def _wanted(metrics: Sequence[str] | str | None, queries: Queries, beam: int | None) -> list[str]:
     if metrics is None:
-        metrics = ("recall", "ndcg") if queries.candidates is None or beam is not None else ("recall", "ndcg", *WHOLE)
+        metrics = ("recall", "ndcg")
+        if queries.candidates is not None and beam is None:
+            metrics = (*metrics, *WHOLE) if has_pools(queries) else (*metrics, "auc")
     wanted = list(dict.fromkeys((metrics,) if isinstance(metrics, str) else metrics))
     if not wanted:
         raise ConfigError("no metrics asked for; known: " + ", ".join(AT_K + WHOLE))

@@ -125,14 +125,19 @@ def _write(plan: Plan, cell: Cell, run: Run, path: Path) -> None:
 
 
 def query_values(cell: Cell, run: Run) -> dict[str, Any]:
-    """Metrics of each test query under the run's own protocol, with its user; those on new items end in " new".
+    """Metrics of each test query under the run's own protocol, with its user.
 
-    They are the metrics of the tables that are on these data.
+    Those on new items end in " new", and those of the full ranking beside sampled candidates in " full". They are the
+    metrics of the tables that are on these data.
     """
     kept = {name for plan in PLANS.values() if cell[:2] in plan.data for name in plan.metrics}
     test = run.model.split.test
     values: dict[str, Any] = {}
-    for part, queries, end in (("test", test, ""), ("test_new", test.new_items(), " new")):
+    for part, queries, end in (
+        ("test", test, ""),
+        ("test_new", test.new_items(), " new"),
+        ("test_full", test, " full"),
+    ):
         if part in run.tested:
             each = run.tested[part].per_query or {}
             values["user" + end] = queries.user.astype(np.int32)
@@ -153,4 +158,6 @@ def result_of(plan: Plan, cell: Cell, run: Run) -> dict[str, Any]:
     values |= {"seconds": result["train_seconds"], "command": plan.command(*cell, seed=result["seed"])}
     if cell.data == planted.NAME and hasattr(model, "clusters"):
         values["planted"] = planted.agreement(model, model.split.test, planted.oracle_of(model.split.log))
+    if "selected_on_test" in result:
+        values["selected_on_test"] = json.loads(json.dumps(result["selected_on_test"]))
     return values | {name: json.loads(json.dumps(result[name])) for name in kept}

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 from . import planted
 from .config import replace
-from .data import Split, leave_one_out, load, windows
+from .data import Split, leave_one_out, load, time_point, windows
 from .data.windows import Assignment
 from .errors import ConfigError, closest
 from .models import PRESETS, Model, Preset
@@ -164,10 +164,16 @@ def make_split(data: str, split: str) -> Split:
 
     Args:
         data: a name that `load` knows, or "sample-interests".
-        split: "leave-one-out" (5-core), or what `windows` calls `by`: "window", "user" or "time".
+        split: "leave-one-out" ranks all items, "leave-one-out-999" the same targets among 1 + 999, "time-point-999"
+            the first event of each user after a moment (all three 5-core); or what `windows` calls `by`: "window",
+            "user" or "time".
     """
     if split == "leave-one-out":
         return leave_one_out(load(data, k_core=5))
+    if split == "leave-one-out-999":
+        return leave_one_out(load(data, k_core=5), negatives=999)
+    if split == "time-point-999":
+        return time_point(load(data, k_core=5), targets="next", negatives=999)
     by = cast(Assignment, split)
     if data == planted.NAME:
         return windows(planted.sample_log(), by=by, seed=1)

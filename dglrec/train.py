@@ -37,13 +37,14 @@ from .config import replace as replace_config
 from .data.files import atomic_write
 from .data.splits import Queries, Split
 from .errors import CheckpointError, ConfigError, DataError, DglrecError
-from .evaluate import AT_K, WHOLE, Metrics, evaluate
+from .evaluate import AT_K, WHOLE, Metrics, evaluate, has_pools
 from .models import Model
 from .streams import Streams, global_generator
 from .version import __version__
 
 TRIM_STEPS = 100
-TESTED = ("protocol", "test", "test_masked", "test_new", "standard_errors")  # what `Run.test` adds to a result
+# What `Run.test` adds to a result.
+TESTED = ("protocol", "test", "test_masked", "test_full", "test_new", "standard_errors")
 
 
 @dataclass
@@ -52,13 +53,14 @@ class Run:
 
     Attributes:
         model: the trained model.
-        rows: one dict an epoch: epoch, seconds, loss (mean a step), loss_sum, every loss term, validation metrics.
+        rows: one dict an epoch: epoch, seconds, loss (mean a step), loss_sum, every loss term, validation metrics, and
+            with `train.peek_at_test` those of test in a dict of their own, "test".
         best_epoch: the epoch (from 0) whose weights the model has; None if there was none to choose.
         valid: validation metrics of that epoch.
         folder: the run folder, or None.
         result: what `result.json` holds; `test` fills in the test metrics.
-        tested: what `test` measured, with the values of each query: "test", "test_masked" and, where there is one,
-            "test_new".
+        tested: what `test` measured, with the values of each query: "test", "test_masked" and, where there are such,
+            "test_full" and "test_new".
     """
 
     model: Model
@@ -73,12 +75,17 @@ class Run:
         """Read the test set, once and at the end: under the model's own protocol, and with seen items masked.
 
         Where some targets stand in their history, the result also has `test_new`, for items that are new to the user.
+        Where targets are ranked among sampled negatives it has `test_full`, the same queries with all items ranked, as
+        sampled metrics may order systems otherwise (docs/evaluation.md).
         A run that is resumed keeps all this as long as its best epoch stays the same.
         """
         cuts, asked = _cuts(self.model), self.model.split.test
         test = evaluate(self.model, asked, k=cuts, per_query=True)
         masked = test if self.model.seen == "mask" else self._masked(asked, cuts)
         self.tested = {"test": test, "test_masked": masked}
+        if asked.candidates is not None and self.model.split.windows is None:
+            full = asked.without_candidates()
+            self.tested["test_full"] = evaluate(self.model, full, k=cuts, per_query=True)
         new = asked.new_items()
         if len(new) > 0 and len(new.targets) < len(asked.targets):
             self.tested["test_new"] = self._masked(new, cuts)
@@ -96,7 +103,14 @@ class Run:
         best = f"best epoch {self.best_epoch} of {len(self.rows)}" if self.rows else "nothing to train"
         monitor = self.model.train_config.monitor
         values = f"{monitor} {self.valid[monitor]:.4f}" if monitor in self.valid else "-"
-        return f"{self.model.preset} on {self.model.split.log.name}: {best}; validation {values}"
+        text = f"{self.model.preset} on {self.model.split.log.name}: {best}; validation {values}"
+        if peeked := self.result.get("selected_on_test"):
+            honest = "" if self.best_epoch is None else f", not {self.rows[self.best_epoch]['test'][monitor]:.4f}"
+            text += (
+                f"\nwith the epoch selected on the test queries (epoch {peeked['epoch']}) their {monitor} would be "
+                f"{peeked['metrics'][monitor]:.4f}{honest}: a leak, shown for its size only"
+            )
+        return text
 
 
 def fit(
@@ -111,6 +125,10 @@ def fit(
     **changes: Any,
 ) -> Run:
     """Train `model` on `split.train`, select the epoch on `split.valid`; the test set is not read.
+
+    With `peek_at_test=True` the test queries are measured after each epoch as well. They select nothing: the result
+    says under "selected_on_test" what selecting on them would give, as some published code does. It is a leak, and only
+    there to show its size.
 
     Args:
         model: from `dglrec.models`; it is trained in place and ends with the weights of its best epoch.
@@ -137,7 +155,7 @@ def fit(
         )
     changes |= {} if epochs is None else {"epochs": epochs}
     if changes.get("monitor", model.train_config.monitor) == "auto":
-        changes["monitor"] = "ndcg@20" if split.valid.candidates is None else "auc_pooled"
+        changes["monitor"] = "auc_pooled" if has_pools(split.valid) else "ndcg@20"
     if changes:
         model.config = replace_config(model.config, {"train": changes})
     model.to(pick_device(device))
@@ -214,7 +232,7 @@ class _Trainer:
     def _epoch(self, epoch: int) -> None:
         row = {"epoch": epoch} | self._train(epoch)
         valid = evaluate(self.model, self.split.valid, k=self.cuts, metrics=self.metrics)
-        row |= {"valid_seconds": valid.seconds} | dict(valid)
+        row |= {"valid_seconds": valid.seconds} | dict(valid) | self._peeked()
         self.rows.append(row)
         value = round(valid[self.config.monitor], self.config.monitor_digits)
         better = value >= self.best["value"]
@@ -228,6 +246,13 @@ class _Trainer:
 
             text = f"epoch {epoch:3}  loss {row['loss']:.4f}  {self.config.monitor} {valid[self.config.monitor]:.4f}"
             tqdm.write(f"{text}{' *' if better else '  '}  {row['seconds']:.1f} s", file=sys.stderr)
+
+    def _peeked(self) -> dict[str, Any]:
+        """What a row says of the test queries, where the config asks to peek at them."""
+        if not self.config.peek_at_test:
+            return {}
+        test = evaluate(self.model, self.split.test, k=self.cuts, metrics=self.metrics)
+        return {"test": dict(test), "test_seconds": test.seconds}
 
     def _train(self, epoch: int) -> dict[str, Any]:
         """One pass over the batches; mean of each loss term over the steps."""
@@ -306,8 +331,11 @@ class _Trainer:
             raise CheckpointError(
                 f"{self.folder} is a run of {saved.get('model')} on another split; resume it with its own"
             )
-        own = json.loads(json.dumps(dataclasses.asdict(self.model.config)))
-        _check_same(saved.get("config", {}), own, self.folder)
+        own, usual = (
+            json.loads(json.dumps(dataclasses.asdict(config)))
+            for config in (self.model.config, type(self.model.config)())
+        )
+        _check_same(saved.get("config", {}), own, usual, self.folder)
         before = saved["config"]["train"]["epochs"]
         if before != self.config.epochs:
             if self.config.schedule != "constant":
@@ -370,7 +398,15 @@ class _Trainer:
             "threads": torch.get_num_threads(),
             "peak_memory_bytes": peak_memory_bytes(device),
             "versions": versions(),
-        }
+        } | self._selected_on_test()
+
+    def _selected_on_test(self) -> dict[str, Any]:
+        """What the epoch that is best on the test queries gives on them: a leak, see `TrainConfig.peek_at_test`."""
+        if not (self.config.peek_at_test and self.rows):
+            return {}
+        best = max(self.rows, key=lambda row: row["test"][self.config.monitor])  # the first of equals
+        note = f"a leak: the best {self.config.monitor} on test chose this epoch; shown for its size, not as a result"
+        return {"selected_on_test": {"note": note, "epoch": best["epoch"], "metrics": best["test"]}}
 
 
 def _cuts(model: Model) -> tuple[int, ...]:
@@ -397,15 +433,20 @@ def _monitored(model: Model) -> tuple[tuple[str, ...], tuple[int, ...]]:
     return tuple(dict.fromkeys(["recall", "ndcg", name])), tuple(sorted({*_cuts(model), int(cut)}))
 
 
-def _check_same(saved: dict[str, Any], own: dict[str, Any], folder: Path, prefix: str = "") -> None:
-    """A run is resumed with the config that it was started with; only the number of epochs may change."""
+def _check_same(
+    saved: dict[str, Any], own: dict[str, Any], usual: dict[str, Any], folder: Path, prefix: str = ""
+) -> None:
+    """A run is resumed with the config that it was started with; only the number of epochs may change.
+
+    A field that a run does not have came later, and had its usual value then.
+    """
     for name, value in own.items():
+        before = saved.get(name, usual[name])
         if isinstance(value, dict):
-            _check_same(saved.get(name, {}), value, folder, f"{prefix}{name}.")
-        elif saved.get(name) != value and prefix + name != "train.epochs":
+            _check_same(before, value, usual[name], folder, f"{prefix}{name}.")
+        elif before != value and prefix + name != "train.epochs":
             raise CheckpointError(
-                f"{folder} was started with {prefix}{name}={saved.get(name)!r}, not {value!r}; "
-                "resume it with the same config"
+                f"{folder} was started with {prefix}{name}={before!r}, not {value!r}; resume it with the same config"
             )
 
 

@@ -152,6 +152,22 @@ def test_fields_of_data_and_split(say: Say, tmp_path: Path) -> None:
     assert by_time["kind"] == "time"
     assert "test_share=0.2" in by_time["split"]
     assert "order='file'" in protocol("--set", "data.order=file")["split"]
+    sampled = ("--set", "split.negatives=9", "--set", "split.test_users=15", "--set", "split.seed=2")
+    for way in ((), ("--split", "time-point", "--set", "split.targets=next", "--set", "split.test_share=0.2")):
+        found = protocol(*sampled, *way)
+        assert (found["candidates"], found["queries"]) == ("1+9", 15)
+        assert "negatives=9, test_users=15, seed=2" in found["split"]
+
+
+def test_what_selecting_on_test_would_give(say: Say, tmp_path: Path) -> None:
+    words = ("train", "lightgcn", "--data", write_data(tmp_path / "small"), "--epochs", 2, "--device", "cpu")
+    words += ("--set", "dim=16", "--set", "split.negatives=9", "--set", "train.peek_at_test=true")
+    code, out, _ = say(*words)
+    assert code == 0
+    assert "selected on the test queries" in out and "a leak, shown for its size only" in out
+    assert "1+9 candidates" in out and "with all items ranked: recall@5" in out
+    result = json.loads(say(*words, "--json")[1])
+    assert set(result["selected_on_test"]) == {"note", "epoch", "metrics"}
 
 
 def test_a_log_without_timestamps(say: Say, tmp_path: Path) -> None:

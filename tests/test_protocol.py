@@ -104,6 +104,15 @@ def test_of_a_split():
     assert protocol.candidates == "full"
 
 
+def test_of_a_split_with_sampled_candidates():
+    log = InteractionLog.from_arrays(list("aaabbb"), list("pqrstu"), time=range(6))
+    split = leave_one_out(log, negatives=3, test_users=1, seed=5)
+    text = str(Protocol.of(split.test, split, seen="keep", metrics=["hit@10", "ndcg@10"]))
+    assert "leave_one_out(ties='file', order='time', negatives=3, test_users=1, seed=5), by position" in text
+    assert "ranking     1+3 candidates" in text
+    assert "unasked users 1" in text
+
+
 def test_candidates_are_counted():
     split = split_of_shop()
     few = dataclasses.replace(split.test, candidate_offsets=[0, 3, 6], candidates=[0, 1, 3, 0, 1, 2])

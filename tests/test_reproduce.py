@@ -90,6 +90,26 @@ def test_the_metrics_of_queries_are_kept_with_their_users(small: None, tmp_path:
     assert "windows by user, " in str(again) and "50+50 candidates" in str(again)
 
 
+def test_sampled_candidates_leave_the_full_ranking_beside_them(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what selecting on test would have given, where a row asks for it."""
+    log = dglrec.sample("communities", users=60, items=60, seed=1)
+    monkeypatch.setattr(module, "make_split", lambda data, split: dglrec.leave_one_out(log, negatives=9))
+    plan = PLANS["gsau-table1"]
+    peek = dataclasses.replace(plan, fields={**plan.fields, "train.peek_at_test": True})
+    monkeypatch.setitem(PLANS, "gsau-table1", peek)
+    out = {"results": tmp_path / "out", "runs": tmp_path / "runs"}
+    table = reproduce("gsau-table1", run=True, rows=["lightgcn"], data=["amazon-toys"], **out)  # type: ignore[arg-type]
+    (result,) = table.results
+    assert result.values["protocol"]["candidates"] == "1+9"
+    for part, end in (("measured", ""), ("measured_full", " full")):
+        expected = result.values[part]["ndcg@10"]
+        assert result.per_query["ndcg@10" + end].mean() == pytest.approx(expected, abs=1e-6)
+    assert result.values["measured_full"]["ndcg@10"] < result.values["measured"]["ndcg@10"]
+    assert set(result.values["selected_on_test"]) == {"note", "epoch", "metrics"}
+
+
 def test_one_run_serves_several_tables(small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = {"results": tmp_path / "out", "runs": tmp_path / "runs"}
     reproduce("mdgr-table3", run=True, rows=["mdgr-dgc", "mdgr,m=5"], **out)

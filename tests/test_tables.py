@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
+import dglrec
 from dglrec.errors import ConfigError
 from dglrec.reproduce import RESULTS
-from dglrec.tables import PLANS, canonical, has_nothing_to_train, parse
+from dglrec.tables import PLANS, canonical, has_nothing_to_train, make_split, parse
 
 
 def test_the_figures_of_a_paper_are_read_for_what_they_are() -> None:
@@ -75,3 +77,20 @@ def test_every_table_has_the_figures_of_its_paper(table: str) -> None:
     for cell in plan.cells():
         assert parse(cell.row)[0] == cell.row.partition(",")[0]
         assert "." not in cell.data + cell.split  # file names are DATA.SPLIT.ROW.SEED
+
+
+def test_splits_with_sampled_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Among 1 + 999 the targets and the training are those of the full ranking."""
+    users, items, length = 900, 1100, 8
+    item = (np.arange(users) * items // users)[:, None] + np.arange(length)  # 6 or 7 users an item
+    time = np.tile(np.arange(float(length)), users) + np.repeat(np.arange(users) % 5, length)
+    log = dglrec.InteractionLog.from_arrays(np.repeat(np.arange(users), length), (item % items).ravel(), time)
+    monkeypatch.setattr("dglrec.tables.load", lambda name, k_core: dglrec.load(log, name=name, k_core=k_core))
+    full, sampled = make_split("small", "leave-one-out"), make_split("small", "leave-one-out-999")
+    assert sampled.train.digest() == full.train.digest() and sampled.log.filters == ("5-core",)
+    np.testing.assert_array_equal(sampled.test.targets, full.test.targets)
+    by_time = make_split("small", "time-point-999")
+    assert by_time.kind == "time" and len(by_time.test.targets) == len(by_time.test)
+    for split in (sampled, by_time):
+        assert split.test.candidate_offsets is not None and set(np.diff(split.test.candidate_offsets)) == {1000}
+        split.verify()

@@ -180,10 +180,13 @@ def test_another_metric_may_be_monitored(split, monkeypatch):
 
 
 def test_the_metric_may_be_left_to_the_queries(split):
-    """Where the catalogue is ranked it is ndcg@20; with candidates the pooled AUC."""
+    """Where one target is ranked it is ndcg@20; with several among candidates the pooled AUC."""
     model = make(split, monitor="auto")
     fit(model, split, epochs=1)
     assert model.train_config.monitor == "ndcg@20"
+    sampled = dglrec.leave_one_out(split.log, negatives=5)
+    run = fit(make(sampled, monitor="auto"), sampled, epochs=1)
+    assert run.model.train_config.monitor == "ndcg@20"  # one target: its rank is what is read
     log = dglrec.sample("interests", users=12, items=400)
     windowed = dglrec.windows(log, by="user", inputs=10, targets=10, negatives=10, valid=0.2, test=0.2)
     run = fit(make(windowed, monitor="auto"), windowed, epochs=1)
@@ -241,6 +244,73 @@ def test_another_test_set_selects_the_same_epoch(split):
     one, two = (fit(make(some), some, epochs=5) for some in (split, other))
     assert one.best_epoch == two.best_epoch
     assert_same_bits(weights_of(one.model), weights_of(two.model))
+
+
+# --- Peeking at the test queries -----------------------------------------------------------------------------------
+
+
+def without_seconds(rows):
+    return [{name: value for name, value in row.items() if "seconds" not in name} for row in rows]
+
+
+def test_peeking_selects_nothing(split, tmp_path):
+    """The same weights to the bit, the same epoch, the same rows; beside them what the test queries say."""
+    plain = fit(sasrec(split), split, epochs=4)
+    run = fit(sasrec(split), split, epochs=4, peek_at_test=True, out=tmp_path / "run")
+    assert_same_bits(weights_of(plain.model), weights_of(run.model))
+    assert run.best_epoch == plain.best_epoch
+    rows = without_seconds(run.rows)
+    peeks = [row.pop("test") for row in rows]
+    assert rows == without_seconds(plain.rows)
+    assert "selected_on_test" not in plain.result and "leak" not in str(plain)
+    assert set(peeks[0]) == set(run.valid)
+    best = max(range(4), key=lambda epoch: peeks[epoch]["ndcg@20"])
+    peeked = read_json(tmp_path / "run" / "result.json")["selected_on_test"]
+    assert (peeked["epoch"], peeked["metrics"]) == (best, peeks[best])
+    assert "leak" in peeked["note"]
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["test"] for line in lines] == peeks
+    honest = run.test()  # on the weights that validation chose
+    assert {name: honest[name] for name in peeks[0]} == pytest.approx(peeks[run.best_epoch])
+    assert run.result["selected_on_test"] == peeked
+
+
+def test_the_epoch_that_is_best_on_test_is_called_a_leak(split, monkeypatch):
+    values = {"valid": iter([0.1, 0.3, 0.2]), "test": iter([0.5, 0.25, 0.5])}
+    scripted = lambda model, queries, **_: Scripted({"ndcg@20": next(values[queries.name])})  # noqa: E731
+    monkeypatch.setattr("dglrec.train.evaluate", scripted)
+    run = fit(make(split, peek_at_test=True), split, epochs=3)
+    assert run.best_epoch == 1
+    assert run.result["selected_on_test"]["epoch"] == 0  # the first of equals
+    assert run.result["selected_on_test"]["metrics"] == {"ndcg@20": 0.5}
+    last = str(run).splitlines()[-1]
+    assert "selected on the test queries (epoch 0)" in last
+    assert "would be 0.5000, not 0.2500: a leak, shown for its size only" in last
+
+
+def test_a_run_that_peeks_is_resumed(split, tmp_path):
+    whole = fit(make(split, peek_at_test=True), split, epochs=4, out=tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        fit(dying_model(split, 22, KeyboardInterrupt(), peek_at_test=True), split, epochs=4, out=tmp_path / "run")
+    with pytest.raises(CheckpointError, match=r"train\.peek_at_test=True, not False"):
+        fit(make(split), split, epochs=4, out=tmp_path / "run", resume=True)
+    resumed = fit(make(split, peek_at_test=True), split, epochs=4, out=tmp_path / "run", resume=True)
+    assert_same_bits(weights_of(whole.model), weights_of(resumed.model))
+    assert without_seconds(whole.rows) == without_seconds(resumed.rows)
+    assert whole.result["selected_on_test"] == resumed.result["selected_on_test"]
+
+
+def test_a_run_from_before_a_field_came_is_resumed(split, tmp_path):
+    """It had the field's usual value, and no other."""
+    whole = fit(make(split), split, epochs=2)
+    fit(make(split), split, epochs=1, out=tmp_path / "run")
+    config = read_json(tmp_path / "run" / "config.json")
+    del config["config"]["train"]["peek_at_test"]
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="peek_at_test=False, not True"):
+        fit(make(split, peek_at_test=True), split, epochs=2, out=tmp_path / "run", resume=True)
+    resumed = fit(make(split), split, epochs=2, out=tmp_path / "run", resume=True)
+    assert_same_bits(weights_of(whole.model), weights_of(resumed.model))
 
 
 def test_nothing_is_printed_on_standard_output(split, capsys):

@@ -24,6 +24,7 @@ from .log import Bools, Floats, InteractionLog, Ints, _offsets
 
 Rule: TypeAlias = dict[str, Any]
 Index: TypeAlias = int | slice | Sequence[int] | npt.NDArray[Any]
+_BLOCK = 1 << 20  # items that are looked up at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +43,7 @@ class Queries:
             there more than once, and then it is as many candidates: what is ranked there are events, not items.
         time: (Q,) float64 seconds of the (first) target, or None.
         candidate_offsets: (Q + 1,) int64, or None where all items are candidates.
-        candidates: (C,) int64, the targets among them, or None.
+        candidates: (C,) int64 or int32, the targets among them, or None.
         first_time: (Q,) float64 seconds of the user's first event ever, where histories begin later; None where they
             begin with it.
         name: "valid", "test", either with "-new" (see `new_items`), or "".
@@ -61,7 +62,7 @@ class Queries:
     targets: Ints
     time: Floats | None
     candidate_offsets: Ints | None = None
-    candidates: Ints | None = None
+    candidates: npt.NDArray[np.signedinteger[Any]] | None = None
     first_time: Floats | None = None
     name: str = ""
     split_digest: str = ""
@@ -141,7 +142,8 @@ class Queries:
         """
         if self.candidates is None or self.candidate_offsets is None:
             raise DataError("these queries have no candidates, and so no negatives")
-        return self.candidates[~_in_query(self.candidate_offsets, self.candidates, self.target_offsets, self.targets)]
+        right = _in_query(self.candidate_offsets, self.candidates, self.target_offsets, self.targets)
+        return self.candidates[~right].astype(np.int64, copy=False)
 
     def without_candidates(self) -> Queries:
         """The same queries for a ranking of the full catalogue; a target that stands there twice becomes one."""
@@ -245,6 +247,11 @@ class Split:
 
             verify_windows(self)
             return
+        if "negatives" in self.rule:
+            from .negatives import verify_negatives
+
+            for queries, end in ((self.valid, self.test_time), (self.test, None)):
+                verify_negatives(queries, self.log, self.rule["negatives"], np.inf if end is None else end)
         if self.kind == "time":
             assert self.train.time is not None
             assert self.valid_time is not None
@@ -267,7 +274,7 @@ class Split:
             same = np.array_equal(self.log.item[rows[keep]], queries.items)
             if not same or not np.array_equal(self.log.item[rows[ends - later]], queries.targets):
                 raise DataError(f"the {queries.name} queries do not match the log that they were cut from")
-        held_out = np.bincount(self.test.user, minlength=self.log.num_users) * 2
+        held_out = np.bincount(self.valid.user, minlength=self.log.num_users) * 2  # test may ask fewer users
         if not np.array_equal(np.diff(self.log.offsets) - held_out, np.diff(self.train.offsets)):
             raise DataError("the training log holds other rows than the log without its held-out events")
 
@@ -278,6 +285,8 @@ def leave_one_out(
     ties: Literal["file", "random"] = "file",
     seed: int = 0,
     order: Literal["time", "file"] = "time",
+    negatives: int | None = None,
+    test_users: int | None = None,
 ) -> Split:
     """The last event of each user is a test query, the one before it a validation query, the rest is for training.
 
@@ -288,18 +297,24 @@ def leave_one_out(
         log: the full log, filtered as wanted.
         ties: events of a user at the same time stay in the order of the file ("file"), or are shuffled by `seed`
             ("random"), in histories as well. The random order does not depend on the order in the file.
-        seed: of the shuffle.
+        seed: of the shuffle, of the negatives and of the choice of test users.
         order: "time"; "file" for a log without times, whose rows then count as oldest first.
+        negatives: rank each target among so many items that the user never touched, fixed and uniform, and not among
+            all (SelfGNN and HardGNN: 999). All events of the user in the log count as touched, as in their code: no
+            negative of a validation query is the user's test item. Validation and test have draws of their own.
+        test_users: ask so many users in test, drawn by seed (those papers: 10,000); all where there are fewer. The
+            events of the others are held out all the same.
 
     Returns:
         A split with, in `counts`: queries_valid, queries_test, train_interactions; short_users (no query);
         cold_targets_* (the target is not in the training log); repeat_targets_* (it stands in the query's own history);
         and with times tie_decided_targets_* (the target shares its time with the event that would else be held out
         in its place) and older_share_* (queries older than the last training event, the leak in time that this kind of
-        split has).
+        split has); and unasked_users_test where `test_users` is given.
 
     Raises:
-        DataError: the log has no times, `order` does not fit, or no user has three events.
+        DataError: the log has no times, `order` does not fit, no user has three events, `negatives` or `test_users` is
+            below 1, or a user has fewer untouched items than `negatives`.
 
     >>> log = InteractionLog.from_arrays(["a"] * 4, ["p", "q", "r", "s"], time=[1, 2, 3, 4])
     >>> split = leave_one_out(log)
@@ -309,7 +324,7 @@ def leave_one_out(
     if ties not in ("file", "random"):
         raise DataError(f"ties is {ties!r}; expected 'file' or 'random'")
     _check_order(log, order)
-    rule: Rule = {"function": "leave_one_out", "ties": ties, "order": order}
+    rule: Rule = {"function": "leave_one_out", "ties": ties, "order": order} | _sampling(negatives, test_users, seed)
     if ties == "random":
         rule["seed"] = int(seed)
         canonical, log = _shuffle_ties(log, seed)
@@ -329,13 +344,15 @@ def leave_one_out(
     train = log.select(in_train)
     valid = _queries(log, user, start, end - 2, end - 2, end - 1, "valid", digest)
     test = _queries(log, user, start, end - 1, end - 1, end, "test", digest)
+    asked = _asked(test, rule)
+    valid, test = _with_negatives(valid, log, rule), _with_negatives(test[asked], log, rule)
 
     counts: dict[str, int | float] = {"short_users": log.num_users - len(user)}
-    counts |= _counts(train, valid, test)
+    counts |= _counts(train, valid, test) | _unasked(rule, len(user) - len(asked))
     if log.time is not None:
         last, second, third = log.time[end - 1], log.time[end - 2], log.time[end - 3]  # (Q,) each
         counts["tie_decided_targets_valid"] = int(((second == last) | (second == third)).sum())
-        counts["tie_decided_targets_test"] = int((last == second).sum())
+        counts["tie_decided_targets_test"] = int((last == second)[asked].sum())
     return Split(log, train, valid, test, "position", rule, digest, counts)
 
 
@@ -347,6 +364,9 @@ def time_point(
     valid_time: float | None = None,
     test_time: float | None = None,
     targets: Literal["all", "next"] = "all",
+    negatives: int | None = None,
+    test_users: int | None = None,
+    seed: int = 0,
 ) -> Split:
     """Training sees what happened before a moment; validation asks for what came next, and test for what came then.
 
@@ -360,20 +380,29 @@ def time_point(
         valid_time: the moment itself, in seconds, instead of a share.
         test_time: likewise; both are given or none.
         targets: "all" events of the period, as a set in order of first appearance, or the "next" one alone.
+        negatives: with targets="next", rank each target among so many items that the user did not touch before the end
+            of the query's period, fixed and uniform, and not among all. What the user does later stays unknown: a
+            negative of a validation query may be an item of the test period.
+        test_users: ask so many users in test, drawn by seed; all where there are fewer.
+        seed: of the negatives and of the choice of test users.
 
     Returns:
         A split with the `counts` of `leave_one_out`; short_users are those without any query; older_share_* is 0 by
         construction; tie_decided_targets_* counts, for targets="next", the queries whose first two events of the period
-        share a time; cold_users_* are queries of users without a training event.
+        share a time; cold_users_* are queries of users without a training event; unasked_users_test is there where
+        `test_users` is given.
 
     Raises:
-        DataError: the log has no times, or the moments leave nothing to train on, to validate or to test.
+        DataError: the log has no times, the moments leave nothing to train on, to validate or to test, `negatives` or
+            `test_users` is below 1, or a user has fewer untouched items than `negatives`.
     """
     if targets not in ("all", "next"):
         raise DataError(f"targets is {targets!r}; expected 'all' or 'next'")
+    if negatives is not None and targets == "all":
+        raise DataError("negatives are drawn for one target a query; pass targets='next', or rank all items")
     _check_order(log, "time")
     assert log.time is not None
-    rule: Rule = {"function": "time_point", "targets": targets}
+    rule: Rule = {"function": "time_point", "targets": targets} | _sampling(negatives, test_users, seed)
     if valid_time is None and test_time is None:
         rule |= {"valid_share": float(valid_share), "test_share": float(test_share)}
         valid_time, test_time = _moments(log.time, valid_share, test_share)
@@ -396,12 +425,14 @@ def time_point(
     valid, valid_ties = _period(log, valid_start, test_start, targets, "valid", digest)
     test, test_ties = _period(log, test_start, log.offsets[1:], targets, "test", digest)
 
-    asked = np.union1d(valid.user, test.user)
-    counts: dict[str, int | float] = {"short_users": log.num_users - len(asked)}
+    known, asked = np.union1d(valid.user, test.user), _asked(test, rule)
+    counts: dict[str, int | float] = {"short_users": log.num_users - len(known)}
+    counts |= _unasked(rule, len(test) - len(asked))
+    valid, test = _with_negatives(valid, log, rule, test_time), _with_negatives(test[asked], log, rule)
     counts |= _counts(train, valid, test)
     trained = np.diff(train.offsets) > 0
-    for queries, ties in ((valid, valid_ties), (test, test_ties)):
-        counts[f"tie_decided_targets_{queries.name}"] = ties
+    for queries, ties in ((valid, valid_ties), (test, test_ties[asked])):
+        counts[f"tie_decided_targets_{queries.name}"] = int(ties.sum())
         counts[f"cold_users_{queries.name}"] = int((~trained[queries.user]).sum())
     return Split(log, train, valid, test, "time", rule, digest, counts, valid_time, test_time)
 
@@ -423,8 +454,10 @@ def _first_rows(log: InteractionLog, moment: float) -> Ints:
     return log.offsets[:-1] + np.bincount(log.user[log.time < moment], minlength=log.num_users)
 
 
-def _period(log: InteractionLog, first: Ints, last: Ints, targets: str, name: str, digest: str) -> tuple[Queries, int]:
-    """Queries of a period, and how many of them a tie decides.
+def _period(
+    log: InteractionLog, first: Ints, last: Ints, targets: str, name: str, digest: str
+) -> tuple[Queries, Bools]:
+    """Queries of a period, and which of them a tie decides, (Q,).
 
     Args:
         first: (U,) each user's first row of the period; all rows before it are the history.
@@ -436,12 +469,45 @@ def _period(log: InteractionLog, first: Ints, last: Ints, targets: str, name: st
     if len(user) == 0:
         raise DataError(f"no user of {log.name!r} has events before and after the moment at which {name} starts")
     start, first, last = start[user], first[user], last[user]
-    ties = 0
+    ties = np.zeros(len(user), dtype=bool)
     if targets == "next":  # the first event alone; the second one is tied with it where they share a time
         second = np.minimum(first + 1, len(log) - 1)
-        ties = int(((last - first > 1) & (log.time[first] == log.time[second])).sum())
+        ties = (last - first > 1) & (log.time[first] == log.time[second])
         last = first + 1
     return _queries(log, user, start, first, first, last, name, digest), ties
+
+
+def _sampling(negatives: int | None, test_users: int | None, seed: int) -> Rule:
+    """What a rule says of sampled candidates and test users: nothing where neither is asked for."""
+    asked = {"negatives": negatives, "test_users": test_users}
+    rule: Rule = {name: int(number) for name, number in asked.items() if number is not None}
+    for name, number in rule.items():
+        if number < 1:
+            raise DataError(f"{name} is {number}; expected at least 1, or None")
+    if seed < 0:
+        raise DataError(f"seed is {seed}; expected at least 0")
+    return rule | ({"seed": int(seed)} if rule else {})
+
+
+def _asked(test: Queries, rule: Rule) -> Ints:
+    """Numbers of the test queries whose users are asked."""
+    from .negatives import choose_users
+
+    return choose_users(test.user, rule["test_users"], rule["seed"]) if "test_users" in rule else np.arange(len(test))
+
+
+def _unasked(rule: Rule, number: int) -> dict[str, int]:
+    """The count of users whom a choice of test users leaves out, where there was a choice."""
+    return {"unasked_users_test": number} if "test_users" in rule else {}
+
+
+def _with_negatives(queries: Queries, log: InteractionLog, rule: Rule, before: float = np.inf) -> Queries:
+    """The queries with the negatives that the rule asks for, if any; only events `before` a moment count as touched."""
+    from .negatives import with_negatives
+
+    if "negatives" not in rule:
+        return queries
+    return with_negatives(queries, log, rule["negatives"], seed=rule["seed"], before=before)
 
 
 def make_split(log: InteractionLog, rule: Mapping[str, Any]) -> Split:
@@ -546,12 +612,27 @@ def _counts(train: InteractionLog, valid: Queries, test: Queries) -> dict[str, i
     return counts
 
 
-def _in_query(offsets: Ints, items: Ints, other_offsets: Ints, others: Ints) -> Bools:
-    """(n,) bool: the item of query q stands among the others of query q."""
-    size = 1 + max(items.max(initial=0), others.max(initial=0))
-    own = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets)) * size + items
-    known: Bools = np.isin(own, np.repeat(np.arange(len(offsets) - 1), np.diff(other_offsets)) * size + others)
-    return known
+def _in_query(offsets: Ints, items: npt.NDArray[np.signedinteger[Any]], other_offsets: Ints, others: Ints) -> Bools:
+    """(n,) bool: the item of query q stands among the others of query q.
+
+    A block of items at a time, as there may be 1,000 candidates a query; np.isin would sort them all.
+    """
+    size = 1 + int(max(items.max(initial=0), others.max(initial=0)))
+    known = np.sort(np.repeat(np.arange(len(offsets) - 1), np.diff(other_offsets)) * size + others)
+    found = np.zeros(len(items), dtype=bool)
+    for first in range(0, len(items), _BLOCK):
+        part = slice(first, min(first + _BLOCK, len(items)))
+        query = np.searchsorted(offsets, np.arange(part.start, part.stop), side="right") - 1
+        found[part] = among(query * size + items[part], known)
+    return found
+
+
+def among(keys: Ints, known: Ints) -> Bools:
+    """Which keys stand in the sorted array `known`; for ascending keys 9 times as fast as np.isin, which sorts them."""
+    if len(known) == 0:
+        return np.zeros(keys.shape, dtype=bool)
+    same: Bools = known[np.minimum(np.searchsorted(known, keys), len(known) - 1)] == keys
+    return same
 
 
 def _count_in(offsets: Ints, flags: Bools) -> Ints:

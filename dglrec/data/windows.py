@@ -17,8 +17,9 @@ import numpy as np
 
 from ..errors import DataError, closest
 from ..streams import Streams
-from .log import Bools, Floats, InteractionLog, Ints, _offsets
-from .splits import Queries, Rule, Split, _check_order, _counts, _digest, _first_of_pairs, _in_query
+from .log import Floats, InteractionLog, Ints, _offsets
+from .negatives import check_free, touched_keys
+from .splits import Queries, Rule, Split, _check_order, _counts, _digest, _first_of_pairs, _in_query, among
 
 Assignment = Literal["window", "user", "time"]
 _ROUNDS = 20  # of drawing negatives for all windows at once; what is left then is drawn window by window
@@ -192,21 +193,15 @@ def _negatives(log: InteractionLog, rows: Ints, part: Ints, end: float, count: i
     """
     items, user = log.num_items, log.user[rows[part, 0]]
     events = rows.reshape(-1) if log.time is None else rows[log.time[rows] < end]
-    touched = np.sort(log.user[events] * items + log.item[events])
-    touched = touched[np.diff(touched, prepend=-1) > 0]  # np.unique takes 40 times as long
+    touched = touched_keys(log, events)
     free = items - np.bincount(touched // items, minlength=log.num_users)[user]
-    if free.min() < count:
-        poor = int(free.argmin())
-        raise DataError(
-            f"user {str(log.user_ids[user[poor]])!r} has touched all but {free[poor]} of {items} items; "
-            f"{count} negatives cannot be drawn, so choose fewer"
-        )
+    check_free(log, user, free, count)
     drawn = np.full((len(part), count), -1, dtype=np.int64)
     streams, width = Streams(int(seed)), count + count // 4 + 8
     todo = np.arange(len(part))
     for attempt in range(_ROUNDS):
         new = streams.numpy("negatives", attempt).integers(items, size=(len(rows), width))[part[todo]]
-        offered = np.concatenate([drawn[todo], np.where(_among(user[todo, None] * items + new, touched), -1, new)], 1)
+        offered = np.concatenate([drawn[todo], np.where(among(user[todo, None] * items + new, touched), -1, new)], 1)
         drawn[todo] = _first_distinct(offered, count, items)
         todo = todo[drawn[todo, -1] < 0]
         if len(todo) == 0:
@@ -216,13 +211,6 @@ def _negatives(log: InteractionLog, rows: Ints, part: Ints, end: float, count: i
         left = np.setdiff1d(np.arange(items), known)
         drawn[one] = streams.numpy("negatives left", int(part[one])).permutation(left)[:count]
     return drawn
-
-
-def _among(keys: Ints, known: Ints) -> Bools:
-    """Which keys stand in the sorted array `known`."""
-    place = np.minimum(np.searchsorted(known, keys), len(known) - 1)
-    same: Bools = known[place] == keys
-    return same
 
 
 def _first_distinct(offered: Ints, count: int, num_items: int) -> Ints:

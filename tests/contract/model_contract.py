@@ -46,7 +46,8 @@ BEATS = {  # what a model that is made for the kind beats there: on "grammar" co
     "communities": ("popularity", "recency", "transitions"),
     "grammar": ("popularity", "recency"),
 }
-RESERVED = {"epoch", "seconds", "steps", "loss", "loss_sum", "valid_seconds"}  # names of a row that no term may take
+# Names of a row that no term may take.
+RESERVED = {"epoch", "seconds", "steps", "loss", "loss_sum", "valid_seconds", "test", "test_seconds"}
 
 
 # --- Helpers -------------------------------------------------------------------------------------------------------

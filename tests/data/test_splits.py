@@ -271,6 +271,8 @@ RECIPES = [
     lambda log: leave_one_out(log, ties="random", seed=4),
     lambda log: time_point(log),
     lambda log: time_point(log, valid_time=30, test_time=40, targets="next"),
+    lambda log: leave_one_out(log, negatives=9, seed=2),
+    lambda log: time_point(log, targets="next", negatives=9),
 ]
 
 
