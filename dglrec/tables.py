@@ -236,7 +236,7 @@ _PLANS = (
         data=_ON_SAMPLE,
         rows=(
             *("mdgr-w", "mdgr-dgc", "mdgr-pt", "mdgr-p", "mdgr-t", "mdgr"),
-            *("mdgr,residual=true", "mdgr-residual", "mdgr-residual,rank=pairs,gamma=0.1"),
+            *("mdgr,residual=true", "mdgr-residual", "mdgr-residual,gamma=0.1,rank=pairs"),
         ),
         fields=_WINDOWS,
         compare="mdgr",
