@@ -154,6 +154,11 @@ def has_nothing_to_train(row: str) -> bool:
     return usual.train.epochs == 0
 
 
+def clusters(row: str) -> bool:
+    """Whether a row is a model whose clusters can be compared with planted ones, see `planted.agreement`."""
+    return hasattr(SYSTEMS[parse(row)[0]].model, "clusters")
+
+
 def _usual(preset: str) -> Any:
     found = SYSTEMS[preset]
     return replace(found.model.Config(), found.fields)

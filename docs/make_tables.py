@@ -40,10 +40,12 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def results_table(name: str) -> str:
     """A paper's table beside what was measured, a block for every data set and protocol."""
     table = reproduce(name)
-    shown = [f"**{block.data}**, {block.protocol}:\n\n{markdown(block.header, block.rows)}" for block in table.blocks()]
+    shown = []
+    for block in table.blocks():
+        shown += [f"**{block.data}**, {block.protocol}:", markdown(block.header, block.rows), *block.notes]
     if not table.results:
         shown.insert(0, f"Nothing is measured yet; `dglrec reproduce {name} --run` does it.")
-    return "\n\n".join(shown)
+    return "\n\n".join([*shown, *table.not_begun()])
 
 
 def trace_table() -> str:
