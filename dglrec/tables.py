@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, cast
 from . import planted
 from .config import replace
 from .data import Split, leave_one_out, load, windows
+from .data.datasets import find_table
 from .data.windows import Assignment
 from .errors import ConfigError, closest
 from .models import PRESETS, Model, Preset
@@ -162,6 +163,16 @@ def clusters(row: str) -> bool:
 def _usual(preset: str) -> Any:
     found = SYSTEMS[preset]
     return replace(found.model.Config(), found.fields)
+
+
+def find_data(data: str) -> None:
+    """See to it that a data set of a table is here; one that can be fetched is fetched.
+
+    Raises:
+        DataError: it is not.
+    """
+    if data != planted.NAME:
+        find_table(data)
 
 
 def make_split(data: str, split: str) -> Split:

@@ -357,15 +357,27 @@ def test_reproduce_passes_on_what_is_asked_for(say: Say, monkeypatch: pytest.Mon
     with monkeypatch.context() as patch:
         patch.setattr(module, "reproduce", reproduce)
         words = ("reproduce", "gsau-table1", "--row", "gsau", "--row", "gsau-rec", "--data", "small", "--device", "cpu")
-        code, out, _ = say(*words, "--run", "--seed", 3, "--json")
+        code, out, _ = say(*words, "--split", "user", "time", "--run", "--seed", 3, "--json")
         assert code == 0
         assert json.loads(out)["rows"] == []
         assert say(*words)[1] == "gsau-table1: a title\n"
     given = {"table": "gsau-table1", "rows": ["gsau", "gsau-rec"], "data": ["small"], "splits": None, "device": "cpu"}
-    assert asked == [given | {"run": True, "seed": 3}, given | {"run": False}]
+    assert asked == [given | {"run": True, "seed": 3, "splits": ["user", "time"]}, given | {"run": False}]
     assert json.loads(say("reproduce", "gsau-table1", "--json")[1])["table"] == "gsau-table1"
     assert "did you mean 'gsau-table1'" in say("reproduce", "gsau-table11")[2]
     assert "only figures can be drawn" in say("reproduce", "gsau-table1", "--figure", "table.png")[2]
+
+
+def test_reproduce_prints_a_split_and_draws_a_figure(say: Say, tmp_path: Path) -> None:
+    """Of the results in the package."""
+    words = ("reproduce", "mdgr-table2", "--data", "foursquare-nyc", "--row", "mip", "--json")
+    for split in ("window", "user"):
+        rows = json.loads(say(*words, "--split", split)[1])["rows"]
+        assert {(row["data"], row["split"], row["row"]) for row in rows} == {("foursquare-nyc", split, "mip")}
+    assert "did you mean 'user'" in say(*words, "--split", "users")[2]
+    code, _, err = say("reproduce", "mdgr-figure5", "--figure", tmp_path / "figure.png")
+    assert (code, err) == (0, f"drawn to {tmp_path / 'figure.png'}\n")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 
 # The words themselves
