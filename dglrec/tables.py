@@ -6,6 +6,7 @@ usual value is left out, so that `mdgr,m=5` is `mdgr`, and one run serves all ta
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, cast
@@ -138,15 +139,17 @@ def parse(row: str) -> tuple[str, dict[str, str]]:
 
 
 def canonical(row: str) -> str:
-    """The row without fields that have the preset's usual value.
+    """The one name of a row: the fields that differ from its preset, in the order of the config, in one spelling.
 
     >>> canonical("mdgr,m=5"), canonical("mdgr,m=10"), canonical("mip,k=5,heads=4")
     ('mdgr', 'mdgr,m=10', 'mip,heads=4')
+    >>> canonical("mdgr,train.lr=1e-4,bounded=True,k=08,m=+7")
+    'mdgr,m=7,bounded=true,train.lr=0.0001'
     """
     preset, fields = parse(row)
     usual = _usual(preset)
-    own = [f"{name}={value}" for name, value in fields.items() if replace(usual, {name: value}) != usual]
-    return ",".join([preset, *own])
+    before, after = _flat(usual), _flat(replace(usual, fields))
+    return ",".join([preset, *(f"{name}={text}" for name, text in after.items() if text != before[name])])
 
 
 def has_nothing_to_train(row: str) -> bool:
@@ -158,6 +161,18 @@ def has_nothing_to_train(row: str) -> bool:
 def clusters(row: str) -> bool:
     """Whether a row is a model whose clusters can be compared with planted ones, see `planted.agreement`."""
     return hasattr(SYSTEMS[parse(row)[0]].model, "clusters")
+
+
+def _flat(config: Any, where: str = "") -> dict[str, str]:
+    """Every field of a config, those of `train` as "train.lr", as `replace` reads it: "none", "true", "0.0001"."""
+    found: dict[str, str] = {}
+    for name in (one.name for one in dataclasses.fields(config)):
+        value = getattr(config, name)
+        if dataclasses.is_dataclass(value):
+            found |= _flat(value, f"{where}{name}.")
+        else:
+            found[where + name] = str(value).lower() if value is None or isinstance(value, bool) else str(value)
+    return found
 
 
 def _usual(preset: str) -> Any:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from dglrec.errors import ConfigError
-from dglrec.reproduce import RESULTS
+from dglrec.reproduce import RESULTS, reproduce
 from dglrec.tables import PLANS, canonical, has_nothing_to_train, parse
 
 
@@ -27,6 +27,21 @@ def test_a_row_has_one_name() -> None:
     assert canonical("mdgr-t,times=false") == "mdgr-t"  # the preset's own field
     assert canonical("mdgr-t,times=true") == "mdgr-t,times=true"
     assert canonical("oracle,sees=history") == "oracle"
+    assert canonical("mdgr,residual=1,m=010") == canonical("mdgr,m=10,residual=True") == "mdgr,m=10,residual=true"
+    assert canonical("mdgr,k=08,gamma=.50,train.lr=0.001,train.clip=0") == "mdgr"
+    assert canonical("mdgr,train.lr=1e-4") == canonical("mdgr,train.lr=0.00010") == "mdgr,train.lr=0.0001"
+    assert canonical("sasrec,train.lr=1e-4,dim=8") == canonical("sasrec,dim=8,train.lr=1e-4")
+
+
+def test_a_name_of_a_row_is_read_as_its_config() -> None:
+    """A canonical name is its own, and means what the row meant."""
+    plan = PLANS["mdgr-table3"]
+    for row in ("mdgr,train.precision=bfloat16,dropout=1e-5", "mip,limit=1e9", "surge,train.patience=0,keep=1"):
+        assert canonical(canonical(row)) == canonical(row)
+        assert plan.config(canonical(row)) == plan.config(row)
+    assert {result.values["row"] for result in reproduce("mdgr-table2").results} == {
+        canonical(result.values["row"]) for result in reproduce("mdgr-table2").results
+    }
 
 
 @pytest.mark.parametrize(
