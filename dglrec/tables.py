@@ -43,7 +43,7 @@ class Plan:
         references: rows that are there on the sample alone.
         fields: what is set in every row, beside the row's own fields.
         fields_on: by data set, what is set there as well.
-        over: what the rows run over: "systems" (a table), a field such as "m" (a curve), or "epochs".
+        over: what the rows run over: "systems" (a table), a field such as "m" (a curve a system), or "epochs".
         compare: the row that the others are compared with.
     """
 
@@ -94,9 +94,22 @@ class Plan:
             return self.over  # type: ignore[return-value]
         return "field"
 
-    def name_of(self, row: str) -> str:
-        """How a row is called in its line: by its value of the field that the rows run over, or by its name."""
-        return str(getattr(self.config(row), self.over)) if self.kind == "field" else row
+    @property
+    def name_columns(self) -> list[str]:
+        """Names of the columns in which a row is named."""
+        return ["system", self.over] if self.kind == "field" else ["system"]
+
+    def names_of(self, row: str) -> list[str]:
+        """What stands in them: the row's name, or its system and its value of the field that the rows run over.
+
+        >>> PLANS["mdgr-figure4"].names_of("mdgr-residual"), PLANS["mdgr-figure4"].names_of("mdgr,m=10")
+        (['mdgr-residual', '5'], ['mdgr', '10'])
+        """
+        if self.kind != "field":
+            return [row]
+        preset, fields = parse(row)
+        others = [f"{name}={value}" for name, value in fields.items() if name != self.over]
+        return [",".join([preset, *others]), str(getattr(self.config(row), self.over))]
 
     def command(self, data: str, split: str, row: str | None = None, seed: int | None = None) -> str:
         """The command line that makes a run, or all rows of a data set."""
@@ -242,9 +255,12 @@ _PLANS = (
             "transitions",
             "sasrec",
             "comirec-sa",
+            "comirec-sa,loss=softmax",
             "comirec-dr",
+            "comirec-dr,loss=softmax",
             "surge",
             "mip",
+            "mip,k=8",
             "mip,bounded=true",
             "mdgr",
             "mdgr-residual",
@@ -259,7 +275,10 @@ _PLANS = (
         f"{_MDGR}, Table 3: what the parts contribute",
         metrics=("auc_pooled", "recall@50"),
         data=_ON_SAMPLE,
-        rows=("mdgr-w", "mdgr-dgc", "mdgr-pt", "mdgr-p", "mdgr-t", "mdgr", "mdgr-residual", "mdgr,residual=true"),
+        rows=(
+            *("mdgr-w", "mdgr-dgc", "mdgr-pt", "mdgr-p", "mdgr-t", "mdgr"),
+            *("mdgr,residual=true", "mdgr,bounded=true", "mdgr,dropout=0.3", "mdgr-residual"),  # remedies
+        ),
         fields=_WINDOWS,
         compare="mdgr",
     ),
@@ -268,7 +287,7 @@ _PLANS = (
         f"{_MDGR}, Figure 3: number of clusters k",
         metrics=("auc_pooled", "recall@50"),
         data=_ON_SAMPLE,
-        rows=("mdgr,k=1", "mdgr,k=5", "mdgr,k=8", "mdgr,k=10"),
+        rows=tuple(f"{preset},k={k}" for preset in ("mdgr", "mdgr-residual") for k in (1, 5, 8, 10)),
         fields=_WINDOWS,
         over="k",
         compare="mdgr",
@@ -278,7 +297,7 @@ _PLANS = (
         f"{_MDGR}, Figure 4: number of rounds m",
         metrics=("auc_pooled", "recall@50"),
         data=_ON_SAMPLE,
-        rows=("mdgr,m=1", "mdgr,m=5", "mdgr,m=10", "mdgr,m=15"),
+        rows=tuple(f"{preset},m={m}" for preset in ("mdgr", "mdgr-residual") for m in (1, 5, 10, 15)),
         fields=_WINDOWS,
         over="m",
         compare="mdgr",

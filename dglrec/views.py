@@ -154,7 +154,10 @@ class Table:
             raise DataError(f"nothing of {plan.name} is measured yet; dglrec reproduce {plan.name} --run does it")
         by_row, title = _by_row(self.results), plan.title.rpartition(", ")[2]
         if plan.kind == "field":
-            points = {float(plan.name_of(row)): self._points(runs) for row, runs in by_row.items()}
+            points: dict[str, dict[float, dict[str, tuple[float, float, float]]]] = {}
+            for row, runs in by_row.items():
+                system, value = plan.names_of(row)
+                points.setdefault(system, {})[float(value)] = self._points(runs)
             bars = "bars: 95 % of the draws of users; seconds: fastest and slowest seed"
             save_field(plan.over, points, path, f"{title} ({bars})")
         else:
@@ -186,7 +189,7 @@ class Table:
         differences = self._differences(each)
         beside_paper = not is_new and any(row["data"] in dict(plan.data) for row in self.paper)
 
-        header = [plan.over if plan.kind == "field" else "system", *[""] * beside_paper]
+        header = [*plan.name_columns, *[""] * beside_paper]
         header += [f"valid {column}" if plan.kind == "epochs" else column for column in columns]
         header += [f"{plan.compare} minus this, {plan.metrics[0]}"] * bool(differences)
         header += _END[plan.kind]
@@ -194,9 +197,9 @@ class Table:
         for row, runs in by_row.items():
             printed = self._printed(runs[0].values) if part[row] == "measured" else None
             if printed:
-                line = [row, "paper", *(_number(printed.get(column)) for column in columns)]
+                line = [*plan.names_of(row), "paper", *(_number(printed.get(column)) for column in columns)]
                 lines.append(line + [""] * (len(header) - len(line)))
-            line = [plan.name_of(row), *["here"] * beside_paper]
+            line = [*plan.names_of(row), *["here"] * beside_paper]
             line += [self._figure(runs, column, part[row], each[row]) for column in columns]
             line += [differences.get(row, "")] * bool(differences)
             lines.append(line + _end_of_line(runs, plan.kind))
@@ -268,9 +271,13 @@ class Table:
                 known = [[one[name] for one in each if name in one] for name in _AGREEMENT]
                 figures = [_mean(values) if values else "" for values in known]
                 exact = " ".join(str(one["histories_where_true_is_1"]) for one in each)
-                lines.append([self.plan.name_of(row), *figures, exact, _seeds(runs)])
-            header = [self.plan.over if self.plan.kind == "field" else "system"]
-            header += [*(name.replace("_", " ") for name in _AGREEMENT), "histories where true is 1", "seeds"]
+                lines.append([*self.plan.names_of(row), *figures, exact, _seeds(runs)])
+            header = [
+                *self.plan.name_columns,
+                *(name.replace("_", " ") for name in _AGREEMENT),
+                "histories where true is 1",
+                "seeds",
+            ]
             words = f"split by {split}, clusters against the planted interests (adjusted Rand index)"
             notes = self._notes([result for result in found if _place(result) == (data, split)], "mask", clustering)
             blocks.append(Block(data, words, header, lines, notes))

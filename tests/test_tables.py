@@ -12,13 +12,15 @@ from dglrec.tables import PLANS, canonical, has_nothing_to_train, parse
 
 
 def test_the_figures_of_a_paper_are_read_for_what_they_are() -> None:
-    """MDGR's Figure 3 is over clusters and its Figure 4 over rounds; both have the full model in them once."""
+    """MDGR's Figure 3 is over clusters, its Figure 4 over rounds; both have the model, printed and mended, once."""
     for name, field, values in (("mdgr-figure3", "k", [1, 5, 8, 10]), ("mdgr-figure4", "m", [1, 5, 10, 15])):
         plan = PLANS[name]
         rows = [cell.row for cell in plan.cells()]
         assert plan.over == field
-        assert [getattr(plan.config(row), field) for row in rows] == values
-        assert rows.count("mdgr") == 1
+        assert [getattr(plan.config(row), field) for row in rows] == 2 * values
+        assert rows.count("mdgr") == rows.count("mdgr-residual") == 1
+        expected = [[system, str(value)] for system in ("mdgr", "mdgr-residual") for value in values]
+        assert [plan.names_of(row) for row in rows] == expected
 
 
 def test_a_row_has_one_name() -> None:

@@ -151,12 +151,13 @@ def test_rows_and_seeds_that_are_not_there_are_named() -> None:
 
 
 def test_a_curve_has_a_line_for_each_value_of_its_field() -> None:
-    rows = ("mdgr,m=1", "mdgr,m=5")
+    rows = ("mdgr,m=1", "mdgr,m=5", "mdgr-w,m=1")
     results = [result("mdgr,m=1", "mask", 1, 0.25), result("mdgr", "mask", 1, 0.5), result("mdgr", "mask", 2, 0.5)]
+    results.append(result("mdgr-w,m=1", "mask", 1, 0.25))
     (block,) = table(*results, rows=rows, over="m", compare="mdgr").blocks()
-    assert block.header[0] == "m"
+    assert block.header[:2] == ["system", "m"]
     assert block.header[-4:] == ["best epoch", "seconds an epoch", "seeds", "device"]
-    assert [line[0] for line in block.rows] == ["1", "5"]
+    assert [line[:2] for line in block.rows] == [["mdgr", "1"], ["mdgr", "5"], ["mdgr-w", "1"]]
     assert block.rows[1][-4:-1] == ["8 9", "2.5", "1 2"]
 
 
@@ -222,3 +223,14 @@ def test_figures_are_drawn_and_tables_are_not(tmp_path: Path) -> None:
         table(Result(values)).save_figure(tmp_path / "table.png")
     with pytest.raises(DataError, match="nothing of any is measured yet"):
         table(over="m").save_figure(tmp_path / "none.png")
+
+
+def test_every_system_of_a_figure_has_its_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr("dglrec.curves.save_field", lambda _, points, *__: drawn.append(points))
+    rows = {"mdgr,m=1": 0.25, "mdgr": 0.5, "mdgr-w": 0.75}
+    found = [result(row, "mask", 1, value) for row, value in rows.items()]
+    table(*found, rows=tuple(rows), over="m", compare="mdgr").save_figure(tmp_path / "figure.png")
+    (points,) = drawn
+    means = {system: {m: one["recall@10"][0] for m, one in curve.items()} for system, curve in points.items()}
+    assert means == {"mdgr": {1: 0.25, 5: 0.5}, "mdgr-w": {5: 0.75}}
