@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..batches import Windows
 from ..config import TrainConfig, check_even, check_limits
@@ -37,7 +38,7 @@ from ..nn.interests import (
 from ..streams import seeded
 from .base import WindowModel, check_times
 
-EXACT_WINDOWS = 1024  # windows that are run at once where each candidate has its own
+EXACT_WINDOWS = 1024  # windows that are run at once where each candidate has its own, in training as in evaluation
 
 
 @dataclass(frozen=True)
@@ -122,8 +123,9 @@ class MDGR(WindowModel):
             self.item = item_table(self.num_items, c.dim)
             width = c.dim + c.encoding * (c.positions + c.times)
             self.attention = InterestAttention(width, c.dim, c.heads, bias=True, dropout=c.dropout)
-            self.metric = nn.Parameter(torch.rand(c.delta, c.dim))  # w_q of Eq. 7
-            self.graph_attention = nn.ModuleList(ClusterAttention(c.dim) for _ in range(c.graph_heads))
+            if c.m:
+                self.metric = nn.Parameter(torch.rand(c.delta, c.dim), requires_grad=c.learn_metric)  # w_q of Eq. 7
+                self.graph_attention = nn.ModuleList(ClusterAttention(c.dim) for _ in range(c.graph_heads))
             self.weight = None
             if c.weights:
                 self.weight = InterestWeight(c.dim, c.encoding, c.max_length, c.weight_width, bounded=c.bounded)
@@ -131,19 +133,28 @@ class MDGR(WindowModel):
 
     def loss(self, batch: Windows) -> dict[str, Tensor]:
         """Binary cross-entropy of positives and negatives, in equal parts (Eq. 17)."""
-        window, items = batch_window(batch), self.item(torch.cat([batch.positive, batch.negative], 1))  # (B, P + N, d)
-        positive = batch.positive.shape[1]
-        logits = self._logits(window, self.encode(window), items)
+        window, items = batch_window(batch), torch.cat([batch.positive, batch.negative], 1)  # (B, P + N)
+        encoded, positive = self.encode(window), batch.positive.shape[1]
+        if self.config.candidate == "free":
+            logits = window_logits(self._users(window, encoded), augmented(self.item(items), 1.0, 1.0))  # Eq. 16
+        else:
+            logits = self._exact_logits(window, encoded, items)
         return {"bce": candidate_bce(logits[:, :positive], logits[:, positive:])}  # Eq. 17
 
-    def _logits(self, window: Padded, encoded: Tensor, items: Tensor) -> Tensor:
-        """Scores (B, C) of candidates (B, C, d)."""
-        if self.config.candidate == "free":
-            return window_logits(self._users(window, encoded), augmented(items, 1.0, 1.0))  # Eq. 16
-        count = items.shape[1]
-        each = Padded(*(part.repeat_interleave(count, 0) for part in window))  # a window for each candidate
-        users = self._users(each, encoded.repeat_interleave(count, 0), items.flatten(0, 1))  # (B * C, k, d + 1)
-        return window_logits(users, augmented(items.reshape(-1, 1, items.shape[2]), 1.0, 1.0)).view(-1, count)
+    def _exact_logits(self, window: Padded, encoded: Tensor, items: Tensor) -> Tensor:
+        """Eq. 16 of items (B, C), each the target of its own rounds, on about `EXACT_WINDOWS` windows at a time.
+
+        Of those no more is kept for the gradient than their logits: the rounds are run again on the way back.
+        """
+
+        def of_chunk(encoded: Tensor, items: Tensor) -> Tensor:
+            count, vectors = items.shape[1], self.item(items)  # (B, c, d)
+            each = Padded(*(part.repeat_interleave(count, 0) for part in window))  # a window for each candidate
+            users = self._users(each, encoded.repeat_interleave(count, 0), vectors.flatten(0, 1))  # (B * c, k, d + 1)
+            return window_logits(users, augmented(vectors.flatten(0, 1)[:, None], 1.0, 1.0)).view(-1, count)
+
+        chunks = items.split(max(1, EXACT_WINDOWS // max(1, len(items))), 1)
+        return torch.cat([checkpoint(of_chunk, encoded, chunk, use_reentrant=False) for chunk in chunks], 1)
 
     def encode(self, window: Padded) -> Tensor:
         """(B, n, d): the items' vectors as Eq. 6 gives them, each of which knows of the other items."""
@@ -221,15 +232,13 @@ class MDGR(WindowModel):
         return augmented(self.item.weight, 1.0, 1.0)
 
     def scores(self, queries: Queries, items: Tensor | None = None) -> Tensor:
-        """Eq. 16 of each item; with `candidate="exact"` each is the target of its own rounds, a few at a time."""
+        """Eq. 16 of each item; with `candidate="exact"` each is the target of its own rounds."""
         if self.config.candidate == "free":
             return super().scores(queries, items)
         window = query_window(queries, self.config.max_length, self.device)
-        encoded = self.encode(window)
         if items is None:
             items = torch.arange(self.num_items, device=self.device).expand(len(queries), -1)
-        chunk = max(1, EXACT_WINDOWS // max(1, len(queries)))
-        return torch.cat([self._logits(window, encoded, self.item(part)) for part in items.split(chunk, 1)], 1)
+        return self._exact_logits(window, self.encode(window), items)
 
     @property
     def scores_are_products(self) -> bool:
