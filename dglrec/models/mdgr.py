@@ -46,11 +46,11 @@ class MDGRConfig:
     """MDGR as printed; what the paper leaves open has the reading that its relatives MIP and SURGE suggest.
 
     Attributes:
-        dim: width d of items and interests.
+        dim: size d of items and interests.
         k: clusters of a history, and so interests of a user.
         m: times that the graph is built and vectors are moved. 0 is the row -DGC: one clustering, no graph.
         positions, times: whether Eq. 2 appends their encodings (rows -P, -T, -PT). Weights read times in any case.
-        encoding: size of either encoding. The paper prints d_m = 1, which would leave one frequency.
+        encoding: size of either encoding (`time_size` of MIP). The paper's d_m = 1 would leave one frequency.
         heads: attention heads H of Eq. 4 and 5, each over all of Eq. 2, its values the plain item vectors.
         dropout: of Eq. 6; the rate is not stated.
         residual: add the item's own vector to what Eq. 6 gives. As printed an item is what it gathers alone, and items
@@ -64,7 +64,7 @@ class MDGRConfig:
         hops: steps of the normalised adjacency that make the cluster vector of Eq. 10.
         graph_heads: heads H of Eq. 13.
         weights: interest weights (Eq. 15); without them each is 1 (row -W).
-        weight_width: hidden units of Eq. 15.
+        weight_width: size of the layer between in the net of Eq. 15 (`hidden` of MIP).
         bounded: weights between 0 and 2, see `InterestWeight`; as printed they have no upper end.
         candidate: what stands for the target in Eq. 11. "free": the most recent item, so that a user has one set of
             interests whatever is ranked. "exact": each candidate in turn, positive or negative alike, at as many times
@@ -136,7 +136,7 @@ class MDGR(WindowModel):
         window, items = batch_window(batch), torch.cat([batch.positive, batch.negative], 1)  # (B, P + N)
         encoded, positive = self.encode(window), batch.positive.shape[1]
         if self.config.candidate == "free":
-            logits = window_logits(self._users(window, encoded), augmented(self.item(items), 1.0, 1.0))  # Eq. 16
+            logits = window_logits(self._interests(window, encoded), augmented(self.item(items), 1.0, 1.0))  # Eq. 16
         else:
             logits = self._exact_logits(window, encoded, items)
         return {"bce": candidate_bce(logits[:, :positive], logits[:, positive:])}  # Eq. 17
@@ -150,8 +150,9 @@ class MDGR(WindowModel):
         def of_chunk(encoded: Tensor, items: Tensor) -> Tensor:
             count, vectors = items.shape[1], self.item(items)  # (B, c, d)
             each = Padded(*(part.repeat_interleave(count, 0) for part in window))  # a window for each candidate
-            users = self._users(each, encoded.repeat_interleave(count, 0), vectors.flatten(0, 1))  # (B * c, k, d + 1)
-            return window_logits(users, augmented(vectors.flatten(0, 1)[:, None], 1.0, 1.0)).view(-1, count)
+            target = vectors.flatten(0, 1)  # (B * c, d)
+            interests = self._interests(each, encoded.repeat_interleave(count, 0), target)  # (B * c, k, d + 1)
+            return window_logits(interests, augmented(target[:, None], 1.0, 1.0)).view(-1, count)
 
         chunks = items.split(max(1, EXACT_WINDOWS // max(1, len(items))), 1)
         return torch.cat([checkpoint(of_chunk, encoded, chunk, use_reentrant=False) for chunk in chunks], 1)
@@ -170,16 +171,16 @@ class MDGR(WindowModel):
         vectors: Tensor = self.attention(known, known, items, window.mask[:, None])  # Eq. 4, Eq. 5, Eq. 6
         return vectors + items if c.residual else vectors
 
-    def _users(self, window: Padded, vectors: Tensor, target: Tensor | None = None) -> Tensor:
+    def _interests(self, window: Padded, vectors: Tensor, target: Tensor | None = None) -> Tensor:
         """(B, k, d + 1): interests with their weights, for the targets (B, d) or for any."""
         *_, (vectors, cluster) = self.rounds(window, vectors, target)
         last, members = last_of_clusters(cluster, self.config.k)
         interests = take(vectors, last)  # Eq. 14, (B, k, d)
-        scale, offset = self.affine
+        scale, bias = self.affine
         if self.weight is None:
-            return augmented(interests, scale, offset)
+            return augmented(interests, scale, bias)
         weight = self.weight(interests, sinusoid(window.days, self.config.encoding), members)  # Eq. 15, (B, k)
-        return augmented(interests, weight * scale, weight * offset)  # Eq. 16
+        return augmented(interests, weight * scale, weight * bias)  # Eq. 16
 
     def rounds(self, window: Padded, vectors: Tensor, target: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Vectors (B, n, d), as Eq. 6 gives them and then m times moved, each with the interests of the items (B, n).
@@ -223,9 +224,9 @@ class MDGR(WindowModel):
         return found[0], found[-1]
 
     def query_vectors(self, queries: Queries) -> Tensor:
-        """(B, k, d + 1): the interests of each history, times their weights, and the weighted offset."""
+        """(B, k, d + 1): the interests of each history, times their weights, and the weighted bias."""
         window = query_window(queries, self.config.max_length, self.device)
-        return self._users(window, self.encode(window))
+        return self._interests(window, self.encode(window))
 
     def item_vectors(self) -> Tensor:
         """(M, d + 1): unit item vectors, and 1."""
