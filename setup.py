@@ -29,6 +29,7 @@ setup(
         "polars>=1.0",
         "safetensors>=0.4",
         "tqdm>=4.60",
+        "filelock>=3.12",
         "matplotlib>=3.6",
         "packaging>=21",  # not ours: DGL imports it and does not ask for it
         "pandas>=1.5",  # not ours: DGL 2 imports it and does not ask for it

@@ -219,7 +219,7 @@ def _new_model(args: argparse.Namespace) -> Model:
         raise ConfigError("train needs PRESET and --data NAME_OR_PATH (or --resume DIR); see dglrec train --help")
     fields = _fields(args)
     _check_preset(args.preset, fields)
-    return preset(args.preset, _split(args), **fields)
+    return preset(args.preset, _split(args, args.preset), **fields)
 
 
 def _resumed_model(args: argparse.Namespace) -> Model:
@@ -234,7 +234,7 @@ def _resumed_model(args: argparse.Namespace) -> Model:
         raise CheckpointError(
             f"{folder} is a run of {model.preset!r}, not of {args.preset!r}; leave PRESET out, or resume another"
         )
-    if args.data is not None and (split := _split(args)).digest != model.split.digest:
+    if args.data is not None and (split := _split(args, model.preset)).digest != model.split.digest:
         raise CheckpointError(
             f"{folder} is a run on {model.split.log!r}, not on this split of {split.log!r}; "
             "leave --data and its options out"
@@ -284,15 +284,17 @@ def _check_preset(name: str, fields: dict[str, Any]) -> None:
     replace(PRESETS[name].model.Config(), {**PRESETS[name].fields, **fields})
 
 
-def _split(args: argparse.Namespace) -> Split:
-    """The data and the split that --data, --k-core, --split, --ties and --set ask for."""
+def _split(args: argparse.Namespace, preset: str) -> Split:
+    """The data and the split that --data, --k-core, --split, --ties and --set ask for; else the split of the preset."""
     from .data import leave_one_out, load, time_point, windows
+    from .models import PRESETS
 
     settings = _settings(args)
+    kind = args.split or PRESETS[preset].model.default_split
     given = {"k_core": args.k_core} if args.k_core is not None else {}
     options = replace(DataOptions(), {**settings["data"], **given}, where="data.")
     ties = {"ties": args.ties} if args.ties is not None else {}
-    rule = dataclasses.asdict(replace(_SPLITS[args.split](), {**settings["split"], **ties}, where="split."))
+    rule = dataclasses.asdict(replace(_SPLITS[kind](), {**settings["split"], **ties}, where="split."))
     log = load(
         args.data,
         k_core=options.k_core,
@@ -305,9 +307,20 @@ def _split(args: argparse.Namespace) -> Split:
     log = log.one_pass_core() if options.one_pass_core else log
     if log.time is None and options.order == "time":
         raise DataError(f"{log.name!r} has no timestamps; if its rows stand oldest first, add --set data.order=file")
-    if args.split == "time-point":
+    if kind == "time-point":
         return time_point(log, **rule)
-    return (windows if args.split == "windows" else leave_one_out)(log, order=options.order, **rule)
+    if kind == "leave-one-out":
+        return leave_one_out(log, order=options.order, **rule)
+    try:
+        split = windows(log, order=options.order, **rule)
+    except DataError as error:
+        if args.split is not None or settings["split"]:
+            raise
+        _note(f"split by leave-one-out, not by windows as the paper of {preset}: {error}")
+        return leave_one_out(log, order=options.order)
+    if args.split is None:
+        _note(f"split by windows, as the paper of {preset}; --split leave-one-out is the other one")
+    return split
 
 
 def _free_folder(model: Model) -> Path:
@@ -411,6 +424,7 @@ def _models(args: argparse.Namespace) -> Output:
         {
             "preset": name,
             "model": preset.model.__name__,
+            "split": preset.model.default_split,
             "seen": replace(preset.model.Config(), preset.fields).seen,
             "fields": preset.fields,
             "source": preset.source,
@@ -421,13 +435,14 @@ def _models(args: argparse.Namespace) -> Output:
         (
             row["preset"],
             row["model"],
+            row["split"],
             row["seen"],
             " ".join(f"{k}={v}" for k, v in row["fields"].items()) or "-",
             row["source"],
         )
         for row in rows
     ]
-    return Output(aligned(("preset", "class", "seen", "fields", "source"), lines), {"presets": rows})
+    return Output(aligned(("preset", "class", "split", "seen", "fields", "source"), lines), {"presets": rows})
 
 
 def _doctor(args: argparse.Namespace) -> Output:
@@ -492,7 +507,7 @@ def _add_train(commands: Any) -> None:
     add("--out", metavar="DIR", help="folder of the run (runs/PRESET-DATA-SEED)")
     add("--resume", metavar="DIR", help="go on with the run in DIR; PRESET and --data are known from there")
     add("--k-core", type=int, metavar="N", help="keep users and items with N interactions or more")
-    add("--split", choices=tuple(_SPLITS), default="leave-one-out", help="leave-one-out by default")
+    add("--split", choices=tuple(_SPLITS), help="by default as the preset's paper: windows, or leave-one-out")
     add("--ties", choices=("file", "random"), help="order of a user's events at one time (file)")
 
 

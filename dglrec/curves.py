@@ -61,26 +61,32 @@ def save_epochs(
 
 
 def save_field(
-    field: str, points: Mapping[float, Mapping[str, tuple[float, float, float]]], path: Path, title: str
+    field: str,
+    points: Mapping[str, Mapping[float, Mapping[str, tuple[float, float, float]]]],
+    path: Path,
+    title: str,
 ) -> None:
-    """Draw results over a field of the config to `path`, a PNG, a part for each metric.
+    """Draw results over a field of the config to `path`, a PNG, a part for each metric and a curve for each system.
 
     Args:
         field: its name.
-        points: value of the field -> metric -> mean, low end and high end.
+        points: system -> value of the field -> metric -> mean, low end and high end.
         path: of the picture.
         title: above it.
     """
-    metrics = list(next(iter(points.values())))
+    metrics = list(next(iter(next(iter(points.values())).values())))
     figure, parts = _figure(4 * len(metrics), 3.5, len(metrics))
-    places = sorted(points)
+    ticks = sorted({place for curve in points.values() for place in curve})
     for axes, metric in zip(parts, metrics, strict=True):
-        mean, low, high = zip(*(points[place][metric] for place in places), strict=True)
-        reach = [[m - e for m, e in zip(mean, low, strict=True)], [e - m for m, e in zip(mean, high, strict=True)]]
-        axes.errorbar(places, mean, yerr=reach, marker="o", ms=4, capsize=3, lw=1)
-        axes.set(xlabel=field, title=metric, xticks=places)
+        for system, curve in points.items():
+            places = sorted(curve)
+            mean, low, high = zip(*(curve[place][metric] for place in places), strict=True)
+            reach = [[m - e for m, e in zip(mean, low, strict=True)], [e - m for m, e in zip(mean, high, strict=True)]]
+            axes.errorbar(places, mean, yerr=reach, marker="o", ms=4, capsize=3, lw=1, label=system)
+        axes.set(xlabel=field, title=metric, xticks=ticks)
         if metric.startswith("seconds"):
-            axes.set_ylim(0, 1.2 * max(high))
+            axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
+    parts[0].legend(fontsize=8)
     _save(figure, path, title)
 
 

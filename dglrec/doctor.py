@@ -201,9 +201,9 @@ def _usable_cores() -> int:
 
 def _clustering() -> Iterator[Check]:
     """Which way Ward's clustering goes on a CPU; neither is wrong."""
-    from .graphs.clustering import _compiled
+    from .graphs.clustering import _compiled_ward
 
-    if _compiled() is None:
+    if _compiled_ward() is None:
         yield Check("clustering", "Ward in rounds of PyTorch; with numba (pip install numba) it is compiled on a CPU")
     else:
         yield Check("clustering", f"Ward compiled by numba {metadata.version('numba')}")

@@ -8,20 +8,22 @@ each test query (.npz). A run belongs to every table that has its row: it is tra
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from . import planted
 from .checkpoint import read_json, write_json
 from .data.files import atomic_write
 from .errors import DataError
-from .tables import PLANS, Cell, Plan, has_nothing_to_train, make_split, parse, plan_of
+from .tables import PLANS, Cell, Plan, find_data, has_nothing_to_train, make_split, parse, plan_of
 from .train import Run, fit
 from .views import Result, Table
 
@@ -51,7 +53,8 @@ def reproduce(
 
     Args:
         table: see `tables()`.
-        run: train the chosen rows that have no result with this seed yet. A training that was stopped is resumed.
+        run: train the chosen rows that have no result with this seed yet. A training that was stopped is resumed, and
+            one that another process is at is left to it.
         rows: rows of the table, such as "mdgr" or "mdgr,m=10"; None for all.
         data: names of data sets; None for all of the table.
         splits: splits of the data; None for all of the table.
@@ -62,7 +65,8 @@ def reproduce(
 
     Raises:
         ConfigError: an unknown table, row, data set or split.
-        DataError: data to train on are not found, or `results` cannot be written, which is found out before training.
+        DataError: data to train on are not found, or `results` or `runs` cannot be written, which is found out before
+            the first training; or another process is still training some of the rows, after all others are done.
     """
     plan = plan_of(table)
     cells = plan.choose(rows, data, splits)
@@ -83,34 +87,71 @@ def _make_missing(
     plan: Plan, cells: Iterable[Cell], seed: int, device: str, folder: Path, runs: Path, progress: bool | None
 ) -> None:
     """Make the runs that have no result with this seed; one of any seed will do where all are the same."""
-    missing = []
-    for cell in cells:
-        path = folder / f"{'.'.join(cell)}.{seed}.json"
-        if not (path.exists() or (has_nothing_to_train(cell.row) and result_paths(folder, cell))):
-            missing.append((cell, path))
-    if missing:
-        _check_writable(folder)
+
+    def is_there(cell: Cell, path: Path) -> bool:
+        return path.exists() or (has_nothing_to_train(cell.row) and bool(result_paths(folder, cell)))
+
+    paths = [(cell, folder / f"{'.'.join(cell)}.{seed}.json") for cell in cells]
+    missing = [(cell, path) for cell, path in paths if not is_there(cell, path)]
+    if not missing:
+        return
+    for name in dict.fromkeys(cell.data for cell, _ in missing):
+        find_data(name)
+    _check_writable(
+        folder, "results", "an installation that you may write to, such as a checkout with `pip install -e .`"
+    )
+    _check_writable(runs, "runs", "another working directory")
     split, made_of = None, None
+    left = []
     for cell, path in missing:
-        if split is None or made_of != cell[:2]:
-            split, made_of = make_split(*cell[:2]), cell[:2]
         run_folder = runs / path.stem
-        resume = (run_folder / "config.json").exists()
-        model = plan.model(cell, split, seed)
-        run = fit(model, split, out=run_folder, device=device, resume=resume, progress=progress)
-        run.test()
-        _write(plan, cell, run, path)
+        with _alone_in(run_folder) as alone:
+            if not alone:
+                left.append((cell, path))
+                continue
+            if is_there(cell, path):  # another process has made it since
+                continue
+            if split is None or made_of != cell[:2]:
+                split, made_of = make_split(*cell[:2]), cell[:2]
+            resume = (run_folder / "config.json").exists()
+            model = plan.model(cell, split, seed)
+            run = fit(model, split, out=run_folder, device=device, resume=resume, progress=progress)
+            run.test()
+            _write(plan, cell, run, path)
+    if busy := [path.stem for cell, path in left if not is_there(cell, path)]:
+        raise DataError(
+            f"another process is training {', '.join(busy)} (in {runs}); wait for it, or choose other rows; "
+            "the other rows that were asked for are there"
+        )
 
 
-def _check_writable(folder: Path) -> None:
-    """Say before hours of training, not after them, that their result could not be written."""
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[bool]:
+    """Whether no other process trains in a run folder; until the end none will. A process that died is in nobody's way.
+
+    The lock is the operating system's, on a file in the folder that stays there.
+    """
+    folder.mkdir(exist_ok=True)
+    lock = FileLock(folder / "lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def _check_writable(folder: Path, what: str, instead: str) -> None:
+    """Say before hours of training, not after them, that what they make could not be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise DataError(
-            f"results cannot be written to {folder} ({error.strerror}), so nothing is trained; use an installation "
-            "that you may write to, such as a checkout with `pip install -e .`"
+            f"{what} cannot be written to {folder} ({error.strerror}), so nothing is trained; use {instead}"
         ) from None
 
 

@@ -6,6 +6,7 @@ usual value is left out, so that `mdgr,m=5` is `mdgr`, and one run serves all ta
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, cast
@@ -13,6 +14,7 @@ from typing import Any, Literal, NamedTuple, cast
 from . import planted
 from .config import replace
 from .data import Split, leave_one_out, load, time_point, windows
+from .data.datasets import find_table
 from .data.windows import Assignment
 from .errors import ConfigError, closest
 from .models import PRESETS, Model, Preset
@@ -41,7 +43,7 @@ class Plan:
         references: rows that are there on the sample alone.
         fields: what is set in every row, beside the row's own fields.
         fields_on: by data set, what is set there as well.
-        over: what the rows run over: "systems" (a table), a field such as "m" (a curve), or "epochs".
+        over: what the rows run over: "systems" (a table), a field such as "m" (a curve a system), or "epochs".
         compare: the row that the others are compared with.
     """
 
@@ -92,9 +94,22 @@ class Plan:
             return self.over  # type: ignore[return-value]
         return "field"
 
-    def name_of(self, row: str) -> str:
-        """How a row is called in its line: by its value of the field that the rows run over, or by its name."""
-        return str(getattr(self.config(row), self.over)) if self.kind == "field" else row
+    @property
+    def name_columns(self) -> list[str]:
+        """Names of the columns in which a row is named."""
+        return ["system", self.over] if self.kind == "field" else ["system"]
+
+    def names_of(self, row: str) -> list[str]:
+        """What stands in them: the row's name, or its system and its value of the field that the rows run over.
+
+        >>> PLANS["mdgr-figure4"].names_of("mdgr-residual"), PLANS["mdgr-figure4"].names_of("mdgr,m=10")
+        (['mdgr-residual', '5'], ['mdgr', '10'])
+        """
+        if self.kind != "field":
+            return [row]
+        preset, fields = parse(row)
+        others = [f"{name}={value}" for name, value in fields.items() if name != self.over]
+        return [",".join([preset, *others]), str(getattr(self.config(row), self.over))]
 
     def command(self, data: str, split: str, row: str | None = None, seed: int | None = None) -> str:
         """The command line that makes a run, or all rows of a data set."""
@@ -137,15 +152,17 @@ def parse(row: str) -> tuple[str, dict[str, str]]:
 
 
 def canonical(row: str) -> str:
-    """The row without fields that have the preset's usual value.
+    """The one name of a row: the fields that differ from its preset, in the order of the config, in one spelling.
 
     >>> canonical("mdgr,m=5"), canonical("mdgr,m=10"), canonical("mip,k=5,heads=4")
     ('mdgr', 'mdgr,m=10', 'mip,heads=4')
+    >>> canonical("mdgr,train.lr=1e-4,bounded=True,k=08,m=+7")
+    'mdgr,m=7,bounded=true,train.lr=0.0001'
     """
     preset, fields = parse(row)
     usual = _usual(preset)
-    own = [f"{name}={value}" for name, value in fields.items() if replace(usual, {name: value}) != usual]
-    return ",".join([preset, *own])
+    before, after = _flat(usual), _flat(replace(usual, fields))
+    return ",".join([preset, *(f"{name}={text}" for name, text in after.items() if text != before[name])])
 
 
 def has_nothing_to_train(row: str) -> bool:
@@ -154,9 +171,36 @@ def has_nothing_to_train(row: str) -> bool:
     return usual.train.epochs == 0
 
 
+def clusters(row: str) -> bool:
+    """Whether a row is a model whose clusters can be compared with planted ones, see `planted.agreement`."""
+    return hasattr(SYSTEMS[parse(row)[0]].model, "clusters")
+
+
+def _flat(config: Any, where: str = "") -> dict[str, str]:
+    """Every field of a config, those of `train` as "train.lr", as `replace` reads it: "none", "true", "0.0001"."""
+    found: dict[str, str] = {}
+    for name in (one.name for one in dataclasses.fields(config)):
+        value = getattr(config, name)
+        if dataclasses.is_dataclass(value):
+            found |= _flat(value, f"{where}{name}.")
+        else:
+            found[where + name] = str(value).lower() if value is None or isinstance(value, bool) else str(value)
+    return found
+
+
 def _usual(preset: str) -> Any:
     found = SYSTEMS[preset]
     return replace(found.model.Config(), found.fields)
+
+
+def find_data(data: str) -> None:
+    """See to it that a data set of a table is here; one that can be fetched is fetched.
+
+    Raises:
+        DataError: it is not.
+    """
+    if data != planted.NAME:
+        find_table(data)
 
 
 def make_split(data: str, split: str) -> Split:
@@ -217,9 +261,12 @@ _PLANS = (
             "transitions",
             "sasrec",
             "comirec-sa",
+            "comirec-sa,loss=softmax",
             "comirec-dr",
+            "comirec-dr,loss=softmax",
             "surge",
             "mip",
+            "mip,k=8",
             "mip,bounded=true",
             "mdgr",
             "mdgr-residual",
@@ -236,7 +283,8 @@ _PLANS = (
         data=_ON_SAMPLE,
         rows=(
             *("mdgr-w", "mdgr-dgc", "mdgr-pt", "mdgr-p", "mdgr-t", "mdgr"),
-            *("mdgr,residual=true", "mdgr-residual", "mdgr-residual,gamma=0.1,rank=pairs"),
+            *("mdgr,residual=true", "mdgr,bounded=true", "mdgr,dropout=0.3", "mdgr-residual"),  # remedies
+            "mdgr-residual,gamma=0.1,rank=pairs",
         ),
         fields=_WINDOWS,
         compare="mdgr",
@@ -246,7 +294,7 @@ _PLANS = (
         f"{_MDGR}, Figure 3: number of clusters k",
         metrics=("auc_pooled", "recall@50"),
         data=_ON_SAMPLE,
-        rows=("mdgr,k=1", "mdgr,k=5", "mdgr,k=8", "mdgr,k=10"),
+        rows=tuple(f"{preset},k={k}" for preset in ("mdgr", "mdgr-residual") for k in (1, 5, 8, 10)),
         fields=_WINDOWS,
         over="k",
         compare="mdgr",
@@ -256,7 +304,7 @@ _PLANS = (
         f"{_MDGR}, Figure 4: number of rounds m",
         metrics=("auc_pooled", "recall@50"),
         data=_ON_SAMPLE,
-        rows=("mdgr,m=1", "mdgr,m=5", "mdgr,m=10", "mdgr,m=15"),
+        rows=tuple(f"{preset},m={m}" for preset in ("mdgr", "mdgr-residual") for m in (1, 5, 10, 15)),
         fields=_WINDOWS,
         over="m",
         compare="mdgr",

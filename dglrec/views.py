@@ -21,11 +21,11 @@ from .checkpoint import read_json
 from .errors import ConfigError, DataError
 from .intervals import user_bootstrap
 from .protocol import Protocol
-from .tables import Cell, Plan
+from .tables import Cell, Plan, clusters, has_nothing_to_train
 from .text import aligned
 
 Values = Mapping[str, npt.NDArray[Any]]  # name of a metric -> (Q,), and "user" -> (Q,)
-NEW = " new"  # ends the names of what was measured on items that are new to their user
+NEW = " new"  # ends the names of what was kept of each query on items that are new to their user
 
 
 @dataclass(frozen=True)
@@ -63,15 +63,17 @@ class Block:
         protocol: how was measured, in words.
         header: names of the columns.
         rows: cells; a row of the paper, or the mean over the seeds of a row here.
+        notes: lines on what is not there: rows that have no run yet, seeds that only some rows have.
     """
 
     data: str
     protocol: str
     header: list[str]
     rows: list[list[str]]
+    notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        return f"{self.data}, {self.protocol}:\n{aligned(self.header, self.rows)}"
+        return "\n".join([f"{self.data}, {self.protocol}:", aligned(self.header, self.rows), *self.notes])
 
 
 @dataclass(frozen=True)
@@ -100,21 +102,24 @@ class Table:
         return {"table": self.plan.name, "title": self.plan.title, "rows": self.rows}
 
     def __str__(self) -> str:
-        lines = [f"{self.plan.name}: {self.plan.title}"]
-        lines += [f"\n{block}" for block in self.blocks()]
-        there = set(map(_place, self.results))
+        title = f"{self.plan.name}: {self.plan.title}"
+        return "\n\n".join([title, *map(str, self.blocks()), *self.not_begun()])
+
+    def not_begun(self) -> list[str]:
+        """A line for each data set and split that no row was run on yet."""
+        there, lines = set(map(_place, self.results)), []
         for data, split in dict.fromkeys(cell[:2] for cell in self.cells):
             if (data, split) not in there:
                 rows = ", ".join(cell.row for cell in self.cells if cell[:2] == (data, split))
-                lines.append(f"\n{data}, {split}: not run yet ({self.plan.command(data, split)}; rows {rows})")
-        return "\n".join(lines)
+                lines.append(f"{data}, {split}: not run yet ({self.plan.command(data, split)}; rows {rows})")
+        return lines
 
     def blocks(self) -> list[Block]:
         """The runs beside the paper's figures, a block for each protocol; then what the paper measured on other data.
 
         A run of a model that keeps seen items stands in two blocks if that matters: the paper's, and one with seen
-        items masked. On the sample, models that cluster have a further block: how well they find the interests that
-        were planted.
+        items masked. Where targets stand in their history, a further block asks only for items that are new to their
+        user. On the sample, models that cluster have another one: how well they find the interests that were planted.
         """
         groups: list[tuple[Protocol, list[Result]]] = []
         for result in self.results:
@@ -122,13 +127,15 @@ class Table:
             protocols = [own]
             if own.seen == "keep" and result.values["measured_masked"] != result.values["measured"]:
                 protocols.append(dataclasses.replace(own, seen="mask"))
+            if "measured_new" in result.values and self.plan.kind != "epochs":
+                protocols.append(dataclasses.replace(own, seen="mask", part=own.part + "-new"))
             for protocol in protocols:
                 same = next((group for first, group in groups if first.same_column(protocol)), None)
                 if same is None:
                     groups.append((protocol, same := []))
                 same.append(result)
         order = list(dict.fromkeys(map(_place, self.results)))
-        groups.sort(key=lambda group: (order.index(_place(group[1][0])), group[0].seen))
+        groups.sort(key=lambda group: (order.index(_place(group[1][0])), group[0].part, group[0].seen))
         return [*(self._block(*group) for group in groups), *self._planted(), *self._apart()]
 
     def save_figure(self, path: Path) -> None:
@@ -147,7 +154,10 @@ class Table:
             raise DataError(f"nothing of {plan.name} is measured yet; dglrec reproduce {plan.name} --run does it")
         by_row, title = _by_row(self.results), plan.title.rpartition(", ")[2]
         if plan.kind == "field":
-            points = {float(plan.name_of(row)): self._points(runs) for row, runs in by_row.items()}
+            points: dict[str, dict[float, dict[str, tuple[float, float, float]]]] = {}
+            for row, runs in by_row.items():
+                system, value = plan.names_of(row)
+                points.setdefault(system, {})[float(value)] = self._points(runs)
             bars = "bars: 95 % of the draws of users; seconds: fastest and slowest seed"
             save_field(plan.over, points, path, f"{title} ({bars})")
         else:
@@ -170,29 +180,31 @@ class Table:
 
     def _block(self, protocol: Protocol, results: Sequence[Result]) -> Block:
         plan, by_row = self.plan, _by_row(results)
-        own = {row: runs[0].values["protocol"]["seen"] == protocol.seen for row, runs in by_row.items()}
-        each = {row: _mean_over_seeds(runs) if own[row] else {} for row, runs in by_row.items()}
+        part = {row: _part(runs[0], protocol) for row, runs in by_row.items()}
+        each = {row: _mean_over_seeds(runs, part[row]) for row, runs in by_row.items()}
         columns = list(plan.metrics)
-        if plan.kind != "epochs" and any("measured_new" in result.values for result in results):
-            columns += [metric + NEW for metric in plan.metrics]
+        is_new = protocol.part.endswith("-new")
+        if is_new and any("auc" in run.values["measured_new"] for run in results):
+            columns.append("auc")
         differences = self._differences(each)
-        beside_paper = any(row["data"] in dict(plan.data) for row in self.paper)
+        beside_paper = not is_new and any(row["data"] in dict(plan.data) for row in self.paper)
 
-        header = [plan.over if plan.kind == "field" else "system", *[""] * beside_paper]
+        header = [*plan.name_columns, *[""] * beside_paper]
         header += [f"valid {column}" if plan.kind == "epochs" else column for column in columns]
         header += [f"{plan.compare} minus this, {plan.metrics[0]}"] * bool(differences)
         header += _END[plan.kind]
         lines = []
         for row, runs in by_row.items():
-            printed = self._printed(runs[0].values) if own[row] else None
+            printed = self._printed(runs[0].values) if part[row] == "measured" else None
             if printed:
-                line = [row, "paper", *(_number(printed.get(column)) for column in columns)]
+                line = [*plan.names_of(row), "paper", *(_number(printed.get(column)) for column in columns)]
                 lines.append(line + [""] * (len(header) - len(line)))
-            line = [plan.name_of(row), *["here"] * beside_paper]
-            line += [self._figure(runs, column, own[row], each[row]) for column in columns]
+            line = [*plan.names_of(row), *["here"] * beside_paper]
+            line += [self._figure(runs, column, part[row], each[row]) for column in columns]
             line += [differences.get(row, "")] * bool(differences)
             lines.append(line + _end_of_line(runs, plan.kind))
-        return Block(protocol.data, _in_words(protocol), header, lines)
+        words = _new_in_words(protocol, results, columns) if is_new else _in_words(protocol)
+        return Block(protocol.data, words, header, lines, self._notes(results, protocol.seen))
 
     def _differences(self, each: Mapping[str, Values]) -> dict[str, str]:
         """Row -> the row that the table is about minus this one, paired, in the first metric; where both are known."""
@@ -208,18 +220,39 @@ class Table:
                 found[row] = f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]"
         return found
 
-    def _figure(self, runs: Sequence[Result], column: str, own: bool, each: Values) -> str:
+    def _figure(self, runs: Sequence[Result], column: str, part: str, each: Values) -> str:
         """The mean over seeds, its deviation where there are three or more, and its interval where it is known."""
         if self.plan.kind == "epochs":
             return _mean([run.values["valid"][column] for run in runs])
-        part = "measured_new" if column.endswith(NEW) else "measured" if own else "measured_masked"
-        values = [run.values.get(part, {}).get(column.removesuffix(NEW)) for run in runs]
+        values = [run.values[part].get(column) for run in runs]
         if None in values:
             return ""
         if column not in each:
             return _mean(values)
-        _, low, high = user_bootstrap(each[column], each["user" + NEW if column.endswith(NEW) else "user"])
+        _, low, high = user_bootstrap(each[column], each["user"])
         return f"{_mean(values)} [{low:.4f}, {high:.4f}]"
+
+    def _notes(self, results: Sequence[Result], seen: str, rows: Iterable[str] | None = None) -> list[str]:
+        """What a block lacks: rows of its data that have no run yet, and seeds that only some of its rows have.
+
+        Args:
+            results: those of the block.
+            seen: the block's treatment of seen items; a row that masks them has no place where they are kept.
+            rows: those that may stand in the block; None for all.
+        """
+        place, plan = _place(results[0]), self.plan
+        run = {result.values["row"] for result in self.results if _place(result) == place}
+        asked = [cell.row for cell in self.cells if cell[:2] == place and (rows is None or cell.row in rows)]
+        lacking = [row for row in asked if row not in run and seen in ("mask", plan.config(row, place[0]).seen)]
+        notes = [f"Not run yet ({plan.command(*place)}): {', '.join(lacking)}"] if lacking else []
+        seeds = {row: _seeds(runs) for row, runs in _by_row(results).items() if not has_nothing_to_train(row)}
+        if len(set(seeds.values())) > 1:
+            rows_of: dict[str, list[str]] = {}
+            for row, text in seeds.items():
+                rows_of.setdefault(text, []).append(row)
+            counts = (f"{len(text.split())} ({text}) of {', '.join(own)}" for text, own in rows_of.items())
+            notes.append(f"Seeds are not the same: {'; '.join(counts)}")
+        return notes
 
     def _printed(self, values: dict[str, Any]) -> dict[str, float] | None:
         """The paper's figures of the same row and data."""
@@ -230,6 +263,7 @@ class Table:
         """`planted.agreement` of the models that cluster, as means over the seeds."""
         blocks = []
         found = [result for result in self.results if "planted" in result.values and self.plan.kind != "epochs"]
+        clustering = [cell.row for cell in self.cells if clusters(cell.row)]
         for data, split in dict.fromkeys(map(_place, found)):
             lines = []
             for row, runs in _by_row(result for result in found if _place(result) == (data, split)).items():
@@ -237,11 +271,16 @@ class Table:
                 known = [[one[name] for one in each if name in one] for name in _AGREEMENT]
                 figures = [_mean(values) if values else "" for values in known]
                 exact = " ".join(str(one["histories_where_true_is_1"]) for one in each)
-                lines.append([self.plan.name_of(row), *figures, exact, _seeds(runs)])
-            header = [self.plan.over if self.plan.kind == "field" else "system"]
-            header += [*(name.replace("_", " ") for name in _AGREEMENT), "histories where true is 1", "seeds"]
+                lines.append([*self.plan.names_of(row), *figures, exact, _seeds(runs)])
+            header = [
+                *self.plan.name_columns,
+                *(name.replace("_", " ") for name in _AGREEMENT),
+                "histories where true is 1",
+                "seeds",
+            ]
             words = f"split by {split}, clusters against the planted interests (adjusted Rand index)"
-            blocks.append(Block(data, words, header, lines))
+            notes = self._notes([result for result in found if _place(result) == (data, split)], "mask", clustering)
+            blocks.append(Block(data, words, header, lines, notes))
         return blocks
 
     def _apart(self) -> list[Block]:
@@ -298,26 +337,67 @@ def _by_row(results: Iterable[Result]) -> dict[str, list[Result]]:
     return found
 
 
-def _mean_over_seeds(runs: Sequence[Result]) -> Values:
-    """The means over the runs of the metrics of each query, where all runs have them."""
-    first = runs[0].per_query
-    users = [name for name in first if name.startswith("user")]
-    same = all(np.array_equal(run.per_query.get(name, []), first[name]) for run in runs for name in users)
-    if not users or not same:
+def _part(result: Result, protocol: Protocol) -> str:
+    """Where a run keeps what it measured under a protocol of its table."""
+    if protocol.part.endswith("-new"):
+        return "measured_new"
+    return "measured" if result.values["protocol"]["seen"] == protocol.seen else "measured_masked"
+
+
+def _mean_over_seeds(runs: Sequence[Result], part: str = "measured") -> Values:
+    """The means over the runs of the metrics of each query, where all runs have them.
+
+    Args:
+        runs: of one row.
+        part: "measured" or "measured_new"; of "measured_masked" nothing is kept.
+    """
+    each = [_of_part(run.per_query, part) for run in runs]
+    same = all("user" in one and np.array_equal(one["user"], each[0]["user"]) for one in each)
+    if not same:
         return {}
-    common = [name for name in first if all(name in run.per_query for run in runs)]
-    means = {name: np.stack([run.per_query[name] for run in runs]).astype(np.float64).mean(axis=0) for name in common}
-    return means | {name: first[name] for name in users}
+    common = [name for name in each[0] if all(name in one for one in each)]
+    means = {name: np.stack([one[name] for one in each]).astype(np.float64).mean(axis=0) for name in common}
+    return means | {"user": each[0]["user"]}
+
+
+def _of_part(values: Values, part: str) -> Values:
+    """Those of one part, under their plain names."""
+    if part == "measured_new":
+        return {name.removesuffix(NEW): array for name, array in values.items() if name.endswith(NEW)}
+    return {name: array for name, array in values.items() if not name.endswith(NEW)} if part == "measured" else {}
 
 
 def _in_words(protocol: Protocol) -> str:
     """A protocol's filter, split, queries, seen items and candidates in a line."""
-    split = protocol.split.partition("(")[0].replace("_", "-")
-    split = f"windows by {protocol.kind}" if split == "windows" else split
-    ties = ["ties in random order"] if protocol.tie_rule == "random" else []
     seen = "seen items masked" if protocol.seen == "mask" else "seen items kept in the ranking"
     candidates = [] if protocol.candidates == "full" else [f"{protocol.candidates} candidates"]
-    return ", ".join([*protocol.filters, split, *ties, f"{protocol.queries:,} test queries", seen, *candidates])
+    return ", ".join([*_split_in_words(protocol), f"{protocol.queries:,} test queries", seen, *candidates])
+
+
+def _new_in_words(protocol: Protocol, results: Sequence[Result], columns: Iterable[str]) -> str:
+    """The same where only items that are new to their user are asked for.
+
+    Old targets are no candidates there, so that a cut of the ranking has a chance of its own, that of the mean query.
+    """
+    words = [*_split_in_words(protocol), "only targets that are new to their user"]
+    queries = next((len(run.per_query["user" + NEW]) for run in results if "user" + NEW in run.per_query), 0)
+    if not queries:
+        return ", ".join([*words, "seen items masked"])
+    targets = (protocol.counts["targets"] - protocol.counts["repeat_targets"]) / queries
+    words.append(f"{queries:,} test queries with {targets:.1f} targets each")
+    if protocol.candidates == "full":
+        return ", ".join([*words, "seen items masked"])
+    negatives = protocol.candidates.rpartition("+")[2]
+    candidates = targets + int(negatives.rpartition("..")[2])
+    cuts = {name: int(name.removeprefix("recall@")) for name in columns if name.startswith("recall@")}
+    chance = [f"{name} about {min(1.0, cut / candidates):.2f}" for name, cut in cuts.items()]
+    return ", ".join([*words, f"{negatives} negatives; by chance"]) + f" {', '.join([*chance, 'auc 0.50'])}"
+
+
+def _split_in_words(protocol: Protocol) -> list[str]:
+    split = protocol.split.partition("(")[0].replace("_", "-")
+    split = f"windows by {protocol.kind}" if split == "windows" else split
+    return [*protocol.filters, split, *["ties in random order"] * (protocol.tie_rule == "random")]
 
 
 def _mean(values: Sequence[float]) -> str:

@@ -4,8 +4,9 @@
     python docs/make_tables.py --check    # exit code 1 if a file is not up to date
 
 A table stands between `<!-- table:NAME -->` and `<!-- end table -->`. Results come from files that
-`dglrec reproduce TABLE --run` writes, figures of data sets from docs/figures.json, which docs/measure_data.py writes,
-and presets from dglrec.models.PRESETS. No number of ours in these tables is typed by hand.
+`dglrec reproduce TABLE --run` writes, figures of data sets from docs/figures.json (by docs/measure_data.py), those of
+samples from docs/samples.json (by docs/measure_samples.py), presets from dglrec.models.PRESETS. No number of ours in
+these tables is typed by hand.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from dglrec.models import PRESETS
 from dglrec.reproduce import RESULTS, reproduce, tables
 
 DOCS = Path(__file__).parent
-FILES = (DOCS.parent / "README.md", *sorted(DOCS.glob("*.md")))
+FILES = (DOCS.parent / "README.md", DOCS.parent / "data" / "README.md", *sorted(DOCS.glob("*.md")))
 MARKED = re.compile(r"(<!-- table:([\w.-]+) -->\n).*?(<!-- end table -->)", re.DOTALL)
 
 # The log of GSAU (rec) on Toys in the authors' repository: the training loss, summed over the 252 steps of an epoch,
@@ -40,10 +41,12 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def results_table(name: str) -> str:
     """A paper's table beside what was measured, a block for every data set and protocol."""
     table = reproduce(name)
-    shown = [f"**{block.data}**, {block.protocol}:\n\n{markdown(block.header, block.rows)}" for block in table.blocks()]
+    shown = []
+    for block in table.blocks():
+        shown += [f"**{block.data}**, {block.protocol}:", markdown(block.header, block.rows), *block.notes]
     if not table.results:
         shown.insert(0, f"Nothing is measured yet; `dglrec reproduce {name} --run` does it.")
-    return "\n\n".join(shown)
+    return "\n\n".join([*shown, *table.not_begun()])
 
 
 def trace_table() -> str:
@@ -115,12 +118,47 @@ def ties_table() -> str:
     return markdown(header, rows)
 
 
+def sample_table(kind: str, header: str, metrics: Sequence[str]) -> str:
+    """What can be reached on a sample, by who knows how much of it."""
+    figures = json.loads((DOCS / "samples.json").read_text("utf-8"))[kind]
+    rows = [[name, *(f"{values[metric]:.3f}" for metric in metrics)] for name, values in figures.items()]
+    return markdown([header, *(metric.replace("auc_pooled", "pooled AUC") for metric in metrics)], rows)
+
+
+def samples_table() -> str:
+    """The samples of one target, what can be learned from them, and the best that can be reached."""
+    figures = json.loads((DOCS / "samples.json").read_text("utf-8"))
+    learned = {
+        "communities": "the user's group of items",
+        "grammar": "the successor of the last item",
+        "shop": "both, with skewed popularity, items that leave and come, and titles",
+    }
+    rows = [
+        [f"`{kind}`" + " (default)" * (kind == "shop"), what, *(f"{value:.3f}" for value in figures[kind].values())]
+        for kind, what in learned.items()
+    ]
+    return markdown(["kind", "what can be learned", *(f"best {metric}" for metric in figures["shop"])], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     **{name: partial(results_table, name) for name in tables()},
     "gsau-trace": trace_table,
     "presets": presets_table,
     "data": data_table,
     "ties": ties_table,
+    "samples": samples_table,
+    "sample-windows": partial(
+        sample_table,
+        "interests",
+        'test windows of `windows(sample("interests"), by="user")`',
+        ("recall@50", "auc_pooled"),
+    ),
+    "sample-drift": partial(
+        sample_table,
+        "drift",
+        'test queries of `leave_one_out(sample("drift"))`, seen items masked',
+        ("recall@10", "ndcg@10"),
+    ),
 }
 
 

@@ -24,6 +24,8 @@ import dgl
 import networkx as nx
 import numpy as np
 import torch
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score
@@ -108,7 +110,9 @@ for number in range(int(cluster.max()) + 1):
 # Above, the graphs: a colour is a planted interest, grey is chance, and what hangs together is a cluster. Below, the
 # vectors of all rounds in the plane in which those of the last one differ most.
 
-colours = {interest: f"C{number}" for number, interest in enumerate(np.unique(planted[planted >= 0]))}
+interests = np.unique(planted[planted >= 0])
+wheel = colormaps["hsv"](np.linspace(0, 0.9, len(interests)))  # as many colours as there are interests
+colours = {interest: to_hex(colour) for interest, colour in zip(interests, wheel, strict=True)}
 colour = [colours.get(interest, "lightgrey") for interest in planted]
 figure = Figure(figsize=(18, 10), layout="constrained")
 above, below = figure.subfigures(2, 1, height_ratios=(3, 2))

@@ -170,6 +170,41 @@ def test_what_selecting_on_test_would_give(say: Say, tmp_path: Path) -> None:
     assert set(result["selected_on_test"]) == {"note", "epoch", "metrics"}
 
 
+def test_a_preset_is_split_as_its_paper_does(say: Say, tmp_path: Path) -> None:
+    """And where histories are too short for windows, which were not asked for, by leave-one-out; a line says so."""
+    dglrec.sample("interests", users=12, items=300, seed=2).save(tmp_path / "long.npz")
+    words = ("--epochs", 1, "--set", "dim=8", "--device", "cpu", "--json")
+
+    def trained(*more: object) -> tuple[dict[str, Any], str]:
+        code, out, err = say("train", *more, *words)
+        assert code == 0, err
+        return json.loads(out)["protocol"], err
+
+    protocol, err = trained("mip", "--data", tmp_path / "long.npz", "--out", "run")
+    assert (protocol["kind"], protocol["candidates"]) == ("window", "50+50")
+    assert err.startswith("split by windows, as the paper of mip; --split leave-one-out is the other one\n")
+    resume = ("train", "--resume", "run", "--data", tmp_path / "long.npz", "--device", "cpu")
+    assert say(*resume)[0] == 0
+    assert "not on this split" in say(*resume, "--split", "leave-one-out")[2]
+    protocol, err = trained("mip", "--data", tmp_path / "long.npz", "--split", "leave-one-out")
+    assert (protocol["kind"], protocol["candidates"]) == ("position", "full") and len(err.splitlines()) == 1
+    protocol, err = trained("mip", "--data", tmp_path / "long.npz", "--set", "split.by=user")
+    assert protocol["kind"] == "user"
+    short = write_data(tmp_path / "small")
+    protocol, err = trained("mip", "--data", short)
+    assert protocol["kind"] == "position"
+    assert err.startswith(
+        "split by leave-one-out, not by windows as the paper of mip: 'small' has 0 windows of 100 events"
+    )
+    for explicit in (("--split", "windows"), ("--set", "split.by=user")):
+        assert (
+            "has 0 windows of 100 events (40 of 40 users have none)"
+            in say("train", "mip", "--data", short, *explicit)[2]
+        )
+    presets = {row["preset"]: row["split"] for row in json.loads(say("models", "--json")[1])["presets"]}
+    assert (presets["mdgr"], presets["surge"], presets["sasrec"]) == ("windows", "windows", "leave-one-out")
+
+
 def test_a_log_without_timestamps(say: Say, tmp_path: Path) -> None:
     data = write_data(tmp_path / "small", timestamps=False)
     code, out, err = say("train", "popularity", "--data", data)
@@ -346,7 +381,7 @@ def test_models(say: Say) -> None:
     lines = out.splitlines()
     assert code == 0
     assert [line.split()[0] for line in lines] == ["preset", *PRESETS]
-    assert ["gsau-rec", "GSAU", "keep", "rec=True"] in [line.split()[:4] for line in lines]
+    assert ["gsau-rec", "GSAU", "leave-one-out", "keep", "rec=True"] in [line.split()[:5] for line in lines]
     rows = json.loads(say("models", "--json")[1])["presets"]
     assert [row["preset"] for row in rows] == list(PRESETS)
     assert {row["seen"] for row in rows} == {"keep", "mask"}
@@ -373,15 +408,27 @@ def test_reproduce_passes_on_what_is_asked_for(say: Say, monkeypatch: pytest.Mon
     with monkeypatch.context() as patch:
         patch.setattr(module, "reproduce", reproduce)
         words = ("reproduce", "gsau-table1", "--row", "gsau", "--row", "gsau-rec", "--data", "small", "--device", "cpu")
-        code, out, _ = say(*words, "--run", "--seed", 3, "--json")
+        code, out, _ = say(*words, "--split", "user", "time", "--run", "--seed", 3, "--json")
         assert code == 0
         assert json.loads(out)["rows"] == []
         assert say(*words)[1] == "gsau-table1: a title\n"
     given = {"table": "gsau-table1", "rows": ["gsau", "gsau-rec"], "data": ["small"], "splits": None, "device": "cpu"}
-    assert asked == [given | {"run": True, "seed": 3}, given | {"run": False}]
+    assert asked == [given | {"run": True, "seed": 3, "splits": ["user", "time"]}, given | {"run": False}]
     assert json.loads(say("reproduce", "gsau-table1", "--json")[1])["table"] == "gsau-table1"
     assert "did you mean 'gsau-table1'" in say("reproduce", "gsau-table11")[2]
     assert "only figures can be drawn" in say("reproduce", "gsau-table1", "--figure", "table.png")[2]
+
+
+def test_reproduce_prints_a_split_and_draws_a_figure(say: Say, tmp_path: Path) -> None:
+    """Of the results in the package."""
+    words = ("reproduce", "mdgr-table2", "--data", "foursquare-nyc", "--row", "mip", "--json")
+    for split in ("window", "user"):
+        rows = json.loads(say(*words, "--split", split)[1])["rows"]
+        assert {(row["data"], row["split"], row["row"]) for row in rows} == {("foursquare-nyc", split, "mip")}
+    assert "did you mean 'user'" in say(*words, "--split", "users")[2]
+    code, _, err = say("reproduce", "mdgr-figure5", "--figure", tmp_path / "figure.png")
+    assert (code, err) == (0, f"drawn to {tmp_path / 'figure.png'}\n")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 
 # The words themselves

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from dglrec.reproduce import RESULTS, reproduce, result_paths, tables
 from dglrec.tables import PLANS, SYSTEMS, Cell, parse
 
 module = importlib.import_module("dglrec.reproduce")  # `dglrec.reproduce` is the function of this name
+train_module = importlib.import_module("dglrec.train")
 
 
 @pytest.fixture
@@ -33,6 +36,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         np.tile(np.arange(float(length)), users),
     )
     monkeypatch.setattr("dglrec.tables.load", lambda name, k_core: dglrec.load(log, name=name, k_core=k_core))
+    monkeypatch.setattr("dglrec.tables.find_table", lambda name: Path(name))
     monkeypatch.setattr(planted, "SIZE", {"users": 25, "items": 400, "seed": 1})
     fields = {"dim": 8, "train.epochs": 2}
     monkeypatch.setitem(PLANS, "gsau-table1", dataclasses.replace(PLANS["gsau-table1"], fields=fields))
@@ -143,6 +147,82 @@ def test_results_that_cannot_be_written_are_said_before_training(
     monkeypatch.setattr("tempfile.TemporaryFile", read_only)
     with pytest.raises(DataError, match="Permission denied"):
         reproduce("gsau-table1", run=True, results=tmp_path)
+
+
+def test_data_that_are_not_here_are_said_before_the_first_training(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find(name: str) -> Path:
+        if name == "amazon-toys":
+            raise DataError("no data set 'amazon-toys'")
+        return Path(name)
+
+    monkeypatch.setattr("dglrec.tables.find_table", find)
+    monkeypatch.setattr(module, "fit", lambda *_, **__: pytest.fail("trained first"))
+    chosen: dict[str, Any] = {"rows": ["sasrec"], "data": ["amazon-beauty", "amazon-toys"]}
+    with pytest.raises(DataError, match="no data set 'amazon-toys'"):
+        reproduce("gsau-table1", run=True, results=tmp_path / "out", runs=tmp_path / "runs", **chosen)
+
+
+def test_a_training_that_was_stopped_is_resumed(small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes on after its last finished epoch, and its result is that of a run that was never stopped."""
+    chosen: dict[str, Any] = {"run": True, "rows": ["sasrec"], "data": ["amazon-toys"]}
+    whole = reproduce("gsau-table1", results=tmp_path / "whole", runs=tmp_path / "whole-runs", **chosen)
+    trained, train = [], train_module._Trainer._epoch
+
+    def epoch(trainer: Any, number: int) -> None:
+        if number == 1 and not trained.count(1):
+            trained.append(1)
+            raise KeyboardInterrupt
+        trained.append(number)
+        train(trainer, number)
+
+    monkeypatch.setattr(train_module._Trainer, "_epoch", epoch)
+    out: dict[str, Any] = {"results": tmp_path / "out", "runs": tmp_path / "runs"}
+    with pytest.raises(KeyboardInterrupt):
+        reproduce("gsau-table1", **chosen, **out)
+    assert not reproduce("gsau-table1", results=tmp_path / "out").results
+    resumed = reproduce("gsau-table1", **chosen, **out)
+    assert trained == [0, 1, 1]
+    (row,), (expected,) = resumed.rows, whole.rows
+    for name in ("measured", "measured_masked", "valid", "best_epoch", "epochs", "config"):
+        assert row[name] == expected[name], name
+    assert [one["epoch"] for one in resumed.results[0].by_epoch] == [0, 1]
+
+
+def test_a_run_of_another_process_is_left_to_it(small: None, tmp_path: Path) -> None:
+    """All other rows are made first; once the other process is done, or dead, its row is no obstacle."""
+    out: dict[str, Any] = {"results": tmp_path / "out", "runs": tmp_path / "runs"}
+    chosen: dict[str, Any] = {"rows": ["sasrec", "gsau"], "data": ["amazon-toys"]}
+    stem = "amazon-toys.leave-one-out.sasrec.2020"
+    (tmp_path / "runs" / stem).mkdir(parents=True)
+    script = f"lock = filelock.FileLock({str(tmp_path / 'runs' / stem / 'lock')!r}); lock.acquire(); print()"
+    words = [sys.executable, "-uc", f"import filelock, sys; {script}; sys.stdin.read()"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline()
+        with pytest.raises(DataError, match=f"another process is training {stem} "):
+            reproduce("gsau-table1", run=True, **chosen, **out)
+        other.kill()
+    assert [row["row"] for row in reproduce("gsau-table1", results=tmp_path / "out").rows] == ["gsau"]
+    assert len(reproduce("gsau-table1", run=True, **chosen, **out).rows) == 2
+
+
+def test_what_another_process_has_made_since_is_not_made_again(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: dict[str, Any] = {"rows": ["sasrec", "gsau"], "data": ["amazon-toys"]}
+    out: dict[str, Any] = {"results": tmp_path / "out", "runs": tmp_path / "runs"}
+    fit, made = module.fit, []
+
+    def fit_while_another_does_the_other(model: Any, *words: Any, **options: Any) -> Any:
+        made.append(model.preset)
+        (tmp_path / "out" / "runs" / "amazon-toys.leave-one-out.gsau.2020.json").write_text('{"row": "gsau"}')
+        return fit(model, *words, **options)
+
+    monkeypatch.setattr(module, "fit", fit_while_another_does_the_other)
+    table = reproduce("gsau-table1", run=True, **chosen, **out)
+    assert made == ["sasrec"]
+    assert [result.values["row"] for result in table.results] == ["sasrec", "gsau"]
 
 
 def test_existing_results_are_not_trained_again(small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

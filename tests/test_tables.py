@@ -9,18 +9,20 @@ import pytest
 
 import dglrec
 from dglrec.errors import ConfigError
-from dglrec.reproduce import RESULTS
+from dglrec.reproduce import RESULTS, reproduce
 from dglrec.tables import PLANS, canonical, has_nothing_to_train, make_split, parse
 
 
 def test_the_figures_of_a_paper_are_read_for_what_they_are() -> None:
-    """MDGR's Figure 3 is over clusters and its Figure 4 over rounds; both have the full model in them once."""
+    """MDGR's Figure 3 is over clusters, its Figure 4 over rounds; both have the model, printed and mended, once."""
     for name, field, values in (("mdgr-figure3", "k", [1, 5, 8, 10]), ("mdgr-figure4", "m", [1, 5, 10, 15])):
         plan = PLANS[name]
         rows = [cell.row for cell in plan.cells()]
         assert plan.over == field
-        assert [getattr(plan.config(row), field) for row in rows] == values
-        assert rows.count("mdgr") == 1
+        assert [getattr(plan.config(row), field) for row in rows] == 2 * values
+        assert rows.count("mdgr") == rows.count("mdgr-residual") == 1
+        expected = [[system, str(value)] for system in ("mdgr", "mdgr-residual") for value in values]
+        assert [plan.names_of(row) for row in rows] == expected
 
 
 def test_a_row_has_one_name() -> None:
@@ -29,6 +31,21 @@ def test_a_row_has_one_name() -> None:
     assert canonical("mdgr-t,times=false") == "mdgr-t"  # the preset's own field
     assert canonical("mdgr-t,times=true") == "mdgr-t,times=true"
     assert canonical("oracle,sees=history") == "oracle"
+    assert canonical("mdgr,residual=1,m=010") == canonical("mdgr,m=10,residual=True") == "mdgr,m=10,residual=true"
+    assert canonical("mdgr,k=08,gamma=.50,train.lr=0.001,train.clip=0") == "mdgr"
+    assert canonical("mdgr,train.lr=1e-4") == canonical("mdgr,train.lr=0.00010") == "mdgr,train.lr=0.0001"
+    assert canonical("sasrec,train.lr=1e-4,dim=8") == canonical("sasrec,dim=8,train.lr=1e-4")
+
+
+def test_a_name_of_a_row_is_read_as_its_config() -> None:
+    """A canonical name is its own, and means what the row meant."""
+    plan = PLANS["mdgr-table3"]
+    for row in ("mdgr,train.precision=bfloat16,dropout=1e-5", "mip,limit=1e9", "surge,train.patience=0,keep=1"):
+        assert canonical(canonical(row)) == canonical(row)
+        assert plan.config(canonical(row)) == plan.config(row)
+    assert {result.values["row"] for result in reproduce("mdgr-table2").results} == {
+        canonical(result.values["row"]) for result in reproduce("mdgr-table2").results
+    }
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ PAPER = [{"preset": name, "name": name, "data": "shop", "paper": {"recall@10": 0
 
 
 def result(row: str, seen: str, seed: int, value: float, **more: Any) -> Result:
-    protocol = Protocol("shop", ("5-core",), "leave_one_out(ties='file')", seen=seen, queries=1000)
+    protocol = Protocol("shop", ("5-core",), "leave_one_out(ties='file')", part="test", seen=seen, queries=1000)
     values = {
         "row": row,
         "preset": row.partition(",")[0],
@@ -94,17 +94,17 @@ def test_where_queries_are_kept_there_are_intervals_and_differences() -> None:
     other = hard - 0.05 + rng.normal(0, 0.01, 120)
 
     def kept(row: str, seed: int, each: Any) -> Result:
-        one = result(row, "mask", seed, float(each.mean()), measured_new={"recall@10": 0.125})
+        one = result(row, "mask", seed, float(each.mean()))
         return Result(one.values, {"recall@10": each.astype(np.float32), "user": users})
 
     found = table(kept("lightgcn", 1, other), kept("sasrec", 1, base[0]), kept("sasrec", 2, base[1]))
     (block,) = found.blocks()
-    assert block.header[2:5] == ["recall@10", "recall@10 new", "sasrec minus this, recall@10"]
+    assert block.header[2:4] == ["recall@10", "sasrec minus this, recall@10"]
     rows = {line[0]: line for line in block.rows if line[1] == "here"}
     mean, low, high = user_bootstrap(np.mean(base, axis=0), users)
-    assert rows["sasrec"][2:5] == [f"{mean:.4f} [{low:.4f}, {high:.4f}]", "0.1250", ""]
+    assert rows["sasrec"][2:4] == [f"{mean:.4f} [{low:.4f}, {high:.4f}]", ""]
     mean, low, high = user_bootstrap(np.mean(base, axis=0) - other, users)
-    assert rows["lightgcn"][4] == f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]"
+    assert rows["lightgcn"][3] == f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]"
     assert high - low < 0.02  # the interval of either alone is .07 wide
 
     elsewhere = Result(kept("sasrec", 3, base[0]).values)  # one run without them: then there is no mean of each query
@@ -112,13 +112,52 @@ def test_where_queries_are_kept_there_are_intervals_and_differences() -> None:
     assert "sasrec minus this, recall@10" not in block.header
 
 
+def test_items_that_are_new_to_their_user_have_a_block_of_their_own() -> None:
+    """Half of 2 targets a query are old: 1 is left beside 50 negatives, and a cut at 10 has chance 10 / 51."""
+    protocol = Protocol("shop", split="windows(by='user')", kind="user", part="test", seen="keep", candidates="2+50")
+    protocol = dataclasses.replace(protocol, queries=40, counts={"targets": 80, "repeat_targets": 40})
+    users = np.arange(40, dtype=np.int32)
+
+    def one(row: str, value: float) -> Result:
+        new = {"recall@10": value / 2, "auc": 0.875}
+        each = {"recall@10": np.full(40, value), "user": users}
+        each |= {"recall@10 new": np.full(40, value / 2), "user new": users}
+        values = result(row, "keep", 1, value, protocol=protocol.to_dict(), measured_new=new).values
+        return Result(values | {"measured_masked": values["measured"]}, each)
+
+    kept, new = table(one("lightgcn", 0.25), one("sasrec", 0.5), rows=("lightgcn", "sasrec", "gsau")).blocks()
+    assert kept.protocol == "windows by user, 40 test queries, seen items kept in the ranking, 2+50 candidates"
+    assert new.protocol == (
+        "windows by user, only targets that are new to their user, 40 test queries with 1.0 targets each, "
+        "50 negatives; by chance recall@10 about 0.20, auc 0.50"
+    )
+    assert kept.header[:3] == ["system", "", "recall@10"]
+    assert new.header[:4] == ["system", "recall@10", "auc", "sasrec minus this, recall@10"]
+    assert new.rows[0][:4] == ["lightgcn", "0.1250 [0.1250, 0.1250]", "0.8750", "+0.1250 [+0.1250, +0.1250]"]
+    assert kept.notes == new.notes == ["Not run yet (dglrec reproduce any --run --data shop): gsau"]
+
+
+def test_rows_and_seeds_that_are_not_there_are_named() -> None:
+    """A row that masks seen items is not missing where they are kept; what counts has one seed and needs no other."""
+    rows = ("popularity", "lightgcn", "sasrec", "gsau")
+    results = [result("popularity", "keep", 1, 0.1)]
+    results += [result("lightgcn", "mask", seed, 0.2) for seed in (1, 2)] + [result("sasrec", "keep", 2, 0.3)]
+    kept, masked = table(*results, rows=rows).blocks()
+    assert kept.notes == ["Not run yet (dglrec reproduce any --run --data shop): gsau"]
+    assert masked.notes == [*kept.notes, "Seeds are not the same: 2 (1 2) of lightgcn; 1 (2) of sasrec"]
+    assert all(note in str(masked) for note in masked.notes)
+    kept, masked = table(*results[1:], rows=rows[1:2] + rows[2:3]).blocks()
+    assert kept.notes == []
+
+
 def test_a_curve_has_a_line_for_each_value_of_its_field() -> None:
-    rows = ("mdgr,m=1", "mdgr,m=5")
+    rows = ("mdgr,m=1", "mdgr,m=5", "mdgr-w,m=1")
     results = [result("mdgr,m=1", "mask", 1, 0.25), result("mdgr", "mask", 1, 0.5), result("mdgr", "mask", 2, 0.5)]
+    results.append(result("mdgr-w,m=1", "mask", 1, 0.25))
     (block,) = table(*results, rows=rows, over="m", compare="mdgr").blocks()
-    assert block.header[0] == "m"
+    assert block.header[:2] == ["system", "m"]
     assert block.header[-4:] == ["best epoch", "seconds an epoch", "seeds", "device"]
-    assert [line[0] for line in block.rows] == ["1", "5"]
+    assert [line[:2] for line in block.rows] == [["mdgr", "1"], ["mdgr", "5"], ["mdgr-w", "1"]]
     assert block.rows[1][-4:-1] == ["8 9", "2.5", "1 2"]
 
 
@@ -157,8 +196,9 @@ def test_agreement_with_planted_interests_has_a_block_of_its_own() -> None:
     exact = {"final_where_true_is_1": 0.875, "first_where_true_is_1": 0.625}
     results = [result("sasrec", "mask", seed, 0.25, planted=agreement | exact) for seed in (1, 2)]
     results.append(result("lightgcn", "mask", 1, 0.25, planted=agreement))
-    _, block = table(*results).blocks()
+    _, block = table(*results, rows=("lightgcn", "sasrec", "mdgr-t", "gsau")).blocks()
     assert "planted interests" in block.protocol
+    assert block.notes[0] == "Not run yet (dglrec reproduce any --run --data shop): mdgr-t"  # the one that clusters
     assert block.header == [
         *("system", "final", "first", "true", "final where true is 1", "first where true is 1"),
         *("histories where true is 1", "seeds"),
@@ -183,3 +223,14 @@ def test_figures_are_drawn_and_tables_are_not(tmp_path: Path) -> None:
         table(Result(values)).save_figure(tmp_path / "table.png")
     with pytest.raises(DataError, match="nothing of any is measured yet"):
         table(over="m").save_figure(tmp_path / "none.png")
+
+
+def test_every_system_of_a_figure_has_its_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr("dglrec.curves.save_field", lambda _, points, *__: drawn.append(points))
+    rows = {"mdgr,m=1": 0.25, "mdgr": 0.5, "mdgr-w": 0.75}
+    found = [result(row, "mask", 1, value) for row, value in rows.items()]
+    table(*found, rows=tuple(rows), over="m", compare="mdgr").save_figure(tmp_path / "figure.png")
+    (points,) = drawn
+    means = {system: {m: one["recall@10"][0] for m, one in curve.items()} for system, curve in points.items()}
+    assert means == {"mdgr": {1: 0.25, 5: 0.5}, "mdgr-w": {5: 0.75}}

@@ -19,7 +19,7 @@ from torch import Tensor
 _THREAD_WORK = 400_000  # pairs of points that are worth a thread: some milliseconds
 
 
-def _compiled(function: Any) -> Any:
+def _jit(function: Any) -> Any:
     # Without a check of each divisor, several numbers are divided at once.
     how: dict[str, Any] = {
         "nogil": True,
@@ -31,7 +31,7 @@ def _compiled(function: Any) -> Any:
         return numba.njit(**how)(function)
 
 
-@_compiled
+@_jit
 def _distances(points: Any, places: Any) -> Any:
     """(c, c) Euclidean distances of the points (n, d) at `places` (c,), without end on the diagonal."""
     count, dim = len(places), points.shape[1]
@@ -53,7 +53,7 @@ def _distances(points: Any, places: Any) -> Any:
     return distance
 
 
-@_compiled
+@_jit
 def _merges(distance: Any) -> Any:
     """All merges of a set: ends (c - 1, 2), two points each, one of either cluster, and heights (c - 1,).
 
@@ -99,7 +99,7 @@ def _merges(distance: Any) -> Any:
     return ends, heights
 
 
-@_compiled
+@_jit
 def _clusters(points: Any, valid: Any, k: int, leader: Any) -> None:
     """Writes one point of each point's cluster into `leader` (B, n), of sets (B, n, d) with `valid` (B, n) points."""
     for which in range(len(points)):

@@ -58,7 +58,8 @@ def ward(points: Tensor, k: int, mask: Tensor | None = None) -> Tensor:
     tensor([[0, 1, 0, 1]])
     """
     points, valid = _checked(points, k, mask)
-    leaders = _compiled() if points.device.type == "cpu" else None
+    points = _in_reach(points)
+    leaders = _compiled_ward() if points.device.type == "cpu" else None
     if leaders is not None:
         set_bytes = 8 * points.shape[1] * points.shape[2]  # a float64 copy; of matrices there is one a thread
         return _in_chunks(
@@ -93,6 +94,7 @@ def kmeans(points: Tensor, k: int, mask: Tensor | None = None, *, iterations: in
     tensor([[0, 1, 0, 1]])
     """
     points, valid = _checked(points, k, mask)
+    points = _in_reach(points)
     set_bytes = 8 * points.shape[1] * (2 * points.shape[2] + 4 * k)
     return _in_chunks(lambda some, which: _kmeans(some, k, which, iterations), points, valid, set_bytes)
 
@@ -112,12 +114,17 @@ def birch(points: Tensor, k: int, mask: Tensor | None = None, *, threshold: floa
 
     Raises:
         ConfigError: k below 1.
-        DataError: shapes that do not fit, or values that are not finite at points that count.
+        DataError: shapes that do not fit, or values that are not finite, or too large to be squared, at points that
+            count.
     """
     from sklearn.cluster import Birch
     from sklearn.exceptions import ConvergenceWarning
 
     points, valid = _checked(points, k, mask)
+    if points is not _in_reach(points):
+        raise DataError(
+            f"points reach {points.abs().max():.0e}, of which Birch cannot take sums of squares; scale them"
+        )
     leader = torch.zeros(valid.shape, dtype=torch.int64)
     for row, (some, which) in enumerate(zip(points.cpu(), valid.cpu(), strict=True)):
         number = int(which.sum())
@@ -155,6 +162,17 @@ def _checked(points: Tensor, k: int, mask: Tensor | None) -> tuple[Tensor, Tenso
     return points, torch.ones(points.shape[:2], dtype=torch.bool, device=points.device) if mask is None else mask
 
 
+def _in_reach(points: Tensor) -> Tensor:
+    """The points; those of a set that goes beyond 2^50 times a power of two, so that squares stay within their type.
+
+    A power of two rounds nothing, and the scale of a set does not change its clusters.
+    """
+    if points.numel() == 0 or max(abs(float(end)) for end in points.aminmax()) <= 2.0**50:
+        return points
+    exponent = points.abs().amax((1, 2), keepdim=True).frexp().exponent  # (B, 1, 1)
+    return torch.where(exponent > 50, points.ldexp(-exponent), points)
+
+
 def _in_chunks(work: Callable[[Tensor, Tensor], Tensor], points: Tensor, valid: Tensor, set_bytes: int) -> Tensor:
     """(B, n) labels, from as many sets at a time as `CHUNK_BYTES` allows."""
     if valid.numel() == 0:
@@ -185,13 +203,8 @@ def _number(leader: Tensor, valid: Tensor, numbers: int = 0) -> Tensor:
 
 
 def _ward(points: Tensor, k: int, valid: Tensor) -> Tensor:
-    """Labels of one chunk: on a CPU set by set, if numba is there; else of all sets by rounds, and then, by SciPy, of
-    those in which a tie left a choice.
-    """
+    """Labels of one chunk: of all sets by rounds, and then, by SciPy, of those in which a tie left a choice."""
     points = points.double()
-    leaders = _compiled() if points.device.type == "cpu" else None
-    if leaders is not None:
-        return _number(leaders(points, k, valid), valid)
     needed = valid.sum(1) - k  # (B,) merges
     leader, tied = _rounds(points, valid, needed)
     again = tied.nonzero().squeeze(1)
@@ -201,7 +214,7 @@ def _ward(points: Tensor, k: int, valid: Tensor) -> Tensor:
 
 
 @functools.cache
-def _compiled() -> Callable[[Tensor, int, Tensor], Tensor] | None:
+def _compiled_ward() -> Callable[[Tensor, int, Tensor], Tensor] | None:
     """`ward_leaders`, or None where numba, which the extra "fast" installs, is missing or cannot compile it."""
     try:
         from ._chains import ward_leaders

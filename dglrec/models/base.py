@@ -31,12 +31,14 @@ class Model(nn.Module):
     Attributes:
         Config: the class of the config: a frozen dataclass with the fields `train` (TrainConfig) and `seen`.
         preset: name of the preset that the model was made from, or of its class.
+        default_split: how its paper splits a log, and so `dglrec train` where no other split is asked for.
         beam: number of items that a generative model can rank at most; None where all items have a score.
         ranking_fields: fields of the config that are read when items are ranked and at no other time.
     """
 
     Config: ClassVar[type[Any]]
     ranking_fields: ClassVar[tuple[str, ...]] = ("seen",)
+    default_split: ClassVar[Literal["leave-one-out", "windows"]] = "leave-one-out"
     beam: int | None = None
     config: Any
 
@@ -171,6 +173,8 @@ class Model(nn.Module):
 
 class WindowModel(Model):
     """Base of the models that learn from windows; their config has `max_length`, `negatives` and `train.batch_size`."""
+
+    default_split = "windows"
 
     @property
     def targets_per_epoch(self) -> int:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..batches import Windows
 from ..config import TrainConfig, check_even, check_limits
@@ -37,7 +38,7 @@ from ..nn.interests import (
 from ..streams import seeded
 from .base import WindowModel, check_times
 
-EXACT_WINDOWS = 1024  # windows that are run at once where each candidate has its own
+EXACT_WINDOWS = 1024  # windows that are run at once where each candidate has its own, in training as in evaluation
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,11 @@ class MDGRConfig:
     """MDGR as printed; what the paper leaves open has the reading that its relatives MIP and SURGE suggest.
 
     Attributes:
-        dim: width d of items and interests.
+        dim: size d of items and interests.
         k: clusters of a history, and so interests of a user.
         m: times that the graph is built and vectors are moved. 0 is the row -DGC: one clustering, no graph.
         positions, times: whether Eq. 2 appends their encodings (rows -P, -T, -PT). Weights read times in any case.
-        encoding: size of either encoding. The paper prints d_m = 1, which would leave one frequency.
+        encoding: size of either encoding (`time_size` of MIP). The paper's d_m = 1 would leave one frequency.
         heads: attention heads H of Eq. 4 and 5, each over all of Eq. 2, its values the plain item vectors.
         dropout: of Eq. 6; the rate is not stated.
         residual: add the item's own vector to what Eq. 6 gives. As printed an item is what it gathers alone, and items
@@ -63,7 +64,7 @@ class MDGRConfig:
         hops: steps of the normalised adjacency that make the cluster vector of Eq. 10.
         graph_heads: heads H of Eq. 13.
         weights: interest weights (Eq. 15); without them each is 1 (row -W).
-        weight_width: hidden units of Eq. 15.
+        weight_width: size of the layer between in the net of Eq. 15 (`hidden` of MIP).
         bounded: weights between 0 and 2, see `InterestWeight`; as printed they have no upper end.
         candidate: what stands for the target in Eq. 11. "free": the most recent item, so that a user has one set of
             interests whatever is ranked. "exact": each candidate in turn, positive or negative alike, at as many times
@@ -122,8 +123,9 @@ class MDGR(WindowModel):
             self.item = item_table(self.num_items, c.dim)
             width = c.dim + c.encoding * (c.positions + c.times)
             self.attention = InterestAttention(width, c.dim, c.heads, bias=True, dropout=c.dropout)
-            self.metric = nn.Parameter(torch.rand(c.delta, c.dim))  # w_q of Eq. 7
-            self.graph_attention = nn.ModuleList(ClusterAttention(c.dim) for _ in range(c.graph_heads))
+            if c.m:
+                self.metric = nn.Parameter(torch.rand(c.delta, c.dim), requires_grad=c.learn_metric)  # w_q of Eq. 7
+                self.graph_attention = nn.ModuleList(ClusterAttention(c.dim) for _ in range(c.graph_heads))
             self.weight = None
             if c.weights:
                 self.weight = InterestWeight(c.dim, c.encoding, c.max_length, c.weight_width, bounded=c.bounded)
@@ -131,19 +133,29 @@ class MDGR(WindowModel):
 
     def loss(self, batch: Windows) -> dict[str, Tensor]:
         """Binary cross-entropy of positives and negatives, in equal parts (Eq. 17)."""
-        window, items = batch_window(batch), self.item(torch.cat([batch.positive, batch.negative], 1))  # (B, P + N, d)
-        positive = batch.positive.shape[1]
-        logits = self._logits(window, self.encode(window), items)
+        window, items = batch_window(batch), torch.cat([batch.positive, batch.negative], 1)  # (B, P + N)
+        encoded, positive = self.encode(window), batch.positive.shape[1]
+        if self.config.candidate == "free":
+            logits = window_logits(self._interests(window, encoded), augmented(self.item(items), 1.0, 1.0))  # Eq. 16
+        else:
+            logits = self._exact_logits(window, encoded, items)
         return {"bce": candidate_bce(logits[:, :positive], logits[:, positive:])}  # Eq. 17
 
-    def _logits(self, window: Padded, encoded: Tensor, items: Tensor) -> Tensor:
-        """Scores (B, C) of candidates (B, C, d)."""
-        if self.config.candidate == "free":
-            return window_logits(self._users(window, encoded), augmented(items, 1.0, 1.0))  # Eq. 16
-        count = items.shape[1]
-        each = Padded(*(part.repeat_interleave(count, 0) for part in window))  # a window for each candidate
-        users = self._users(each, encoded.repeat_interleave(count, 0), items.flatten(0, 1))  # (B * C, k, d + 1)
-        return window_logits(users, augmented(items.reshape(-1, 1, items.shape[2]), 1.0, 1.0)).view(-1, count)
+    def _exact_logits(self, window: Padded, encoded: Tensor, items: Tensor) -> Tensor:
+        """Eq. 16 of items (B, C), each the target of its own rounds, on about `EXACT_WINDOWS` windows at a time.
+
+        Of those no more is kept for the gradient than their logits: the rounds are run again on the way back.
+        """
+
+        def of_chunk(encoded: Tensor, items: Tensor) -> Tensor:
+            count, vectors = items.shape[1], self.item(items)  # (B, c, d)
+            each = Padded(*(part.repeat_interleave(count, 0) for part in window))  # a window for each candidate
+            target = vectors.flatten(0, 1)  # (B * c, d)
+            interests = self._interests(each, encoded.repeat_interleave(count, 0), target)  # (B * c, k, d + 1)
+            return window_logits(interests, augmented(target[:, None], 1.0, 1.0)).view(-1, count)
+
+        chunks = items.split(max(1, EXACT_WINDOWS // max(1, len(items))), 1)
+        return torch.cat([checkpoint(of_chunk, encoded, chunk, use_reentrant=False) for chunk in chunks], 1)
 
     def encode(self, window: Padded) -> Tensor:
         """(B, n, d): the items' vectors as Eq. 6 gives them, each of which knows of the other items."""
@@ -159,16 +171,16 @@ class MDGR(WindowModel):
         vectors: Tensor = self.attention(known, known, items, window.mask[:, None])  # Eq. 4, Eq. 5, Eq. 6
         return vectors + items if c.residual else vectors
 
-    def _users(self, window: Padded, vectors: Tensor, target: Tensor | None = None) -> Tensor:
+    def _interests(self, window: Padded, vectors: Tensor, target: Tensor | None = None) -> Tensor:
         """(B, k, d + 1): interests with their weights, for the targets (B, d) or for any."""
         *_, (vectors, cluster) = self.rounds(window, vectors, target)
         last, members = last_of_clusters(cluster, self.config.k)
         interests = take(vectors, last)  # Eq. 14, (B, k, d)
-        scale, offset = self.affine
+        scale, bias = self.affine
         if self.weight is None:
-            return augmented(interests, scale, offset)
+            return augmented(interests, scale, bias)
         weight = self.weight(interests, sinusoid(window.days, self.config.encoding), members)  # Eq. 15, (B, k)
-        return augmented(interests, weight * scale, weight * offset)  # Eq. 16
+        return augmented(interests, weight * scale, weight * bias)  # Eq. 16
 
     def rounds(self, window: Padded, vectors: Tensor, target: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Vectors (B, n, d), as Eq. 6 gives them and then m times moved, each with the interests of the items (B, n).
@@ -212,24 +224,22 @@ class MDGR(WindowModel):
         return found[0], found[-1]
 
     def query_vectors(self, queries: Queries) -> Tensor:
-        """(B, k, d + 1): the interests of each history, times their weights, and the weighted offset."""
+        """(B, k, d + 1): the interests of each history, times their weights, and the weighted bias."""
         window = query_window(queries, self.config.max_length, self.device)
-        return self._users(window, self.encode(window))
+        return self._interests(window, self.encode(window))
 
     def item_vectors(self) -> Tensor:
         """(M, d + 1): unit item vectors, and 1."""
         return augmented(self.item.weight, 1.0, 1.0)
 
     def scores(self, queries: Queries, items: Tensor | None = None) -> Tensor:
-        """Eq. 16 of each item; with `candidate="exact"` each is the target of its own rounds, a few at a time."""
+        """Eq. 16 of each item; with `candidate="exact"` each is the target of its own rounds."""
         if self.config.candidate == "free":
             return super().scores(queries, items)
         window = query_window(queries, self.config.max_length, self.device)
-        encoded = self.encode(window)
         if items is None:
             items = torch.arange(self.num_items, device=self.device).expand(len(queries), -1)
-        chunk = max(1, EXACT_WINDOWS // max(1, len(queries)))
-        return torch.cat([self._logits(window, encoded, self.item(part)) for part in items.split(chunk, 1)], 1)
+        return self._exact_logits(window, self.encode(window), items)
 
     @property
     def scores_are_products(self) -> bool:

@@ -103,9 +103,10 @@ class MIP(WindowModel):
 
     def loss(self, batch: Windows) -> dict[str, Tensor]:
         """Binary cross-entropy of what follows and what does not."""
-        queries = self._interests(batch_window(batch))
+        interests = self._interests(batch_window(batch))
         positive, negative = (
-            window_logits(queries, augmented(self.item(items), 1.0, 1.0)) for items in (batch.positive, batch.negative)
+            window_logits(interests, augmented(self.item(items), 1.0, 1.0))
+            for items in (batch.positive, batch.negative)
         )
         return {"bce": candidate_bce(positive, negative)}
 

@@ -173,8 +173,16 @@ def test_the_two_commands_of_the_readme():
 def test_generated_tables_are_up_to_date(capsys):
     tables = load_script("make_tables")
     assert tables.main(["--check"]) == 0, capsys.readouterr().out + "run: python docs/make_tables.py"
-    marked = {name for page in PAGES for name in re.findall(r"<!-- table:([\w-]+) -->", page.read_text("utf-8"))}
+    marked = {name for page in tables.FILES for name in re.findall(r"<!-- table:([\w-]+) -->", page.read_text("utf-8"))}
     assert marked == set(tables.TABLES)
+
+
+@pytest.mark.parametrize("kind", ["communities", "drift"])
+def test_figures_of_samples_are_measured(kind):
+    samples = load_script("measure_samples")
+    measured = samples.of_drift() if kind == "drift" else samples.of_one_target(kind)
+    for name, value in json.loads(text_of("docs/samples.json"))[kind].items():
+        assert measured[name] == pytest.approx(value)
 
 
 def test_figures_in_the_text_are_those_of_the_table():

@@ -27,6 +27,14 @@ MODELS = {
     "gsau": ("gsau", OFF),
     "gsau-rec": ("gsau-rec", {**OFF, "negatives": "unseen"}),
     "directau": ("gsau", {"sequential": False, "seen": "mask"}),
+    "mip": ("mip", {"k": 2, "negatives": 5}),
+    "comirec-sa": ("comirec-sa", {"k": 3, "negatives": 5}),
+    "comirec-dr": ("comirec-dr", {"k": 3, "negatives": 5}),
+    "surge": ("surge", {"pool": 5}),
+    # As printed all items of a history are nearly one point: rounding, which is another on a GPU, decides who is with
+    # whom. With one cluster and all of its edges nothing is left to decide.
+    "mdgr": ("mdgr", {"k": 1, "gamma": 1.0, "m": 2, "negatives": 5}),
+    "mdgr-residual": ("mdgr-residual", {"k": 3, "m": 2, "negatives": 5, "dropout": 0.0}),
 }
 
 

@@ -91,11 +91,18 @@ def test_sparsify_is_a_sort(rank, gamma, tied):
 
 @pytest.mark.parametrize("rank", RANKS)
 def test_sparsify_of_tiny_graphs(rank):
-    for n in (0, 1, 2):
-        cluster = torch.zeros(1, n, dtype=torch.int64)
-        found = sparsify(torch.eye(n)[None], cluster, 0.5, rank)
-        assert torch.equal(found, sparsify(torch.eye(n)[None], cluster, 0.5, rank))
-        assert edges_of(found[0]) >= {(i, i) for i in range(n)}
+    both, loops = {(0, 0), (0, 1), (1, 0), (1, 1)}, {(0, 0), (1, 1)}
+    for cluster, expected in (
+        ([], set()),
+        ([0], {(0, 0)}),
+        ([-1], set()),
+        ([0, 0], both if rank == "clusters" else loops),  # one pair, which is the top half; or 2 of 4: the loops
+        ([0, 1], loops),
+        ([-1, 0], {(1, 1)}),
+        ([-1, 0, 0], {(i + 1, j + 1) for i, j in (both if rank == "clusters" else loops)}),
+    ):
+        found = sparsify(torch.eye(len(cluster))[None], torch.tensor([cluster], dtype=torch.int64), 0.5, rank)
+        assert edges_of(found[0]) == expected, cluster
     assert sparsify(torch.zeros(0, 4, 4), torch.zeros(0, 4, dtype=torch.int64), 0.5, rank).shape == (0, 4, 4)
 
 

@@ -144,6 +144,14 @@ class TestMDGR(WindowsContract):
     meta = False  # how clusters merge depends on the values
 
 
+class TestMDGRResidual(WindowsContract):
+    preset = "mdgr-residual"
+    fields = {"dim": 16, "k": 4, "m": 2}
+    known_fields = {"k": 2, "negatives": 5, "train": {"lr": 1e-2, "batch_size": 64}}
+    known_epochs = 10  # a third of what attention gathers is dropped out
+    meta = False  # how clusters merge depends on the values
+
+
 class TestSURGE(WindowsContract):
     preset = "surge"
     fields = {"dim": 16, "hidden": 16, "pool": 8}

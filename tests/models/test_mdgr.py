@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -120,6 +122,67 @@ def test_exact_candidates_are_scored_one_by_one(split):
         torch.testing.assert_close(every.gather(1, items), scores)
 
 
+def exact(split):
+    """A model with candidates of their own, a batch of it, and a function: loss and gradients, in float64."""
+    fields = {"residual": True, "times": False, "weights": False, "learn_metric": True}  # days are float32
+    model = MDGR(split, candidate="exact", m=2, train={"batch_size": 6}, **fields).double()
+    batch = a_batch(model, split)
+    batch = dataclasses.replace(batch, positive=batch.positive[:, :7], negative=batch.negative[:, :7])
+
+    def learned(batch):
+        model.zero_grad()
+        (loss,) = model.loss(batch).values()
+        loss.backward()
+        return [loss.detach(), *(p.grad.clone() for p in model.parameters() if p.requires_grad)]
+
+    return model, batch, learned
+
+
+@pytest.mark.parametrize("windows_at_once", [1, 20, 83])
+def test_exact_learning_in_chunks_is_that_of_the_whole(split, monkeypatch, windows_at_once):
+    """6 windows of 14 candidates: one candidate at a time, three, and all but one."""
+    model, batch, learned = exact(split)
+    whole, sizes = learned(batch), []
+    sub_graphs = model.sub_graphs
+
+    def counted(vectors, mask):
+        sizes.append(len(vectors))
+        return sub_graphs(vectors, mask)
+
+    monkeypatch.setattr(model, "sub_graphs", counted)
+    monkeypatch.setattr("dglrec.models.mdgr.EXACT_WINDOWS", windows_at_once)
+    for found, expected in zip(learned(batch), whole, strict=True):
+        torch.testing.assert_close(found, expected)
+    assert max(sizes) == max(6, windows_at_once // 6 * 6)
+
+
+def test_exact_learning_keeps_no_rounds_in_memory(split):
+    """Bytes that a step keeps for its gradient: the same for 14 candidates and for 2, but for what they are."""
+    model, batch, _ = exact(split)
+
+    def kept(batch):
+        sizes = {}
+        hooks = torch.autograd.graph.saved_tensors_hooks(
+            lambda x: sizes.setdefault(x.untyped_storage().data_ptr(), x.untyped_storage().nbytes()) * 0 or x,
+            lambda x: x,
+        )
+        with hooks:
+            model.loss(batch)
+        return sum(sizes.values())
+
+    few = dataclasses.replace(batch, positive=batch.positive[:, :1], negative=batch.negative[:, :1])
+    assert kept(batch) - kept(few) < 6 * 12 * 50 * 32 * 8  # the vectors of the windows once each would be this much
+
+
+def test_exact_learning_does_not_know_the_order_of_candidates(split):
+    """Positives among themselves and negatives among themselves, and both together where labels go with them."""
+    _, batch, learned = exact(split)
+    order = torch.randperm(7, generator=torch.Generator().manual_seed(0))
+    shuffled = dataclasses.replace(batch, positive=batch.positive[:, order], negative=batch.negative[:, order.flip(0)])
+    for found, expected in zip(learned(shuffled), learned(batch), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
 def test_a_user_of_one_interest_has_it_in_every_place(split):
     model = MDGR(split, k=8, times=False, weights=False).eval()
     with torch.no_grad():
@@ -139,6 +202,9 @@ def test_ablations_have_what_their_name_says(split):
     preset = dglrec.models.preset
     assert preset("mdgr-w", split).weight is None
     assert preset("mdgr-dgc", split).config.m == 0
+    assert not [
+        name for name, _ in preset("mdgr-dgc", split).named_parameters() if name.startswith(("metric", "graph"))
+    ]
     width = preset("mdgr", split).attention.query.weight.shape[1]
     assert preset("mdgr-p", split).attention.query.weight.shape[1] == width - 8
     assert preset("mdgr-t", split).attention.query.weight.shape[1] == width - 8

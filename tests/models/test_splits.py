@@ -9,6 +9,8 @@ import torch
 
 import dglrec
 from dglrec.data.sample import sample
+from dglrec.models import Counts
+from dglrec.streams import Streams, global_generator
 from tests.contract.model_contract import assert_same_bits, fit, weights_of
 
 
@@ -41,6 +43,21 @@ def test_a_split_by_windows(name):
     assert metrics.protocol.candidates == "10+10"
     assert {"auc", "auc_pooled", "recall@50"} <= set(run.result["test"]) & set(run.result["test_new"])
     assert 0 < dglrec.evaluate(model, split.test.without_candidates())["recall@20"] < 1
+
+
+@pytest.mark.parametrize("name", [name for name, one in dglrec.models.PRESETS.items() if one.model is not Counts])
+def test_every_parameter_that_is_trained_gets_a_gradient(name):
+    """None carries weights that its loss does not read; but the bias of keys, which the softmax over them drops."""
+    log = sample("interests", users=20, items=900, seed=2)
+    split = dglrec.windows(log, by="user", inputs=20, targets=10, negatives=10)
+    model = dglrec.models.preset(name, split, dim=8)
+    with global_generator():
+        for batch in model.batches(split, Streams(0)):
+            sum(model.loss(batch).values()).backward()
+    trained = {
+        name: p.grad for name, p in model.named_parameters() if p.requires_grad and not name.endswith("key.bias")
+    }
+    assert not [name for name, grad in trained.items() if grad is None or not grad.any()]
 
 
 def test_the_monitor_needs_candidates(by_time):
