@@ -25,7 +25,9 @@ from .tables import Cell, Plan, clusters, has_nothing_to_train
 from .text import aligned
 
 Values = Mapping[str, npt.NDArray[Any]]  # name of a metric -> (Q,), and "user" -> (Q,)
-NEW = " new"  # ends the names of what was kept of each query on items that are new to their user
+# How the names of what was kept of each query end: on items that are new to their user, and on the full ranking of
+# queries that are asked among sampled candidates.
+ENDS = {"measured_new": " new", "measured_full": " full"}
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,8 @@ class Table:
 
         A run of a model that keeps seen items stands in two blocks if that matters: the paper's, and one with seen
         items masked. Where targets stand in their history, a further block asks only for items that are new to their
-        user. On the sample, models that cluster have another one: how well they find the interests that were planted.
+        user; where they stand among sampled candidates, another ranks all items. On the sample, models that cluster
+        have one more: how well they find the interests that were planted.
         """
         groups: list[tuple[Protocol, list[Result]]] = []
         for result in self.results:
@@ -129,13 +132,22 @@ class Table:
                 protocols.append(dataclasses.replace(own, seen="mask"))
             if "measured_new" in result.values and self.plan.kind != "epochs":
                 protocols.append(dataclasses.replace(own, seen="mask", part=own.part + "-new"))
+            if "measured_full" in result.values and self.plan.kind != "epochs":
+                protocols.append(dataclasses.replace(own, candidates="full"))
             for protocol in protocols:
                 same = next((group for first, group in groups if first.same_column(protocol)), None)
                 if same is None:
                     groups.append((protocol, same := []))
                 same.append(result)
         order = list(dict.fromkeys(map(_place, self.results)))
-        groups.sort(key=lambda group: (order.index(_place(group[1][0])), group[0].part, group[0].seen))
+        groups.sort(
+            key=lambda group: (
+                order.index(_place(group[1][0])),
+                group[0].part,
+                group[0].candidates == "full",
+                group[0].seen,
+            )
+        )
         return [*(self._block(*group) for group in groups), *self._planted(), *self._apart()]
 
     def save_figure(self, path: Path) -> None:
@@ -341,6 +353,8 @@ def _part(result: Result, protocol: Protocol) -> str:
     """Where a run keeps what it measured under a protocol of its table."""
     if protocol.part.endswith("-new"):
         return "measured_new"
+    if protocol.candidates != result.values["protocol"]["candidates"]:
+        return "measured_full"
     return "measured" if result.values["protocol"]["seen"] == protocol.seen else "measured_masked"
 
 
@@ -349,7 +363,7 @@ def _mean_over_seeds(runs: Sequence[Result], part: str = "measured") -> Values:
 
     Args:
         runs: of one row.
-        part: "measured" or "measured_new"; of "measured_masked" nothing is kept.
+        part: "measured", "measured_new" or "measured_full"; of "measured_masked" nothing is kept.
     """
     each = [_of_part(run.per_query, part) for run in runs]
     same = all("user" in one and np.array_equal(one["user"], each[0]["user"]) for one in each)
@@ -362,9 +376,11 @@ def _mean_over_seeds(runs: Sequence[Result], part: str = "measured") -> Values:
 
 def _of_part(values: Values, part: str) -> Values:
     """Those of one part, under their plain names."""
-    if part == "measured_new":
-        return {name.removesuffix(NEW): array for name, array in values.items() if name.endswith(NEW)}
-    return {name: array for name, array in values.items() if not name.endswith(NEW)} if part == "measured" else {}
+    if part in ENDS:
+        end = ENDS[part]
+        return {name.removesuffix(end): array for name, array in values.items() if name.endswith(end)}
+    plain = {name: array for name, array in values.items() if not name.endswith(tuple(ENDS.values()))}
+    return plain if part == "measured" else {}
 
 
 def _in_words(protocol: Protocol) -> str:
@@ -380,7 +396,8 @@ def _new_in_words(protocol: Protocol, results: Sequence[Result], columns: Iterab
     Old targets are no candidates there, so that a cut of the ranking has a chance of its own, that of the mean query.
     """
     words = [*_split_in_words(protocol), "only targets that are new to their user"]
-    queries = next((len(run.per_query["user" + NEW]) for run in results if "user" + NEW in run.per_query), 0)
+    user = "user" + ENDS["measured_new"]
+    queries = next((len(run.per_query[user]) for run in results if user in run.per_query), 0)
     if not queries:
         return ", ".join([*words, "seen items masked"])
     targets = (protocol.counts["targets"] - protocol.counts["repeat_targets"]) / queries

@@ -137,6 +137,28 @@ def test_items_that_are_new_to_their_user_have_a_block_of_their_own() -> None:
     assert kept.notes == new.notes == ["Not run yet (dglrec reproduce any --run --data shop): gsau"]
 
 
+def test_the_full_ranking_stands_apart_from_sampled_candidates() -> None:
+    protocol = Protocol("shop", split="leave_one_out(negatives=99)", part="test", candidates="1+99", queries=40)
+    users = np.arange(40, dtype=np.int32)
+
+    def one(row: str, value: float) -> Result:
+        full = {"recall@10": value / 5}
+        each = {"recall@10": np.full(40, value), "user": users}
+        each |= {"recall@10 full": np.full(40, value / 5), "user full": users}
+        values = result(row, "mask", 1, value, protocol=protocol.to_dict(), measured_full=full).values
+        return Result(values, each)
+
+    sampled, full = table(one("lightgcn", 0.25), one("sasrec", 0.5)).blocks()
+    assert sampled.protocol == "leave-one-out, 40 test queries, seen items masked, 1+99 candidates"
+    assert full.protocol == "leave-one-out, 40 test queries, seen items masked"
+    lines = [next(row for row in block.rows if "here" in row and row[0] == "lightgcn") for block in (sampled, full)]
+    assert [line[2:4] for line in lines] == [
+        ["0.2500 [0.2500, 0.2500]", "+0.2500 [+0.2500, +0.2500]"],
+        ["0.0500 [0.0500, 0.0500]", "+0.0500 [+0.0500, +0.0500]"],
+    ]
+    assert not any("paper" in row for row in full.rows)
+
+
 def test_rows_and_seeds_that_are_not_there_are_named() -> None:
     """A row that masks seen items is not missing where they are kept; what counts has one seed and needs no other."""
     rows = ("popularity", "lightgcn", "sasrec", "gsau")
