@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from .check import check
 from .datasets import DatasetInfo, get, list_datasets, load
+from .drift import DriftOracle
 from .interests import InterestOracle
 from .log import InteractionLog
+from .papers import PAPER_SETS, PaperSet, paper_log
 from .readers import from_frame, read_interactions
 from .sample import Oracle, sample, sample_oracle
 from .splits import Queries, Split, leave_one_out, make_split, time_point
 from .windows import windows
 
 __all__ = [
+    "PAPER_SETS",
     "DatasetInfo",
+    "DriftOracle",
     "InteractionLog",
     "InterestOracle",
     "Oracle",
+    "PaperSet",
     "Queries",
     "Split",
     "check",
@@ -25,6 +30,7 @@ __all__ = [
     "list_datasets",
     "load",
     "make_split",
+    "paper_log",
     "read_interactions",
     "sample",
     "sample_oracle",

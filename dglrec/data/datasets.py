@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from ..errors import DataError, closest
 from .forms import NAMES, SUFFIXES, known_format, titles_beside
 from .log import InteractionLog, _first_line
+from .papers import PAPER_SETS, paper_log
 from .readers import _pl, from_frame, read_interactions, read_titles, stem
 from .sample import KINDS, sample
 
@@ -54,7 +55,8 @@ def load(
 
     Args:
         source: the name of a data set, a folder, a .tsv, .csv (.gz), .parquet or saved .npz file, a pandas or polars
-            frame, "sample" or "sample:KIND", or an InteractionLog.
+            frame, "sample" or "sample:KIND", or an InteractionLog. The names in `dglrec.data.PAPER_SETS` stand for
+            originals that you have, filtered as the paper says.
         k_core: keep users and items with at least so many interactions with each other.
         order: "time" sorts each user's rows by time; "file" drops the times and takes the rows as oldest first.
         columns: the source's names of the columns, such as {"user_id": "uid"}.
@@ -63,8 +65,9 @@ def load(
         name: name of the log.
         format: the form of a file that is not tidy: "movielens-1m" (`ratings.dat`), "movielens-100k" (`u.data`),
             "movielens-csv" (`ratings.csv`), "amazon-ratings" (user, item, rating, time, without a header),
-            "amazon-ratings-2018" (item first) or "taobao" (`UserBehavior.csv`). Files and folders with the names in
-            brackets are known by them.
+            "amazon-ratings-2018" (item first), "taobao" (`UserBehavior.csv`), "gowalla"
+            (`loc-gowalla_totalCheckins.txt`) or "yelp" (`yelp_academic_dataset_review.json`). Files and folders with
+            the names in brackets are known by them.
         behaviors: for "taobao", what counts as an interaction, of "pv" (a view), "buy", "cart" and "fav".
 
     Raises:
@@ -101,6 +104,8 @@ def _load(
         return from_frame(source, columns=columns, order=order, titles=titles, name=name or "frame")
     if isinstance(source, str) and (source == "sample" or source.startswith("sample:")):
         return sample(source.partition(":")[2] or "shop")  # type: ignore[arg-type]  # sample checks the kind
+    if source in PAPER_SETS:
+        return paper_log(source)
     path = find_table(source)
     if path.name.endswith(".npz"):
         return InteractionLog.load(path)
@@ -185,7 +190,7 @@ def _find_name(name: str, download: bool) -> Path:
         return Path(name)
     if name in REGISTRY and download:
         return get(name)
-    known = [info.name for info in list_datasets()]
+    known = [*(info.name for info in list_datasets()), *PAPER_SETS]
     looked = " or ".join(str(folder) for folder in folders())
     raise DataError(f"no data set {name!r} in {looked}; {closest(name, known)}")
 

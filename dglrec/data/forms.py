@@ -1,12 +1,15 @@
-"""Forms of files: how lines are laid out in tidy tables, and in the originals of MovieLens, Amazon and Taobao.
+"""Forms of files: how lines are laid out in tidy tables, and in the originals of several sources: MovieLens, Amazon,
+Taobao, Gowalla (SNAP) and Yelp.
 
-An original is known by the name that its source gives it (`ratings.dat`, `u.data`, `ratings.csv`,
-`UserBehavior.csv`), or its form is named: `dglrec.load("ratings_Books.csv", format="amazon-ratings")`.
+An original is known by the name that its source gives it (`ratings.dat`, `u.data`, `ratings.csv`, `UserBehavior.csv`,
+`loc-gowalla_totalCheckins.txt`, `yelp_academic_dataset_review.json`), or its form is named:
+`dglrec.load("ratings_Books.csv", format="amazon-ratings")`.
 """
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +31,8 @@ class Form:
         columns: our column -> the header's name, where it is another one.
         encoding: "utf-8" or "latin-1".
         titles: name of the file of titles that its source puts beside it, or "".
+        dates: how times are written, as `strptime` calls it, in UTC; "": seconds.
+        json: a line is a JSON object with `fields`; there is no delimiter then.
     """
 
     delimiter: str
@@ -36,11 +41,15 @@ class Form:
     columns: Mapping[str, str] = field(default_factory=dict)
     encoding: str = "utf-8"
     titles: str = ""
+    dates: str = ""
+    json: bool = False
 
     def expected(self) -> str:
         """What an empty file should hold."""
         if self.fields is None:
             return "a header line such as: user_id item_id rating timestamp"
+        if self.json:
+            return f"lines of JSON objects with {', '.join(self.fields)}"
         return f"lines of {(' ' if self.delimiter.isspace() else self.delimiter).join(self.fields)}"
 
     def tidy(self, data: bytes) -> bytes:
@@ -69,12 +78,25 @@ FORMATS = {
     "movielens-1m": Form("::", fields=_RATINGS, titles="movies.dat"),
     "movielens-csv": Form(",", quotes=True, columns={"user_id": "userId", "item_id": "movieId"}, titles="movies.csv"),
     "taobao": Form(",", fields=("user_id", "item_id", "category", "behavior", "timestamp")),
+    "gowalla": Form(
+        "\t", fields=("user_id", "timestamp", "latitude", "longitude", "item_id"), dates="%Y-%m-%dT%H:%M:%SZ"
+    ),
+    "yelp": Form(
+        "",
+        fields=("user_id", "business_id", "stars", "date"),
+        columns={"item_id": "business_id", "rating": "stars", "timestamp": "date"},
+        dates="%Y-%m-%d %H:%M:%S",
+        json=True,
+    ),
 }
 NAMES = {
     "ratings.dat": "movielens-1m",
     "u.data": "movielens-100k",
     "ratings.csv": "movielens-csv",  # where the header is MovieLens's
     "UserBehavior.csv": "taobao",
+    "loc-gowalla_totalCheckins.txt": "gowalla",
+    "loc-gowalla_totalCheckins.txt.gz": "gowalla",
+    "yelp_academic_dataset_review.json": "yelp",
 }
 _TITLES = {
     "movies.dat": Form("::", fields=("item_id", "title", "genres"), encoding="latin-1"),
@@ -124,7 +146,17 @@ def titles_form_of(path: Path) -> Form:
     form = _TITLES.get(path.name)
     if form is None or (form.columns and known_format(path.with_name("ratings.csv")) is None):
         return form_of(path)
+    if path.name == "movies.dat" and _is_utf8(path):  # that of MovieLens-10M is, that of MovieLens-1M is not
+        return dataclasses.replace(form, encoding="utf-8")
     return form
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError):
+        return False
+    return True
 
 
 def titles_beside(path: Path, format: str | None = None) -> Path | None:

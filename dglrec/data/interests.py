@@ -165,15 +165,7 @@ class InterestOracle:
 
     def _rows(self, user: Ints, time: Floats | None) -> Ints:
         """(n,) events of the process, found by user and time."""
-        world = self._world
-        if time is None or (user < 0).any():
-            raise DataError("events of the sample are found by user and time; these have none")
-        span = world.time.max() + 1
-        known, wanted = world.user * span + world.time, self._user[user] * span + time
-        rows = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
-        if (known[rows] != wanted).any():
-            raise DataError("an event is none of the sample's; were sample and oracle made with the same arguments?")
-        return rows
+        return _event_rows(self._world.user, self._world.time, self._user, user, time)
 
     def following(self, queries: Queries) -> Floats:
         """(B, G): how many of the user's strands each community is at the end of the history, as expected."""
@@ -238,6 +230,18 @@ class InterestOracle:
         if items is None:
             return table[:, group]
         return table.gather(1, group[torch.as_tensor(items, dtype=torch.int64)])
+
+
+def _event_rows(known_user: Ints, known_time: Floats, number: Ints, user: Ints, time: Floats | None) -> Ints:
+    """(n,) events of a process, found by user (`number[user]` is that of the process) and time."""
+    if time is None or (user < 0).any():
+        raise DataError("events of the sample are found by user and time; these have none")
+    span = known_time.max() + 1
+    known, wanted = known_user * span + known_time, number[user] * span + time
+    rows = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+    if (known[rows] != wanted).any():
+        raise DataError("an event is none of the sample's; were sample and oracle made with the same arguments?")
+    return rows
 
 
 def _places(ids: list[str], what: str, size: int) -> Ints:

@@ -9,11 +9,13 @@ wrong.
 from __future__ import annotations
 
 import csv
+import datetime
 import difflib
 import functools
 import gzip
 import io
 import itertools
+import json
 import math
 import os
 import zlib
@@ -84,6 +86,8 @@ def read_interactions(
         table = _with_behaviors(table, behaviors, path)
     use_time = order == "time"
     try:
+        if use_time:
+            table = _with_dates(table, form.dates, str(path))
         return _to_log(table, use_time, titles, name or stem(path), str(path))
     except DataError as error:
         raise _with_line(path, error, find_problems(path, columns, use_time, format=format)) from None
@@ -205,7 +209,8 @@ def find_problems(
             yield Problem(blank, "the line is empty")
             blank = None
         number_of_rows += 1
-        yield from (Problem(line, text) for text in _row_problems(row, len(header), expected, place, use_time))
+        problems = _row_problems(row, len(header), expected, place, use_time, form.dates)
+        yield from (Problem(line, text) for text in problems)
         if use_time and "timestamp" in place and len(row) == len(header):
             if row[place["timestamp"]].strip() == "":
                 untimed = line if untimed is None else untimed
@@ -219,7 +224,9 @@ def find_problems(
         yield Problem(None, f"{path} {empty if form.fields is None else f'is empty; expected {form.expected()}'}")
 
 
-def _row_problems(row: list[str], width: int, expected: str, place: Mapping[str, int], use_time: bool) -> Iterator[str]:
+def _row_problems(
+    row: list[str], width: int, expected: str, place: Mapping[str, int], use_time: bool, dates: str
+) -> Iterator[str]:
     """What is wrong with one row, by itself."""
     broken = next((cell for cell in row if not cell.isascii() and _undecodable(cell)), None)
     if broken is not None:
@@ -236,6 +243,10 @@ def _row_problems(row: list[str], width: int, expected: str, place: Mapping[str,
         if stars is None or math.isinf(stars):
             yield f"rating is {_shown(text)}; expected a number, or nothing"
     if use_time and "timestamp" in place and (text := row[place["timestamp"]].strip()) != "":
+        if dates:
+            if not _is_date(text, dates):
+                yield f"timestamp is {_shown(text)}; expected a time such as {_example(dates)}"
+            return
         seconds = _number(text)
         if seconds is None:
             yield f"timestamp is {_shown(text)}; expected a number (seconds since 1970)"
@@ -290,6 +301,8 @@ def _read_text(
 ) -> dict[str, polars.Series]:
     """The columns of a text file that were asked for, as text; an empty cell is null."""
     pl = _pl()
+    if form.json:
+        return _read_json(path, form, required, optional, columns)
     data = _read_bytes(path)
     delimiter, quoting = form.separator, form.quoting
     _check_encoding(path, data)
@@ -337,6 +350,49 @@ def _read_text(
         if problem is not None:
             raise _error(path, problem)
     return {column: table[:, number] for column, number in place.items()}
+
+
+def _read_json(
+    path: Path,
+    form: Form,
+    required: Sequence[str],
+    optional: Sequence[str],
+    columns: Mapping[str, str] | None,
+) -> dict[str, polars.Series]:
+    """The columns of a file with a JSON object a line that were asked for, as text; what is absent is null.
+
+    The file is streamed, for reviews hold texts that are left alone.
+    """
+    pl = _pl()
+    header = form.fields or ()
+    place = _match_columns(header, required, optional, {**form.columns, **(columns or {})}, str(path))
+    problems = functools.partial(find_problems, path, columns, required=required, optional=optional, form=form)
+    kinds = {name: pl.Float64 if place.get("rating") == number else pl.String for number, name in enumerate(header)}
+    source = io.BytesIO(_read_bytes(path)) if path.name.endswith(".gz") else path
+    _open(path).close()  # says what is wrong with a file that cannot be opened
+    try:
+        table = pl.scan_ndjson(source, schema=kinds).select(header[number] for number in place.values()).collect()
+    except (OSError, pl.exceptions.PolarsError) as error:
+        failed = DataError(f"{path} cannot be read ({_first_line(error)})")
+        raise _with_line(path, failed, problems()) from None
+    if len(table) == 0:
+        raise DataError(f"{path} is empty; expected {form.expected()}")
+    return {column: table[header[number]].cast(pl.String) for column, number in place.items()}
+
+
+def _with_dates(table: dict[str, polars.Series], dates: str, source: str) -> dict[str, polars.Series]:
+    """The columns, with times that are written as `dates` as datetimes."""
+    if not dates or "timestamp" not in table:
+        return table
+    text = table["timestamp"].str.strip_chars()
+    text = text.set(text == "", None)
+    times = text.str.to_datetime(dates, time_unit="us", strict=False)
+    wrong = (times.is_null() & text.is_not_null()).to_numpy()
+    if wrong.any():
+        row = _first(wrong)
+        seen = f"timestamp of row {row} is {_shown(str(text[row]))}"
+        raise DataError(f"{source}: {seen}; expected a time such as {_example(dates)}")
+    return {**table, "timestamp": times}
 
 
 def _to_log(
@@ -498,9 +554,36 @@ def _header_hint(header: Sequence[str]) -> str:
 # Bytes, lines, and the slow path --------------------------------------------------------------------------------------
 
 
+class _JsonRows:
+    """Lines with a JSON object each as lists of fields, "" where one is absent; counts lines as `csv.reader` does."""
+
+    def __init__(self, lines: Iterator[str], fields: Sequence[str]) -> None:
+        self._lines, self._fields = lines, fields
+        self.line_num = 0
+
+    def __iter__(self) -> _JsonRows:
+        return self
+
+    def __next__(self) -> list[str]:
+        line = next(self._lines)
+        self.line_num += 1
+        if not line.strip():
+            return []
+        try:
+            found = json.loads(line)
+        except ValueError as error:
+            raise csv.Error(f"{_shown(line.rstrip())} is no JSON ({error})") from error
+        if not isinstance(found, dict):
+            raise csv.Error(f"{_shown(line.rstrip())} is no JSON object")
+        values = [found.get(name) for name in self._fields]
+        return ["" if value is None else str(value) for value in values]
+
+
 def _rows(path: Path, form: Form) -> Any:
     """The lines of a file as lists of fields, from a `csv.reader`, which counts lines; quotes may mean nothing."""
     lines = _text_lines(path, form.encoding)
+    if form.json:
+        return _JsonRows(lines, form.fields or ())
     if form.delimiter == "::":
         lines = (line.replace("::", "\t") for line in lines)
     return csv.reader(lines, delimiter=form.separator, quoting=form.quoting)
@@ -600,6 +683,19 @@ def _number(text: str) -> float | None:
         return None if "_" in text else float(text)
     except ValueError:
         return None
+
+
+def _is_date(text: str, dates: str) -> bool:
+    try:
+        datetime.datetime.strptime(text, dates)
+    except ValueError:
+        return False
+    return True
+
+
+def _example(dates: str) -> str:
+    """A time as `dates` has it, for an error message."""
+    return datetime.datetime(2010, 12, 31, 23, 59, 59).strftime(dates)
 
 
 def _undecodable(text: str) -> bool:

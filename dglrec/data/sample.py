@@ -1,8 +1,9 @@
 """Samples: interaction logs drawn from a process that is known, so that the best reachable score is known too.
 
-All kinds but one are one process with different settings ("interests", with long histories, is in
-`dglrec.data.interests`). Items belong to groups, and within its group each item has a
-successor, so that the group is a cycle. A user belongs to one group and takes an item that is new to them at each step:
+"interests", with long histories, is in `dglrec.data.interests`, "drift", with interests that change at known times, in
+`dglrec.data.drift`. The other kinds are one process with different settings. Items belong to groups, and within its
+group each item has a successor, so that the group is a cycle. A user belongs to one group and takes an item that is new
+to them at each step:
 
     with probability `noise`    any item,
     else with `follow`          the successor of the last item of the own group (those already taken or not on sale are
@@ -32,9 +33,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError, closest
-from . import interests
+from . import drift, interests
+from .drift import DriftOracle, DriftWorld
 from .interests import InterestOracle, InterestWorld
 from .log import Bools, Floats, InteractionLog, Ints
+from .oracles import best_scores
 from .splits import Queries
 
 if TYPE_CHECKING:
@@ -66,8 +69,12 @@ _KINDS = {
     "grammar": _Kind(version=1, group_size=None, follow=1.0, skew=0.0, drift=False, noise=0.1, titles=False),
     "shop": _Kind(version=1, group_size=100, follow=0.6, skew=0.8, drift=True, noise=0.1, titles=True),
 }
-KINDS = (*_KINDS, "interests")
-Kind = Literal["communities", "grammar", "shop", "interests"]
+_OTHERS: dict[str, tuple[type[InterestWorld] | type[DriftWorld], int, int, float]] = {  # users, items, noise by default
+    "interests": (InterestWorld, interests.USERS, interests.ITEMS, interests.NOISE),
+    "drift": (DriftWorld, _USERS, _ITEMS, drift.NOISE),
+}
+KINDS = (*_KINDS, *_OTHERS)
+Kind = Literal["communities", "grammar", "shop", "interests", "drift"]
 
 
 def sample(
@@ -80,10 +87,11 @@ def sample(
     """A log drawn from a known process; see the text at the top of this file.
 
     Histories have 5 to 50 events (seven tenths of a group at most), few of them long; an item stands in a history once;
-    times are seconds since 1970 and never tie within a user. Those of "interests" have 101 to 800, with repeats.
+    times are seconds since 1970 and never tie within a user. Those of "interests" have 101 to 800, with repeats; those
+    of "drift" 8 to 32.
 
     Args:
-        kind: "communities", "grammar", "shop" or "interests".
+        kind: "communities", "grammar", "shop", "interests" or "drift".
         users: number of users, at least 2; 2,000 by default, 5,000 for "interests".
         items: number of items, at least 20; items that nobody took are in the vocabulary too. 1,000 by default, 10,000
             for "interests".
@@ -98,7 +106,7 @@ def sample(
     (50, 100, True)
     """
     world = _world(kind, users, items, seed, noise)
-    if isinstance(world, InterestWorld):
+    if isinstance(world, (InterestWorld, DriftWorld)):
         return world.log()
     user, item, time = world.draw()
     return InteractionLog.from_arrays(
@@ -132,6 +140,16 @@ def sample_oracle(
     *,
     log: InteractionLog | None = None,
 ) -> InterestOracle: ...
+@overload
+def sample_oracle(
+    kind: Literal["drift"],
+    users: int | None = None,
+    items: int | None = None,
+    seed: int = 0,
+    noise: float | None = None,
+    *,
+    log: InteractionLog | None = None,
+) -> DriftOracle: ...
 def sample_oracle(
     kind: Kind = "shop",
     users: int | None = None,
@@ -140,7 +158,7 @@ def sample_oracle(
     noise: float | None = None,
     *,
     log: InteractionLog | None = None,
-) -> Oracle | InterestOracle:
+) -> Oracle | InterestOracle | DriftOracle:
     """The oracle of the log that `sample` makes from the same arguments.
 
     Args:
@@ -154,6 +172,8 @@ def sample_oracle(
     world = _world(kind, users, items, seed, noise)
     if isinstance(world, InterestWorld):
         return InterestOracle(world, log)
+    if isinstance(world, DriftWorld):
+        return DriftOracle(world, log)
     numbers = np.arange(world.items)
     if log is not None:
         place = {name: number for number, name in enumerate(world.item_ids)}
@@ -164,19 +184,23 @@ def sample_oracle(
     return Oracle(world, numbers)
 
 
-def _world(kind: str, users: int | None, items: int | None, seed: int, noise: float | None) -> _World | InterestWorld:
+def _world(
+    kind: str, users: int | None, items: int | None, seed: int, noise: float | None
+) -> _World | InterestWorld | DriftWorld:
     """The process of a kind, once its arguments are found to be in range."""
     if kind not in KINDS:
         raise DataError(f"unknown kind of sample {kind!r}; {closest(kind, KINDS)}")
-    own = kind == "interests"
-    users = (interests.USERS if own else _USERS) if users is None else users
-    items = (interests.ITEMS if own else _ITEMS) if items is None else items
+    if kind in _OTHERS:
+        make, all_users, all_items, all_noise = _OTHERS[kind]
+    else:
+        make, all_users, all_items, all_noise = None, _USERS, _ITEMS, _KINDS[kind].noise
+    users, items = all_users if users is None else users, all_items if items is None else items
     if users < _MIN_USERS or items < _MIN_ITEMS:
         raise DataError(f"a sample of {users} users and {items} items; expected at least {_MIN_USERS} and {_MIN_ITEMS}")
-    noise = (interests.NOISE if own else _KINDS[kind].noise) if noise is None else float(noise)
+    noise = all_noise if noise is None else float(noise)
     if not 0 <= noise <= 1:
         raise DataError(f"noise is {noise}; expected a probability")
-    return InterestWorld(users, items, seed, noise) if own else _World(kind, users, items, seed, noise)
+    return _World(kind, users, items, seed, noise) if make is None else make(users, items, seed, noise)
 
 
 class Oracle:
@@ -232,14 +256,7 @@ class Oracle:
         self, queries: Queries, k: tuple[int, ...] = (5, 10, 20, 50), block: int = 1024
     ) -> dict[str, float]:
         """Expected recall@k and ndcg@k of the best ranking there is, for queries with one target each."""
-        sums = {f"{metric}@{cut}": 0.0 for metric in ("recall", "ndcg") for cut in k}
-        gain = 1 / np.log2(np.arange(2, max(k) + 2))
-        for start in range(0, len(queries), block):
-            best = -np.sort(-self.probabilities(queries[start : start + block]), axis=1)[:, : max(k)].astype(np.float64)
-            for cut in k:
-                sums[f"recall@{cut}"] += best[:, :cut].sum()
-                sums[f"ndcg@{cut}"] += (best[:, :cut] * gain[: min(cut, best.shape[1])]).sum()
-        return {name: float(value) / max(len(queries), 1) for name, value in sums.items()}
+        return best_scores(self.probabilities, queries, k, block)
 
 
 class _World:

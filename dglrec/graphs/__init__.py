@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import clustering
 from .interests import Interests, dense_interests, interests, sparsify, weighted_cosine
+from .time_slices import slice_boundaries, slice_names, slice_times, time_slices
 from .user_item import Sequences, as_sequences, sequences, user_item
 
 __all__ = [
@@ -14,7 +15,11 @@ __all__ = [
     "dense_interests",
     "interests",
     "sequences",
+    "slice_boundaries",
+    "slice_names",
+    "slice_times",
     "sparsify",
+    "time_slices",
     "user_item",
     "weighted_cosine",
 ]

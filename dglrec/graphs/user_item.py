@@ -104,24 +104,7 @@ def user_item(
     >>> graph.num_edges("interacts"), graph.edges(etype="interacts")[1].tolist()
     (3, [0, 2, 2])
     """
-    if log is not None:
-        if user is not None or item is not None or time is not None:
-            raise DataError("user_item() got a log and arrays; expected one of the two")
-        users, items, times = log.user, log.item, log.time
-        num_users, num_items = log.num_users, log.num_items
-    else:
-        if user is None or item is None:
-            raise DataError("user_item() got neither a log nor both user= and item=; pass a log, or both arrays")
-        users, items = _indices(user, "user"), _indices(item, "item")
-        times = None if time is None else _seconds(time)
-        if len(users) != len(items) or (times is not None and len(times) != len(users)):
-            seen = f"{len(users)} users, {len(items)} items" + ("" if times is None else f", {len(times)} times")
-            raise DataError(f"user_item() got {seen}; expected arrays of one length")
-        order = np.argsort(users, kind="stable") if times is None else np.lexsort((times, users))
-        users, items = users[order], items[order]
-        times = None if times is None else times[order]
-    num_users = _size(users, num_users, "users")
-    num_items = _size(items, num_items, "items")
+    users, items, times, num_users, num_items = _events("user_item", log, user, item, time, num_users, num_items)
     counts = None
     if unique:
         _, first, counts = np.unique(users * num_items + items, return_index=True, return_counts=True)
@@ -130,6 +113,30 @@ def user_item(
         users, items = users[first], items[first]
         times = None if times is None else times[first]
     return _build(users, items, times, counts, num_users, num_items)
+
+
+def _events(
+    what: str, log: InteractionLog | None, user: Any, item: Any, time: Any, num_users: int | None, num_items: int | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, int, int]:
+    """Users, items and times (E,), sorted by (user, time, order of the file), and the numbers of nodes.
+
+    They come from a log or from arrays; `what` is the function that errors name.
+    """
+    if log is not None:
+        if user is not None or item is not None or time is not None:
+            raise DataError(f"{what}() got a log and arrays; expected one of the two")
+        return log.user, log.item, log.time, log.num_users, log.num_items
+    if user is None or item is None:
+        raise DataError(f"{what}() got neither a log nor both user= and item=; pass a log, or both arrays")
+    users, items = _indices(user, "user"), _indices(item, "item")
+    times = None if time is None else _seconds(time)
+    if len(users) != len(items) or (times is not None and len(times) != len(users)):
+        seen = f"{len(users)} users, {len(items)} items" + ("" if times is None else f", {len(times)} times")
+        raise DataError(f"{what}() got {seen}; expected arrays of one length")
+    order = np.argsort(users, kind="stable") if times is None else np.lexsort((times, users))
+    users, items = users[order], items[order]
+    times = None if times is None else times[order]
+    return users, items, times, _size(users, num_users, "users"), _size(items, num_items, "items")
 
 
 def _build(

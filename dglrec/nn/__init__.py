@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 from .propagation import Adjacency, LightGCNEncoder, message_passing
+from .slices import SliceAdjacency, SliceEncoder, slice_message_passing
 from .transformer import CausalTransformer
 
-__all__ = ["Adjacency", "CausalTransformer", "LightGCNEncoder", "message_passing"]
+__all__ = [
+    "Adjacency",
+    "CausalTransformer",
+    "LightGCNEncoder",
+    "SliceAdjacency",
+    "SliceEncoder",
+    "message_passing",
+    "slice_message_passing",
+]

@@ -1,8 +1,10 @@
-"""Originals of MovieLens, Amazon and Taobao: small files of the same form, sound ones and hostile ones."""
+"""Originals of known sources: small files of the same form, sound ones and hostile ones."""
 
 from __future__ import annotations
 
 import gzip
+import json
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,24 @@ def taobao() -> str:
     return "".join(",".join(row) + "\n" for row in rows)
 
 
+def dated(seconds: str, form: str) -> str:
+    return datetime.fromtimestamp(int(seconds), timezone.utc).strftime(form)
+
+
+def gowalla() -> str:
+    rows = [(user, dated(at, "%Y-%m-%dT%H:%M:%SZ"), "30.2", "-97.7", item) for user, item, _, at in ROWS]
+    return "".join("\t".join(row) + "\n" for row in rows)
+
+
+def yelp() -> str:
+    rows = [
+        {"review_id": "r", "user_id": user, "business_id": item, "stars": float(stars), "useful": 0, "text": 'so\n"so"'}
+        | {"date": dated(at, "%Y-%m-%d %H:%M:%S")}
+        for user, item, stars, at in ROWS
+    ]
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
 HEADER = "userId,movieId,rating,timestamp\n"
 FILES = {  # name, format (None: known by its name), text
     "ratings.dat": (None, lines("::")),
@@ -37,6 +57,8 @@ FILES = {  # name, format (None: known by its name), text
     "my.txt": ("movielens-1m", lines("::")),
     "last.data": ("movielens-100k", lines("\t").replace("\n", "\r\n") + "\r\n"),
     "no end.csv": ("amazon-ratings", lines(",").rstrip()),
+    "yelp_academic_dataset_review.json": (None, yelp()),
+    "reviews.json": ("yelp", yelp().rstrip()),
 }
 
 
@@ -52,6 +74,7 @@ def test_every_form_gives_the_same_log(name: str, tmp_path: Path) -> None:
     log = load(path, format=format)
     assert log.digest() == expected.digest()
     assert log.name == ("films" if format is None else path.name.removesuffix(".csv"))
+    assert log.time is not None and log.time.tolist() == expected.time.tolist()  # type: ignore[union-attr]
     assert list(find_problems(path, format=format)) == []
     report = check(path, format=format)
     assert report.ok and report.statistics["size"]["interactions"] == 3
@@ -77,6 +100,33 @@ def test_taobao_counts_views_unless_told_otherwise(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no line has a behavior of fav; there are 'buy, pv'"):
         load(path, behaviors=("fav",))
     assert len(load(path, order="file")) == 2
+
+
+def test_gowalla_has_times_and_places_but_no_ratings(tmp_path: Path) -> None:
+    users, items, _, times = zip(*ROWS, strict=True)
+    expected = InteractionLog.from_arrays(users, items, [float(t) for t in times])
+    plain, packed = tmp_path / "loc-gowalla_totalCheckins.txt", tmp_path / "loc-gowalla_totalCheckins.txt.gz"
+    plain.write_text(gowalla())
+    packed.write_bytes(gzip.compress(gowalla().encode()))
+    for source in (plain, packed, tmp_path):
+        log = load(source)
+        assert (log.digest(), log.name) == (expected.digest(), tmp_path.name)
+    assert load(plain, order="file").time is None
+    assert check(packed).ok
+
+
+def test_yelp_may_be_packed_and_without_stars(tmp_path: Path) -> None:
+    path = tmp_path / "reviews.json.gz"
+    path.write_bytes(gzip.compress(yelp().replace('"stars"', '"points"').encode()))
+    log = load(path, format="yelp")
+    assert (len(log), log.rating) == (3, None)
+
+
+def test_titles_of_movielens_10m_are_utf_8(tmp_path: Path) -> None:
+    (tmp_path / "ratings.dat").write_text(lines("::"))
+    (tmp_path / "movies.dat").write_text("10::Café, The (1995)::Comedy\n7::Heat (1995)::\n", encoding="utf-8")
+    titles = load(tmp_path / "ratings.dat").titles
+    assert titles is not None and "Café, The (1995)" in titles.tolist()
 
 
 TITLES = {
@@ -132,6 +182,40 @@ BAD = {
     "empty item": ("b.csv", "amazon-ratings", lines(",") + "1,,3,4\n", r"line 4: item_id is empty"),
     "no behavior": ("UserBehavior.csv", None, lines(","), r"line 1: the number of fields is 4, expected 5"),
     "time of a view": ("UserBehavior.csv", None, taobao() + "1,2,3,pv,\n", r"line 4: timestamp is empty"),
+    "seconds in gowalla": (
+        "loc-gowalla_totalCheckins.txt",
+        None,
+        gowalla() + "1\t978300760\t1\t2\t3\n",
+        r"line 4: timestamp is '978300760'; expected a time such as 2010-12-31T23:59:59Z",
+    ),
+    "no dates in gowalla": (
+        "loc-gowalla_totalCheckins.txt",
+        None,
+        "1\tnoon\t1\t2\t3\n",
+        r"line 1: timestamp is 'noon'; expected a time",
+    ),
+    "place missing in gowalla": (
+        "loc-gowalla_totalCheckins.txt",
+        None,
+        gowalla() + "1\t2010-10-19T23:55:27Z\t1\t2\n",
+        r"line 4: the number of fields is 4, expected 5",
+    ),
+    "no json": ("r.json", "yelp", yelp() + "1,2,3\n", r"line 4: '1,2,3' is no JSON"),
+    "no object": ("r.json", "yelp", yelp() + "[1]\n", r"line 4: '\[1\]' is no JSON object"),
+    "no business": (
+        "r.json",
+        "yelp",
+        yelp() + '{"user_id": "u", "date": "2018-07-07 22:09:11"}\n',
+        r"line 4: item_id is",
+    ),
+    "no date": ("r.json", "yelp", '{"user_id": "u", "business_id": "b", "date": "x"}\n', r"line 1: timestamp is 'x'"),
+    "stars in words": (
+        "r.json",
+        "yelp",
+        '{"user_id": "u", "business_id": "b", "stars": "five", "date": "2018-07-07 22:09:11"}\n',
+        r"line 1: rating is 'five'",
+    ),
+    "empty json": ("r.json", "yelp", "", r"is empty; expected lines of JSON objects with user_id, business_id"),
     "unknown format": ("b.csv", "amazon", lines(","), r"unknown format 'amazon'; did you mean 'amazon-ratings'"),
     "unknown form": ("b.txt", None, lines(","), r"is no table that can be read"),
 }

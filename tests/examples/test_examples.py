@@ -67,6 +67,31 @@ def test_interest_graphs(run, tmp_path):
     assert abs(before) < 0.2 < 0.4 < min(first, last)
 
 
+def test_time_slices(run, tmp_path):
+    out = run("time_slices.py", "--out", "slices.png")
+    assert (tmp_path / "slices.png").read_bytes().startswith(b"\x89PNG")
+    assert "6 slices over 2000 users and 1000 items" in out
+    assert len(re.findall(r"^ +t\d  2020-", out, re.MULTILINE)) == 6
+    last_two = re.search(r"in the last two: ([\d.]+) of the \d+ noisy users, ([\d.]+) of the others", out)
+    assert float(last_two[1]) + 0.3 < float(last_two[2])  # noise is like nothing
+
+
+def test_time_slices_of_the_shop_show_when_its_items_change(run):
+    out = run("time_slices.py", "--data", "sample:shop", "--by", "equal_counts")
+    churn = [float(share) for share in re.findall(r"([\d.]+)% +[\d.]+%$", out, re.MULTILINE)]
+    assert len(churn) == 5
+    assert min(churn[1:3]) > 2 * max(churn[0], *churn[3:])  # the items change in the third of six slices
+
+
+def test_time_slices_of_months_some_of_them_silent(run, tmp_path):
+    days = [31 * month + day for month in (0, 1, 2, 8, 11) for day in (3, 9, 20)]
+    rows = [f"u{user},i{user * n % 17},{86_400 * day}" for user in range(30) for n, day in enumerate(days)]
+    (tmp_path / "pairs.csv").write_text("\n".join(["user_id,item_id,timestamp", *rows]) + "\n")
+    out = run("time_slices.py", "--data", "pairs.csv", "--by", "month", "--out", "slices.png")
+    assert re.search(r"t\d+  - +- +0 +0 +0", out)
+    assert "after" not in out
+
+
 def test_mdgr(run, tmp_path):
     out = run("mdgr.py", "--epochs", "1", "--m", "1", "--out", "run")
     assert (tmp_path / "run" / "curves.png").exists()
