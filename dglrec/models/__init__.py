@@ -11,16 +11,18 @@ from .base import Model
 from .comirec import ComiRec, ComiRecConfig
 from .counts import Counts, CountsConfig
 from .gsau import GSAU, GSAUConfig
+from .hardgnn import HardGNN, HardGNNConfig
 from .lightgcn import LightGCN, LightGCNConfig
 from .mdgr import MDGR, MDGRConfig
 from .mip import MIP, MIPConfig
 from .sasrec import SASRec, SASRecConfig
+from .selfgnn import SelfGNN, SelfGNNConfig
 from .surge import SURGE, SURGEConfig
 
 __all__ = [
     "GSAU", "MDGR", "MIP", "PRESETS", "SURGE", "ComiRec", "ComiRecConfig", "Counts", "CountsConfig", "GSAUConfig",
-    "LightGCN", "LightGCNConfig", "MDGRConfig", "MIPConfig", "Model", "Preset", "SASRec", "SASRecConfig",
-    "SURGEConfig", "preset",
+    "HardGNN", "HardGNNConfig", "LightGCN", "LightGCNConfig", "MDGRConfig", "MIPConfig", "Model", "Preset", "SASRec",
+    "SASRecConfig", "SURGEConfig", "SelfGNN", "SelfGNNConfig", "preset",
 ]  # fmt: skip
 
 
@@ -58,6 +60,26 @@ PRESETS = {
     "comirec-sa": Preset(ComiRec, {"extractor": "attention"}, "Cen et al., KDD 2020: interests by self-attention"),
     "comirec-dr": Preset(ComiRec, {"extractor": "routing"}, "the same, interests by dynamic routing"),
     "surge": Preset(SURGE, {}, "Chang et al., SIGIR 2021, as in MDGR's Table 2"),
+    "selfgnn": Preset(SelfGNN, {}, "Liu et al., SIGIR 2024, by the equations that HardGNN's paper prints"),
+    "selfgnn-code": Preset(
+        SelfGNN,
+        {"recurrent": "lstm", "instance": "collapsed", "activate": True},
+        "the same, as the authors' public code computes it",
+    ),
+    "hardgnn": Preset(HardGNN, {}, "Lin et al., HardGNN: SelfGNN with hard negatives"),
+    "hardgnn-code": Preset(
+        HardGNN,
+        {
+            "recurrent": "lstm",
+            "shared_cell": False,
+            "instance": "collapsed",
+            "activate": True,
+            "k": 5,
+            "contrast": "batch",
+            "hard_in_rec": True,
+        },
+        "the same, as the authors' public code computes it",
+    ),
 }
 
 

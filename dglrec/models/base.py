@@ -198,16 +198,14 @@ def query_sequences(queries: Queries, max_length: int, device: torch.device) -> 
     return Sequences(offsets, items, times, np.diff(queries.offsets)).last(max_length)
 
 
-def check_times(split: Split, wanted: bool) -> None:
-    """Refuse a log without times for a model that reads them.
+def check_times(split: Split, wanted: bool, remedy: str = ", or times=false") -> None:
+    """Refuse a log without times for a model that reads them; `remedy` is what else can be done.
 
     Raises:
         ConfigError: times are wanted, and the training log has none.
     """
     if wanted and split.train.time is None:
-        raise ConfigError(
-            f"the model reads times, and {split.log.name!r} has none; use data with times, or times=false"
-        )
+        raise ConfigError(f"the model reads times, and {split.log.name!r} has none; use data with times{remedy}")
 
 
 def check_transformer(config: Any) -> None:

@@ -320,3 +320,45 @@ def slice_message_passing(
         return e[0], e[1]
     divisor = layers + 1 if combine == "mean" else 1
     return total[0] / divisor, total[1] / divisor
+
+
+def fold_in_slices(
+    encoder: SliceEncoder,
+    adjacency: SliceAdjacency,
+    x: tuple[Tensor, Tensor],
+    pairs: tuple[Tensor, Tensor, Tensor],
+    size: int,
+) -> Tensor:
+    """(T, size, d): the slice vectors of `size` users whom training did not know, from their items in each slice.
+
+    Such a user has its own items of the slice (repeats merged) as neighbours and nothing of its own in layer 0:
+    z_l = LeakyReLU(sum of e_(l-1) of these items), e_l = z_l + e_(l-1), e_0 = 0, with the items' layers as training
+    left them. With norm "symmetric" the sum is weighted by the user's own degree, and by the items' in training. In a
+    slice without items the user is 0.
+
+    Args:
+        encoder, adjacency, x: as in training; nothing is dropped.
+        pairs: user (n,), from 0 to size - 1, slice (n,) and item (n,) of each event.
+        size: number of users.
+    """
+    slices, num_items = adjacency.num_slices, adjacency.num_items
+    user, t, item = pairs
+    pair = torch.unique((t * size + user) * num_items + item)  # sorted by (slice, user, item), repeats merged
+    node = pair // num_items  # (E,) t size + u
+    degree = torch.bincount(node, minlength=slices * size)  # (T size,)
+    column = node // max(size, 1) * num_items + pair % num_items  # (E,) t M + i
+    weight = None
+    if encoder.norm == "symmetric":
+        row = adjacency.item_row[column]
+        item_degree = adjacency.item_offsets.diff()
+        known = item_degree[row.clamp(min=0)] * (row >= 0) if len(item_degree) else torch.zeros_like(row)
+        weight = (_scale(degree)[node] * _scale(known)).squeeze(1).to(x[1].dtype)
+    e = x[1].new_zeros(slices * size, x[1].shape[-1])
+    total = e
+    for layer in range(encoder.layers):
+        before = SliceEncoder(layer, encoder.norm, encoder.slope, "last")(adjacency, x)[1]  # (T, M, d) of layer l - 1
+        z = _neighbour_sum(before.flatten(0, 1), column, _offsets(degree), weight)
+        e = F.leaky_relu(z, encoder.slope) + e
+        total = total + e
+    out = {"sum": total, "mean": total / (encoder.layers + 1), "last": e}[encoder.combine]
+    return out.view(slices, size, -1)

@@ -1,0 +1,173 @@
+"""HardGNN: self-supervised sequential recommendation with hard negative graph contrastive learning (Lin et al.).
+
+It is SelfGNN with hard negatives. For each user the K items that are nearest to the user's vector, but in no training history of the user, are mined, and
+a contrastive loss pushes the user away from them. `docs/hardgnn.md` goes through what is added to SelfGNN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..config import check_limits
+from ..data.splits import Split
+from ..errors import ConfigError
+from ..graphs import Sequences
+from ..losses import info_nce
+from ..streams import Streams
+from .selfgnn import Encoded, SelfGNN, SelfGNNConfig, Sliced
+
+BLOCK = {"cpu": 512, "cuda": 8192}  # users that are compared with all items at once
+SHARED = 50  # negatives of the public code, the same ones for the whole batch
+
+
+@dataclass(frozen=True)
+class HardGNNConfig(SelfGNNConfig):
+    """SelfGNN's fields, and what the paper adds.
+
+    Attributes:
+        k: hard negatives of a user, K; with 0 there are none, and with contrast="own" no contrastive loss either.
+        lam: weight of the contrastive loss, lambda of Eq. 13; with k=0 and lam=0 the model is SelfGNN, to the bit.
+        tau: temperature of Eq. 12; the paper gives none, the public code .1.
+        contrast: the negatives of Eq. 12 are the user's "own" mined ones (paper), or 50 drawn from those of the whole
+            "batch", mined or not, the same for every user (code).
+        hard_in_rec: whether the mined items also stand in the place of the first K unseen items of L_rec (code), or in
+            Eq. 12 alone (paper).
+        anchor: the user's vector of Eq. 11 and 12: the "instance"-level one (code; the paper says that attention over
+            the recent items makes it), or that of the last time "slice".
+        refresh: steps between minings; 0 mines once, at the beginning of an epoch (what the code comes to with its 20
+            steps an epoch).
+    """
+
+    k: int = 3
+    lam: float = 0.1
+    tau: float = 0.1
+    contrast: Literal["own", "batch"] = "own"
+    hard_in_rec: bool = False
+    anchor: Literal["instance", "slice"] = "instance"
+    refresh: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_limits(self, k=">=0", lam=">=0", tau=">0", refresh=">=0")
+        if self.anchor == "instance" and self.instance == "none" and (self.k or self.lam):
+            raise ConfigError("anchor='instance' needs the instance level, which is off; take anchor='slice'")
+
+
+class HardGNN(SelfGNN):
+    """SelfGNN, each of whose users has K mined items to be told from the target.
+
+    Raises:
+        ConfigError: K is larger than the catalogue less some user's history.
+    """
+
+    Config = HardGNNConfig
+    config: HardGNNConfig
+
+    def __init__(self, split: Split, config: HardGNNConfig | None = None, **fields: Any) -> None:
+        super().__init__(split, config, **fields)
+        pairs = np.unique(split.train.user * self.num_items + split.train.item)
+        self._history = pairs  # (E,) u M + i, sorted; mining leaves these out, and knows of no other events
+        most = int(np.bincount(pairs // self.num_items, minlength=1).max(initial=0))
+        if self.config.k > self.num_items - most:
+            raise ConfigError(
+                f"k is {self.config.k}, but a user has {most} of the {self.num_items} items in the training history; "
+                f"expected at most {self.num_items - most}"
+            )
+
+    @property
+    def mines(self) -> bool:
+        """Whether mined items are used at all."""
+        c = self.config
+        return c.k > 0 and (c.hard_in_rec or (c.lam > 0 and c.contrast == "own"))
+
+    def batches(self, split: Split, streams: Streams) -> Iterator[Sliced]:
+        """SelfGNN's batches, each with what was mined last for its users by the weights of that moment."""
+        c, hard = self.config, None
+        for step, batch in enumerate(super().batches(split, streams)):
+            if self.mines:
+                if hard is None or (c.refresh and step % c.refresh == 0):
+                    hard = self.mine()
+                batch = replace(batch, hard=hard[batch.user])
+            if c.lam and c.contrast == "batch":
+                pairs = len(batch.row)
+                chosen = streams.numpy("contrast", step).permutation(pairs)[:SHARED]
+                batch = replace(batch, contrast=torch.as_tensor(chosen, device=self.device))
+            yield batch
+
+    @torch.no_grad()
+    def mine(self) -> Tensor:
+        """(U, K): the items nearest to each user by cosine that are not in the training history, nearest first.
+
+        Exact: in blocks of users, on the model's device, each user against all items. Histories are those of training.
+        """
+        before = self.training
+        self.eval()
+        try:
+            _, items = self.all_vectors()
+            last = (
+                self.encoder(self.adjacency, (self.user, self.item))[0][-1] if self.config.anchor == "slice" else None
+            )
+            unit, found = F.normalize(items), []
+            size = BLOCK.get(self.device.type, BLOCK["cpu"])
+            for first in range(0, self.num_users, size):
+                user = np.arange(first, min(first + size, self.num_users))
+                anchor = self._training_instances(user, items) if last is None else last[user[0] : user[-1] + 1]
+                near = F.normalize(anchor) @ unit.T  # Eq. 11, (b, M)
+                low, high = np.searchsorted(self._history, [user[0] * self.num_items, (user[-1] + 1) * self.num_items])
+                seen = torch.as_tensor(self._history[low:high] - first * self.num_items, device=self.device)
+                near.view(-1)[seen] = -torch.inf
+                found.append(near.topk(self.config.k, 1).indices)
+            return torch.cat(found)
+        finally:
+            self.train(before)
+
+    def _training_instances(self, user: np.ndarray, items: Tensor) -> Tensor:
+        """(b, d): instance-level vectors of some users, one after the other, by their whole training histories."""
+        train = self.split.train
+        offsets = train.offsets[user[0] : user[-1] + 2]
+        part = train.item[offsets[0] : offsets[-1]]
+        history = Sequences(
+            torch.as_tensor(offsets - offsets[0], device=self.device),
+            torch.as_tensor(part, device=self.device),
+            sizes=np.diff(offsets),
+        )
+        return self._instances(history.last(self.config.max_length), items)
+
+    def encode(self, batch: Sliced) -> Encoded:
+        """SelfGNN's vectors; those of the mined items stand behind the others."""
+        if batch.hard is None:
+            return super().encode(batch)
+        return super().encode(replace(batch, items=torch.cat([batch.items, batch.hard.flatten()])))
+
+    def loss(self, batch: Sliced) -> dict[str, Tensor]:
+        """SelfGNN's terms, and lambda times the contrastive loss."""  # Eq. 13
+        c, encoded = self.config, self.encode(batch)
+        size = len(batch.items)  # mined items begin here
+        if batch.hard is not None and c.hard_in_rec:
+            batch = replace(batch, negative=self._with_hard(batch, size))
+        terms = self._terms(batch, encoded)
+        if c.lam and (batch.hard is not None or batch.contrast is not None):
+            anchor = encoded.instance if c.anchor == "instance" else encoded.user_slices[-1]  # (B, d)
+            positive = encoded.item[batch.positive]  # (B, d)
+            if batch.contrast is not None:  # each pair counts, so that users with many weigh more
+                shared = encoded.item[batch.negative[batch.contrast]]  # (SHARED, d)
+                contrast = info_nce(anchor[batch.row], positive[batch.row], shared, c.tau)
+            else:
+                hard = encoded.item[size:].view(len(anchor), c.k, -1)  # (B, K, d)
+                contrast = info_nce(anchor, positive, hard, c.tau)  # Eq. 12
+            terms["info_nce"] = c.lam * contrast
+        return terms
+
+    def _with_hard(self, batch: Sliced, size: int) -> Tensor:
+        """(P,): the negatives, the first K of each row being the mined ones."""
+        pairs = torch.arange(len(batch.row), device=batch.row.device)
+        first = torch.searchsorted(batch.row, batch.row)  # rows ascend: where a row's pairs begin
+        slot = pairs - first
+        return torch.where(slot < self.config.k, size + batch.row * self.config.k + slot, batch.negative)
