@@ -1,9 +1,9 @@
 """SelfGNN: self-supervised graph neural networks for sequential recommendation (Liu, Xia, Huang, SIGIR 2024).
 
 The log is cut into time slices. In each slice users and items exchange vectors along its own graph; over the slices a
-recurrent cell and attention make one long-term vector a node; over the items of a history attention makes another one of
-the user. Each slice's own scores are taught by those of the long-term vectors, by a user's own measure of how far the
-slice can be trusted. `docs/selfgnn.md` goes through the equations, numbered as in HardGNN's paper.
+recurrent cell and attention make one long-term vector a node; over the items of a history attention makes another
+vector of the user. The scores of each slice are taught by those of the long-term vectors, with a weight that says how far
+a user's slice can be trusted. `docs/selfgnn.md` goes through the equations, numbered as in HardGNN's paper.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class SelfGNNConfig:
         loss: "hinge" of pairs (code), or "bce" (paper). Hinge is the default, for it made the numbers.
         targets: "users", one target a user and epoch, among the most recent ones (code; the paper does not say), or
             "prefixes", each item of each history that has a past.
-        recent: with "users", how far back the target may be: any of the last `recent` + 1 training items (at least three
-            items come before it, where there are as many).
+        recent: with "users", how far back the target may be: any of the last `recent` + 1 training items, but none of
+            a user's first three where there are others (code).
         negatives: each target is set against as many uniform unseen items, or as many as the user has training items
             where these are fewer (code).
         beta: weight of Eq. 10, which is a sum over thousands of pairs (Eq. 13).
@@ -324,17 +324,18 @@ class SelfGNN(Model):
         users = self._views(encoded.user, encoded.instance)  # (B, d)
         positive = (users * encoded.item[batch.positive]).sum(1)[batch.row]  # (P,)
         negative = (users[batch.row] * encoded.item[batch.negative]).sum(1)  # (P,)
-        terms = {c.loss: (hinge if c.loss == "hinge" else pair_cross_entropy)(positive, negative)}
+        loss = hinge if c.loss == "hinge" else pair_cross_entropy
+        terms: dict[str, Tensor] = {c.loss: loss(positive, negative)}
         if c.beta:
             terms["self_augmented"] = c.beta * self._self_augmented(batch, encoded)
         if c.reg:
             squared = [self.user, self.item, self.reliability.inner.weight, self.reliability.outer.weight]
             squared += [] if self.instance is None else [self.instance.position.weight]
-            terms["l2"] = c.reg * sum(torch.dot(table.flatten(), table.flatten()) for table in squared)
+            terms["l2"] = c.reg * torch.stack([torch.dot(t.flatten(), t.flatten()) for t in squared]).sum()
         return terms
 
     def _self_augmented(self, batch: Sliced, encoded: Encoded) -> Tensor:
-        """Where the long-term score prefers one edge to another, so shall the slice's, as far as its users are reliable.
+        """Of two edges a slice shall prefer the one that the long term prefers, as far as the users' slice is reliable.
 
         No gradient goes through the long-term scores; it goes through their weights, and through the slice's scores.
         """
@@ -376,7 +377,7 @@ class SelfGNN(Model):
         """Eq. 9 of each query's user and history; an unknown user is folded in from the history."""
         users, items = self.all_vectors()
         vectors = users[torch.as_tensor(queries.user, device=users.device).clamp(min=0)]  # (B, d)
-        trained = (self._edges[0] >= 0).any(0)  # (U,)
+        trained = np.diff(self.split.train.offsets) > 0  # (U,)
         unknown = np.flatnonzero((queries.user < 0) | ~trained[np.maximum(queries.user, 0)])
         if len(unknown):
             place = torch.as_tensor(unknown, device=users.device)

@@ -1,7 +1,7 @@
 """The two long-term levels of SelfGNN (Liu et al., SIGIR 2024; HardGNN, Eq. 3 to 8), and its weights of reliability.
 
-`IntervalFusion` reads what the time slices say of a node, in order; `InstanceEncoder` reads the items of a history. Both
-attend without an output projection and with a layer norm before, as the public code does; the paper says Self-Att.
+`IntervalFusion` reads what the time slices say of a node, in order; `InstanceEncoder` reads the items of a history.
+Both attend without an output projection and with a layer norm before, as the public code does; the paper says Self-Att.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ class SelfAttention(nn.Module):
         mixed = []
         for views, lengths in zip(_views(buckets.shapes, *padded), buckets.lengths.split(counts), strict=True):
             known = torch.arange(views[0].shape[1], device=x.device) < lengths[:, None]  # (b, L)
-            mixed.append(self._attend(*views, known[:, None, None]).flatten(0, 1))
+            query, key, value = views
+            mixed.append(self._attend(query, key, value, known[:, None, None]).flatten(0, 1))
         return slots.unpad(torch.cat(mixed))
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, known: Tensor | None = None) -> Tensor:
@@ -69,8 +70,8 @@ class IntervalFusion(nn.Module):
         dim, heads: width d, attention heads.
         recurrent: "gru" (paper) or "lstm" (public code, with a forget bias of 1).
         dropout: of the recurrent states.
-        shared: one recurrent cell for users and items (the public code of SelfGNN), or one each (that of HardGNN). Either
-            side has its own attention.
+        shared: one recurrent cell for users and items (the public code of SelfGNN), or one each (that of HardGNN).
+            Either side has its own attention.
 
     Shapes: (T, A, d), the slices of A nodes of one side (0 users, 1 items) -> (A, d).
     """
