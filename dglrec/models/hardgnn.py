@@ -1,8 +1,8 @@
 """HardGNN: self-supervised sequential recommendation with hard negative graph contrastive learning (Lin et al.).
 
 It is SelfGNN with hard negatives: for each user the K items that are nearest to the user's vector, and in no training
-history of the user, are mined, and a contrastive loss pushes the user away from them. `docs/hardgnn.md` goes through what
-is added to SelfGNN.
+history of the user, are mined, and a contrastive loss pushes the user away from them. `docs/hardgnn.md` goes through
+what is added to SelfGNN.
 """
 
 from __future__ import annotations

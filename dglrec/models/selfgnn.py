@@ -2,8 +2,8 @@
 
 The log is cut into time slices. In each slice users and items exchange vectors along its own graph; over the slices a
 recurrent cell and attention make one long-term vector a node; over the items of a history attention makes another
-vector of the user. The scores of each slice are taught by those of the long-term vectors, with a weight that says how far
-a user's slice can be trusted. `docs/selfgnn.md` goes through the equations, numbered as in HardGNN's paper.
+vector of the user. The scores of each slice are taught by those of the long-term vectors, with a weight that says how
+far a user's slice can be trusted. `docs/selfgnn.md` goes through the equations, numbered as in HardGNN's paper.
 """
 
 from __future__ import annotations

@@ -151,6 +151,49 @@ class TestSURGE(WindowsContract):
     known_epochs = 3
 
 
+class SlicesContract(ModelContract):
+    """Models on time slices; by default an epoch has one recent target of each user."""
+
+    fields = {"dim": 16, "heads": 2, "slices": 3, "negatives": 10, "max_length": 20, "dropout": 0.1}
+    known = {"communities": 0.85}
+    known_fields = {"pool": "mean", "reg": 1e-4, "train": {"lr": 1e-2, "batch_size": 64}}
+    known_epochs = 20
+
+    def test_every_target_once_an_epoch(self, split):
+        model, train = self.make(split), split.train
+        orders = []
+        for epoch in range(2):
+            batches = list(model.batches(split, Streams(3, epoch)))
+            assert {len(batch.user) for batch in batches[:-1]} == {model.train_config.batch_size} or len(batches) == 1
+            orders.append([user for batch in batches for user in _list(batch.user)])
+        number = [int((train.user == user).sum()) for user in range(train.num_users)]
+        assert sorted(orders[0]) == sorted(orders[1]) == [user for user, n in enumerate(number) if n > 1]
+        assert orders[0] != orders[1]
+        assert model.targets_per_epoch == len(orders[0])
+
+
+class TestSelfGNN(SlicesContract):
+    preset = "selfgnn"
+
+
+class TestSelfGNNCode(SlicesContract):
+    preset = "selfgnn-code"
+
+
+class TestSelfGNNOnPrefixes(ModelContract):
+    preset = "selfgnn"
+    fields = {**SlicesContract.fields, "targets": "prefixes", "norm": "symmetric", "ssl_pairs": "user", "loss": "bce"}
+    known, known_fields, known_epochs = SlicesContract.known, SlicesContract.known_fields, 3
+
+
+class TestHardGNN(SlicesContract):
+    preset = "hardgnn"
+
+
+class TestHardGNNCode(SlicesContract):
+    preset = "hardgnn-code"
+
+
 class TestPopularity(ScoresContract):
     preset = "popularity"
 
