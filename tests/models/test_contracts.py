@@ -155,6 +155,7 @@ class SlicesContract(ModelContract):
     """Models on time slices; by default an epoch has one recent target of each user."""
 
     fields = {"dim": 16, "heads": 2, "slices": 3, "negatives": 10, "max_length": 20, "dropout": 0.1}
+    train = {"batch_size": 20, "lr": 5e-3}  # there are 61 users, and an epoch has more than a step
     known = {"communities": 0.85}
     known_fields = {"pool": "mean", "reg": 1e-4, "train": {"lr": 1e-2, "batch_size": 64}}
     known_epochs = 20
