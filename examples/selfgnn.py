@@ -101,6 +101,4 @@ print("\nreliability of the slices, mean over users: " + ", ".join(f"{value:.3f}
 if args.data == "sample":
     noisy = dglrec.data.sample_oracle("drift", log=log, **drift).noisy
     late = [float(np.mean(weights[-2:, who])) for who in (noisy, ~noisy)]
-    print(
-        f"of the last two: {late[0]:.3f} of the {noisy.sum()} users whose noise is there, {late[1]:.3f} of others"
-    )
+    print(f"of the last two: {late[0]:.3f} of the {noisy.sum()} users whose noise is there, {late[1]:.3f} of others")
