@@ -126,6 +126,16 @@ def check_limits(config: Any, where: str = "", **limits: str) -> None:
                 raise ConfigError(f"{where}{name} is {value}; expected {words} {number}")
 
 
+def check_even(config: Any, name: str) -> None:
+    """Refuse an odd size of an encoding, which is made of pairs of a sine and a cosine.
+
+    Raises:
+        ConfigError: it is odd.
+    """
+    if (value := getattr(config, name)) % 2:
+        raise ConfigError(f"{name} is {value}; expected an even number, for sines and cosines come in pairs")
+
+
 def _cast(value: Any, hint: Any, name: str) -> Any:
     """`value` as the type `hint`, or a ConfigError; text is read as the type that the field has."""
     origin = typing.get_origin(hint)

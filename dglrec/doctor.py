@@ -78,7 +78,7 @@ class Doctor:
 def report() -> Doctor:
     """Looks at everything, and names each mending line once, where its cause was found."""
     checks: list[Check] = []
-    for probe in (_python, _libraries, _torch, _dgl, _propagation, _threads, _data):
+    for probe in (_python, _libraries, _torch, _dgl, _propagation, _clustering, _threads, _data):
         for check in _guarded(probe):
             known = check.mend in {earlier.mend for earlier in checks}
             checks.append(Check(check.name, check.value) if known else check)
@@ -197,6 +197,16 @@ def _usable_cores() -> int:
         return min(cores, max(1, math.ceil(int(quota) / int(period))))
     except (OSError, ValueError):  # no such file, or "max"
         return cores
+
+
+def _clustering() -> Iterator[Check]:
+    """Which way Ward's clustering goes on a CPU; neither is wrong."""
+    from .graphs.clustering import _compiled
+
+    if _compiled() is None:
+        yield Check("clustering", "Ward in rounds of PyTorch; with numba (pip install numba) it is compiled on a CPU")
+    else:
+        yield Check("clustering", f"Ward compiled by numba {metadata.version('numba')}")
 
 
 def _threads() -> Iterator[Check]:

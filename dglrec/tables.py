@@ -257,7 +257,7 @@ _PLANS = (
         f"{_MDGR}, Figure 5: validation by epoch",
         metrics=("auc_pooled",),
         data=_ON_SAMPLE,
-        rows=("comirec-sa", "comirec-dr", "surge", "mip", "mdgr"),
+        rows=("comirec-sa", "comirec-dr", "surge", "mip", "mdgr", "mdgr-residual"),
         fields=_WINDOWS,
         over="epochs",
         compare="mdgr",

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -451,7 +452,15 @@ def versions() -> dict[str, str]:
         "torch": torch.__version__,
         "dgl": str(dgl_version()),
         "numpy": np.__version__,
-    }
+    } | {name: metadata.version(name) for name in ("scipy", "scikit-learn", "numba") if _installed(name)}
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _cpu_name() -> str:

@@ -61,7 +61,7 @@ def rounds(query):
 oracle = dglrec.data.sample_oracle(**sample, log=log)
 planted = oracle.labels(split.test).reshape(len(split.test), -1)  # (Q, n), -1 where an item came by chance
 several = [len(np.unique(row[row >= 0])) for row in planted]
-chosen = several.index(min(args.clusters - 2, max(several)))
+chosen = int(np.argmin(np.abs(np.array(several) - (args.clusters - 2))))
 query, planted = split.test[chosen : chosen + 1], planted[chosen]
 history = query.items  # (n,)
 

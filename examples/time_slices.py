@@ -85,7 +85,7 @@ def sums(source: str, target: str, ends: str, x: torch.Tensor) -> torch.Tensor:
 # Ones sent to the items are their degrees. Are the popular items of one slice those of the other?
 popularity = sums("user", "item", "", torch.ones(graph.num_nodes("user"), 1))[:, :, 0]  # (T, M)
 unit = torch.nn.functional.normalize(popularity, dim=1)
-alike, what = unit @ unit.T, "Item degrees in two slices: cosine"  # (T, T)
+alike, what = (unit @ unit.T).numpy(), "Item degrees in two slices: cosine"  # (T, T)
 
 # Of a sample the groups of items are known: what a user gets from them is what the user was after in a slice.
 kind = args.data.partition(":")[2]

@@ -20,10 +20,11 @@ _THREAD_WORK = 400_000  # pairs of points that are worth a thread: some millisec
 
 
 def _compiled(function: Any) -> Any:
+    # Without a check of each divisor, several numbers are divided at once.
     how: dict[str, Any] = {
         "nogil": True,
         "error_model": "numpy",
-    }  # without a check of each divisor, several are divided at once
+    }
     try:
         return numba.njit(cache=True, **how)(function)
     except RuntimeError:  # there is no folder to keep the machine code in: it is made anew in each process
@@ -133,6 +134,7 @@ def ward_leaders(points: Tensor, k: int, valid: Tensor) -> Tensor:
         valid: (B, n) bool.
     """
     leader = torch.empty(valid.shape, dtype=torch.int64)
+    points = points.contiguous()  # another layout would be compiled anew
     threads = min(torch.get_num_threads(), 1 + valid.numel() * valid.shape[1] // _THREAD_WORK)
     parts = [
         tuple(part.numpy() for part in some)

@@ -58,6 +58,12 @@ def ward(points: Tensor, k: int, mask: Tensor | None = None) -> Tensor:
     tensor([[0, 1, 0, 1]])
     """
     points, valid = _checked(points, k, mask)
+    leaders = _compiled() if points.device.type == "cpu" else None
+    if leaders is not None:
+        set_bytes = 8 * points.shape[1] * points.shape[2]  # a float64 copy; of matrices there is one a thread
+        return _in_chunks(
+            lambda some, which: _number(leaders(some.double(), k, which), which), points, valid, set_bytes
+        )
     set_bytes = 32 * points.shape[1] ** 2  # a float64 matrix of distances, and the rows that change in a round
     return _in_chunks(lambda some, which: _ward(some, k, which), points, valid, set_bytes)
 
@@ -196,10 +202,12 @@ def _ward(points: Tensor, k: int, valid: Tensor) -> Tensor:
 
 @functools.cache
 def _compiled() -> Callable[[Tensor, int, Tensor], Tensor] | None:
-    """`ward_leaders`, or None without numba, which the extra "fast" installs."""
+    """`ward_leaders`, or None where numba, which the extra "fast" installs, is missing or cannot compile it."""
     try:
         from ._chains import ward_leaders
-    except ImportError:
+
+        ward_leaders(torch.zeros(1, 2, 1, dtype=torch.float64), 1, torch.ones(1, 2, dtype=torch.bool))
+    except Exception:  # whatever is the matter with numba, its compiler or its cache: there is another way
         return None
     return ward_leaders
 
@@ -416,7 +424,9 @@ def _cut(into: Tensor, height: Tensor, needed: Tensor, closest: Tensor, zero: Te
     leader = _joined(order, torch.where(taken, into.gather(1, order), order), n)
     last = lowest.gather(1, (needed - 1).clamp(min=0)[:, None])[:, 0]
     following = torch.minimum(lowest.gather(1, needed.clamp(min=0)[:, None])[:, 0], closest)
-    return leader, (following <= last * (1 + _TIE)) & (following > zero) & (needed > 0)
+    # Below zero's limit there is but rounding; a cut there is between equal points, more of them than clusters.
+    last = torch.where(last <= zero, zero, last)
+    return leader, (following <= last * (1 + _TIE)) & (needed > 0)
 
 
 def _first_distances(points: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:

@@ -198,14 +198,19 @@ def query_sequences(queries: Queries, max_length: int, device: torch.device) -> 
     return Sequences(offsets, items, times, np.diff(queries.offsets)).last(max_length)
 
 
-def check_times(split: Split, wanted: bool, remedy: str = ", or times=false") -> None:
-    """Refuse a log without times for a model that reads them; `remedy` is what else can be done.
+def check_times(split: Split, wanted: bool, without: str = "times=false") -> None:
+    """Refuse a log without times for a model that reads them.
+
+    Args:
+        split: what the model learns from.
+        wanted: whether it reads times.
+        without: the fields with which it does not, for the message.
 
     Raises:
         ConfigError: times are wanted, and the training log has none.
     """
     if wanted and split.train.time is None:
-        raise ConfigError(f"the model reads times, and {split.log.name!r} has none; use data with times{remedy}")
+        raise ConfigError(f"the model reads times, and {split.log.name!r} has none; use data with times, or {without}")
 
 
 def check_transformer(config: Any) -> None:

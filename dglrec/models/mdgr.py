@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..batches import Windows
-from ..config import TrainConfig, check_limits
+from ..config import TrainConfig, check_even, check_limits
 from ..data.splits import Queries, Split
 from ..graphs.interests import METHODS, Interests, dense_interests
 from ..nn.interests import (
@@ -102,6 +102,7 @@ class MDGRConfig:
         check_limits(self, dim=">=1", k=">=1", m=">=0", heads=">=1", delta=">=1", gamma=">0 <=1")
         check_limits(self, hops=">=0", graph_heads=">=1", weight_width=">=1", max_length=">=1", negatives=">=1")
         check_limits(self, dropout=">=0 <1", encoding=">=2")
+        check_even(self, "encoding")
 
 
 class MDGR(WindowModel):
@@ -116,7 +117,7 @@ class MDGR(WindowModel):
     def __init__(self, split: Split, config: MDGRConfig | None = None, **fields: Any) -> None:
         super().__init__(split, config, **fields)
         c = self.config
-        check_times(split, c.times or c.weights)
+        check_times(split, c.times or c.weights, without="times=false and weights=false")
         with seeded(c.train.seed, "init"):
             self.item = item_table(self.num_items, c.dim)
             width = c.dim + c.encoding * (c.positions + c.times)
@@ -129,11 +130,11 @@ class MDGR(WindowModel):
             self.affine = nn.Parameter(torch.tensor([1.0, 0.0]))  # a, b of Eq. 16
 
     def loss(self, batch: Windows) -> dict[str, Tensor]:
-        """Binary cross-entropy of positives and negatives, in equal parts (Eq. 17)."""  # Eq. 17
+        """Binary cross-entropy of positives and negatives, in equal parts (Eq. 17)."""
         window, items = batch_window(batch), self.item(torch.cat([batch.positive, batch.negative], 1))  # (B, P + N, d)
         positive = batch.positive.shape[1]
         logits = self._logits(window, self.encode(window), items)
-        return {"cross_entropy": candidate_bce(logits[:, :positive], logits[:, positive:])}
+        return {"bce": candidate_bce(logits[:, :positive], logits[:, positive:])}  # Eq. 17
 
     def _logits(self, window: Padded, encoded: Tensor, items: Tensor) -> Tensor:
         """Scores (B, C) of candidates (B, C, d)."""

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..batches import Windows
-from ..config import TrainConfig, check_limits
+from ..config import TrainConfig, check_even, check_limits
 from ..data.splits import Queries, Split
 from ..graphs.clustering import ward
 from ..nn.interests import (
@@ -76,6 +76,7 @@ class MIPConfig:
     def __post_init__(self) -> None:
         check_limits(self, dim=">=1", k=">=1", heads=">=1", time_size=">=2", hidden=">=1", limit=">0")
         check_limits(self, max_length=">=1", negatives=">=1")
+        check_even(self, "time_size")
 
 
 class MIP(WindowModel):

@@ -172,7 +172,7 @@ class SelfGNN(Model):
     def __init__(self, split: Split, config: SelfGNNConfig | None = None, **fields: Any) -> None:
         super().__init__(split, config, **fields)
         c = self.config
-        check_times(split, True, ", for the model's graphs are time slices")
+        check_times(split, True, "a model without time slices, such as sasrec")
         n = None if c.by == "month" else c.slices
         self.boundaries = slice_boundaries(split.train, c.by, n=n)
         graph = time_slices(split.train, c.by, n=n)

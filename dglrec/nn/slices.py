@@ -193,7 +193,8 @@ class _SlicePropagation(torch.autograd.Function):
                 x = tuple(part.add_(own) for part, own in zip(x, direct, strict=True))
         out = []
         for side, shape in enumerate(ctx.shapes):
-            grad = (full[side] * factor).index_copy_(0, nodes[side], x[side])
+            grad = full[side].mul_(factor) if rows else full[side] * factor  # of silent pairs; with rows it is our own
+            grad.index_copy_(0, nodes[side], x[side])
             out.append(grad.view(shape) if len(shape) == 3 else grad.view(adjacency.num_slices, *shape).sum(0))
         return *out, *(None for _ in range(5 + number))
 

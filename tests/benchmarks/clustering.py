@@ -20,6 +20,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 HERE = Path(__file__).resolve().parent
 CASES = [  # sets, points, dimensions, clusters, kind of points
@@ -79,6 +80,7 @@ def on_cpu(sets: int, points: int, dim: int, k: int, kind: str, repeats: int) ->
     from scipy.cluster.hierarchy import linkage
     from sklearn.cluster import AgglomerativeClustering, KMeans
 
+    from dglrec.graphs import clustering
     from dglrec.graphs.clustering import kmeans, ward
 
     batch = points_of(sets, points, dim, kind)
@@ -88,10 +90,16 @@ def on_cpu(sets: int, points: int, dim: int, k: int, kind: str, repeats: int) ->
         number: dict[int, int] = {}
         return [number.setdefault(int(value), len(number)) for value in label]
 
+    def in_rounds() -> Any:
+        """Ward as it goes without numba."""
+        with mock.patch.object(clustering, "_compiled", return_value=None):
+            return ward(batch, k)
+
     expected = [first_appearance(AgglomerativeClustering(k, linkage="ward").fit_predict(one)) for one in each]
     equal = sum(one == two for one, two in zip(ward(batch, k).tolist(), expected, strict=True))
     loops = {
         "ward": lambda: ward(batch, k),
+        "ward_in_rounds": in_rounds,
         "ward_scikit_learn": lambda: [AgglomerativeClustering(k, linkage="ward").fit_predict(one) for one in each],
         "ward_scipy_linkage": lambda: [linkage(one, "ward") for one in each],
         "kmeans": lambda: kmeans(batch, k),
@@ -138,7 +146,7 @@ def report(result: dict[str, Any]) -> str:
     """The result as text."""
     lines = [
         f"{result['machine']['processor']}, {result['threads']} threads",
-        f"{'sets x points x dim':<22}{'ward ms':>9}{'sklearn':>9}{'times':>7}{'linkage':>9}{'equal':>12}"
+        f"{'sets x points x dim':<22}{'ward ms':>9}{'sklearn':>9}{'times':>7}{'linkage':>9}{'rounds':>9}{'equal':>12}"
         f"{'kmeans ms':>11}{'sklearn':>9}{'times':>7}  points",
     ]
     for case in result["cases"]:
@@ -146,7 +154,7 @@ def report(result: dict[str, Any]) -> str:
         shape = f"{case['sets']} x {case['points']} x {case['dimensions']}"
         lines.append(
             f"{shape:<22}{ms['ward']:>9.2f}{ms['ward_scikit_learn']:>9.1f}{case['ward_times_faster']:>7.1f}"
-            f"{ms['ward_scipy_linkage']:>9.1f}{case['equal_partitions']:>6}/{case['sets']:<5}"
+            f"{ms['ward_scipy_linkage']:>9.1f}{ms['ward_in_rounds']:>9.1f}{case['equal_partitions']:>6}/{case['sets']:<5}"
             f"{ms['kmeans']:>11.2f}{ms['kmeans_scikit_learn']:>9.1f}{case['kmeans_times_faster']:>7.1f}  {case['data']}"
         )
     if gpu := result["gpu"]:

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 
 import dglrec
 from dglrec.data.sample import sample
-from dglrec.graphs import Sequences, clustering, dense_interests, interests, user_item
+from dglrec.graphs import Sequences, clustering, dense_interests, interests, time_slices, user_item
 from dglrec.losses import item_cross_entropy
-from dglrec.nn import CausalTransformer, LightGCNEncoder
+from dglrec.nn import CausalTransformer, LightGCNEncoder, SliceAdjacency, SliceEncoder
 from dglrec.streams import Streams
 from tests.contract.model_contract import tensors_in
 
@@ -237,3 +237,23 @@ def test_clusters_of_twenty_thousand_sets_stay_within_the_memory():
     before = torch.cuda.memory_allocated()
     clustering.ward(points, 8)
     assert torch.cuda.max_memory_allocated() - before < 2 * clustering.CHUNK_BYTES["cuda"]
+
+
+@pytest.mark.parametrize("norm", ["sum", "symmetric"])
+@pytest.mark.parametrize("some", [False, True])
+def test_time_slices_are_those_of_the_cpu(norm, some):
+    split = dglrec.leave_one_out(sample("drift", users=150, items=60))
+    adjacency = SliceAdjacency(time_slices(split.train, 6))
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((6, 150, 16), (60, 16))  # tables of its own for each slice, and one for all
+    rows = (torch.tensor([3, 3, 149]), torch.arange(60)) if some else None
+    found = []
+    tables = [torch.randn(shape, generator=generator) for shape in shapes]
+    for device in ("cpu", DEVICE):
+        x = tuple(table.detach().to(device).requires_grad_() for table in tables)
+        own = None if rows is None else tuple(part.to(device) for part in rows)
+        out = SliceEncoder(2, norm)(adjacency.to(device), x, own)
+        assert {part.device.type for part in out} == {device}
+        found.append([*out, *torch.autograd.grad(sum(part.square().sum() for part in out), x)])
+    for here, there in zip(*found, strict=True):
+        torch.testing.assert_close(there.cpu(), here, rtol=1e-4, atol=1e-4)

@@ -93,6 +93,23 @@ def test_ties_have_the_variance_of_scikit_learn(grid, dim, way):
             assert variance(some, label) == pytest.approx(variance(some, reference(some, k)), abs=1e-9)
 
 
+def test_fewer_distinct_points_than_clusters_are_split_as_scikit_learn_does(way):
+    rng = np.random.default_rng(5)
+    points = rng.standard_normal((40, 5, 3))[:, rng.integers(0, 5, 20)]
+    for some, label in zip(points, ward(torch.as_tensor(points), 8).tolist(), strict=True):
+        assert label == reference(some, 8)
+
+
+def test_without_numba_or_where_it_fails_ward_goes_in_rounds(monkeypatch):
+    chains = pytest.importorskip("dglrec.graphs._chains")
+
+    def broken(*_):
+        raise OSError("no compiler")
+
+    monkeypatch.setattr(chains, "ward_leaders", broken)
+    assert clustering._compiled.__wrapped__() is None
+
+
 def test_repeated_points_are_no_ties():
     """Items that stand in a history twice do not send it the slow way."""
     rng = np.random.default_rng(0)
@@ -256,6 +273,7 @@ def test_chunks_change_nothing_and_bound_the_memory(method, monkeypatch):
     whole = method(points, 4, mask)
     monkeypatch.setitem(clustering.CHUNK_BYTES, "cpu", 40_000)
     seen = []
+    monkeypatch.setattr(clustering, "_compiled", lambda: None)
     for name in ("_ward", "_kmeans"):
         work = getattr(clustering, name)
 

@@ -14,6 +14,7 @@ from dglrec.graphs import interests
 from dglrec.graphs.clustering import ward
 from dglrec.models import MDGR
 from dglrec.nn.interests import query_window
+from dglrec.planted import agreement
 from dglrec.streams import Streams
 
 
@@ -152,7 +153,32 @@ def test_the_metric_learns_only_where_it_takes_part(split):
         assert (grad is not None and bool(grad.any())) is learn
 
 
-@pytest.mark.parametrize("fields", [{"gamma": 0.0}, {"gamma": 1.5}, {"k": 0}, {"method": "dbscan"}])
+def test_a_log_without_times_is_told_what_to_turn_off(split):
+    log = dglrec.InteractionLog.from_arrays(split.log.user, split.log.item)
+    untimed = dglrec.windows(log, by="user", valid=0.2, test=0.2, order="file")
+    for name in ("mdgr", "mdgr-t", "mdgr-pt"):
+        with pytest.raises(ConfigError, match="times=false and weights=false"):
+            dglrec.models.preset(name, untimed)
+    model = MDGR(untimed, times=False, weights=False, train={"batch_size": 8})
+    assert sum(model.loss(a_batch(model, untimed)).values()).isfinite()
+
+
+def test_interests_that_were_planted_are_found():
+    """With the item's own vector in Eq. 6; as printed the clusters stay at chance here."""
+    sample = {"kind": "interests", "users": 400, "items": 400, "seed": 1}
+    log = dglrec.sample(**sample)
+    split = dglrec.windows(log, by="user", valid=0.2, test=0.2)
+    train = {"batch_size": 32, "lr": 5e-3, "epochs": 5}
+    model = dglrec.models.preset("mdgr-residual", split, m=1, train=train)
+    dglrec.fit(model, split, progress=False)
+    found = agreement(model.eval(), split.test, dglrec.data.sample_oracle(**sample, log=log))
+    assert found["final"] > 0.4
+    assert dglrec.evaluate(model, split.test, k=50, metrics="auc_pooled")["auc_pooled"] > 0.7
+
+
+@pytest.mark.parametrize(
+    "fields", [{"gamma": 0.0}, {"gamma": 1.5}, {"k": 0}, {"method": "dbscan"}, {"encoding": 3}, {"encoding": 0}]
+)
 def test_values_out_of_range_are_named(split, fields):
     with pytest.raises(ConfigError, match=next(iter(fields))):
         MDGR(split, **fields)
