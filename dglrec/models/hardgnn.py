@@ -16,13 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..batches import seen_pairs
 from ..config import check_limits
 from ..data.splits import Split
 from ..errors import ConfigError
 from ..graphs import Sequences
 from ..losses import info_nce
 from ..streams import Streams
-from .selfgnn import Encoded, SelfGNN, SelfGNNConfig, Sliced
+from .selfgnn import SelfGNN, SelfGNNConfig, Sliced
 
 BLOCK = {"cpu": 512, "cuda": 8192}  # users that are compared with all items at once
 SHARED = 50  # negatives of the public code, the same ones for the whole batch
@@ -73,34 +74,37 @@ class HardGNN(SelfGNN):
 
     def __init__(self, split: Split, config: HardGNNConfig | None = None, **fields: Any) -> None:
         super().__init__(split, config, **fields)
-        pairs = np.unique(split.train.user * self.num_items + split.train.item)
-        self._history = pairs  # (E,) u M + i, sorted; mining leaves these out, and knows of no other events
-        most = int(np.bincount(pairs // self.num_items, minlength=1).max(initial=0))
+        self._history = seen_pairs(split.train)  # mining leaves these out, and knows of no other events
+        most = int(np.bincount(self._history // self.num_items, minlength=1).max(initial=0))
         if self.config.k > self.num_items - most:
             raise ConfigError(
                 f"k is {self.config.k}, but a user has {most} of the {self.num_items} items in the training history; "
                 f"expected at most {self.num_items - most}"
             )
 
-    @property
-    def mines(self) -> bool:
-        """Whether mined items are used at all."""
-        c = self.config
-        return c.k > 0 and (c.hard_in_rec or (c.lam > 0 and c.contrast == "own"))
-
     def batches(self, split: Split, streams: Streams) -> Iterator[Sliced]:
         """SelfGNN's batches, each with what was mined last for its users by the weights of that moment."""
         c, hard = self.config, None
+        mines = c.k > 0 and (c.hard_in_rec or (c.lam > 0 and c.contrast == "own"))
         for step, batch in enumerate(super().batches(split, streams)):
-            if self.mines:
+            if mines:
                 if hard is None or (c.refresh and step % c.refresh == 0):
                     hard = self.mine()
-                batch = replace(batch, hard=hard[batch.user])
+                batch = self._with_hard(batch, hard[batch.user])
             if c.lam and c.contrast == "batch":
-                pairs = len(batch.row)
-                chosen = streams.numpy("contrast", step).permutation(pairs)[:SHARED]
-                batch = replace(batch, contrast=torch.as_tensor(chosen, device=self.device))
+                chosen = streams.numpy("contrast", step).permutation(len(batch.row))[:SHARED]
+                batch = replace(batch, shared=batch.negative[torch.as_tensor(chosen, device=self.device)])
             yield batch
+
+    def _with_hard(self, batch: Sliced, hard: Tensor) -> Sliced:
+        """The batch with its mined items (B, K), which stand behind its other items."""
+        place = len(batch.items) + torch.arange(hard.numel(), device=hard.device).view_as(hard)  # (B, K)
+        negative = batch.negative
+        if self.config.hard_in_rec:  # in the first K places of each row; rows ascend
+            slot = torch.arange(len(batch.row), device=hard.device) - torch.searchsorted(batch.row, batch.row)
+            mined = place[batch.row, slot.clamp(max=self.config.k - 1)]
+            negative = torch.where(slot < self.config.k, mined, negative)
+        return replace(batch, items=torch.cat([batch.items, hard.flatten()]), hard=place, negative=negative)
 
     @torch.no_grad()
     def mine(self) -> Tensor:
@@ -108,67 +112,41 @@ class HardGNN(SelfGNN):
 
         Exact: in blocks of users, on the model's device, each user against all items. Histories are those of training.
         """
-        before = self.training
+        c, train, before = self.config, self.split.train, self.training
         self.eval()
         try:
             _, items = self.all_vectors()
-            last = (
-                self.encoder(self.adjacency, (self.user, self.item))[0][-1] if self.config.anchor == "slice" else None
-            )
+            last = self.encoder(self.adjacency, (self.user, self.item))[0][-1] if c.anchor == "slice" else None
+            offsets, item = (torch.as_tensor(part, device=self.device) for part in (train.offsets, train.item))
+            sizes, histories = np.minimum(np.diff(train.offsets), c.max_length), Sequences(offsets, item)
             unit, found = F.normalize(items), []
-            size = BLOCK.get(self.device.type, BLOCK["cpu"])
-            for first in range(0, self.num_users, size):
-                user = np.arange(first, min(first + size, self.num_users))
-                anchor = self._training_instances(user, items) if last is None else last[user[0] : user[-1] + 1]
+            step = BLOCK.get(self.device.type, BLOCK["cpu"])
+            for first in range(0, self.num_users, step):
+                part = slice(first, min(first + step, self.num_users))
+                if last is None:
+                    ends = offsets[1:][part]
+                    recent = histories.windows(ends - torch.as_tensor(sizes[part], device=self.device), sizes[part])
+                    anchor = self.instance(recent, items)  # (b, d)
+                else:
+                    anchor = last[part]
                 near = F.normalize(anchor) @ unit.T  # Eq. 11, (b, M)
-                low, high = np.searchsorted(self._history, [user[0] * self.num_items, (user[-1] + 1) * self.num_items])
+                low, high = np.searchsorted(self._history, [first * self.num_items, part.stop * self.num_items])
                 seen = torch.as_tensor(self._history[low:high] - first * self.num_items, device=self.device)
                 near.view(-1)[seen] = -torch.inf
-                found.append(near.topk(self.config.k, 1).indices)
+                found.append(near.topk(c.k, 1).indices)
             return torch.cat(found)
         finally:
             self.train(before)
 
-    def _training_instances(self, user: np.ndarray, items: Tensor) -> Tensor:
-        """(b, d): instance-level vectors of some users, one after the other, by their whole training histories."""
-        train = self.split.train
-        offsets = train.offsets[user[0] : user[-1] + 2]
-        part = train.item[offsets[0] : offsets[-1]]
-        history = Sequences(
-            torch.as_tensor(offsets - offsets[0], device=self.device),
-            torch.as_tensor(part, device=self.device),
-            sizes=np.diff(offsets),
-        )
-        return self._instances(history.last(self.config.max_length), items)
-
-    def encode(self, batch: Sliced) -> Encoded:
-        """SelfGNN's vectors; those of the mined items stand behind the others."""
-        if batch.hard is None:
-            return super().encode(batch)
-        return super().encode(replace(batch, items=torch.cat([batch.items, batch.hard.flatten()])))
-
     def loss(self, batch: Sliced) -> dict[str, Tensor]:
         """SelfGNN's terms, and lambda times the contrastive loss."""  # Eq. 13
         c, encoded = self.config, self.encode(batch)
-        size = len(batch.items)  # mined items begin here
-        if batch.hard is not None and c.hard_in_rec:
-            batch = replace(batch, negative=self._with_hard(batch, size))
-        terms = self._terms(batch, encoded)
-        if c.lam and (batch.hard is not None or batch.contrast is not None):
-            anchor = encoded.instance if c.anchor == "instance" else encoded.user_slices[-1]  # (B, d)
-            positive = encoded.item[batch.positive]  # (B, d)
-            if batch.contrast is not None:  # each pair counts, so that users with many weigh more
-                shared = encoded.item[batch.negative[batch.contrast]]  # (SHARED, d)
-                contrast = info_nce(anchor[batch.row], positive[batch.row], shared, c.tau)
-            else:
-                hard = encoded.item[size:].view(len(anchor), c.k, -1)  # (B, K, d)
-                contrast = info_nce(anchor, positive, hard, c.tau)  # Eq. 12
+        terms = self.terms(batch, encoded)
+        anchor = encoded.instance if c.anchor == "instance" else encoded.user_slices[-1]  # (B, d)
+        target = encoded.item[batch.target]  # (B, d)
+        if batch.shared is not None:  # each pair counts, so that users with many weigh more
+            contrast = info_nce(anchor[batch.row], target[batch.row], encoded.item[batch.shared], c.tau)
             terms["info_nce"] = c.lam * contrast
+        elif c.lam and batch.hard is not None:
+            terms["info_nce"] = c.lam * info_nce(anchor, target, encoded.item[batch.hard], c.tau)  # Eq. 12
         return terms
-
-    def _with_hard(self, batch: Sliced, size: int) -> Tensor:
-        """(P,): the negatives, the first K of each row being the mined ones."""
-        pairs = torch.arange(len(batch.row), device=batch.row.device)
-        first = torch.searchsorted(batch.row, batch.row)  # rows ascend: where a row's pairs begin
-        slot = pairs - first
-        return torch.where(slot < self.config.k, size + batch.row * self.config.k + slot, batch.negative)

@@ -17,18 +17,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..batches import seen_pairs, unseen_items
 from ..config import TrainConfig, check_limits
 from ..data.splits import Queries, Split
 from ..errors import ConfigError
-from ..graphs import Sequences, slice_boundaries, time_slices
+from ..graphs import slice_boundaries, time_slices
 from ..losses import hinge, pair_cross_entropy
-from ..nn.intervals import InstanceEncoder, IntervalFusion, Reliability
+from ..nn.intervals import InstanceEncoder, IntervalFusion, NoInstances, Reliability, SliceMean
 from ..nn.slices import SliceAdjacency, SliceEncoder, fold_in_slices
+from ..slice_batches import Sliced, SliceEdges, slice_batches
 from ..streams import Streams, seeded
-from .base import Model, check_times, query_sequences
+from .base import Model, check_times, initialise, query_sequences
 
 CHUNK = 8192  # nodes that are fused at once in evaluation
+REGULARISED = (  # as in the public code: neither attention, recurrent cells, norms nor biases
+    "user", "item", "instance.position.weight", "reliability.inner.weight", "reliability.outer.weight",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,9 @@ class SelfGNNConfig:
         slices: number of time slices T; not read with by="month".
         by: how the training log is cut: "equal_lengths" of time (paper and code), "equal_counts" of events, which is
             better where a log grows fast, or calendar months.
-        tables: "own", tables of users and items a slice (E_t in Eq. 1), or "shared", one of each for all slices.
         layers: propagations L within a slice.
         norm: "sum" over neighbours (the code, and Eq. 1 with A_t of 0 and 1), or "symmetric", as LightGCN's, which the
             paper names as its inspiration.
-        combine: a slice's vectors are the "sum" of layers 0..L (code; the paper does not say), "mean", or "last".
-        edge_dropout: share of edges left out in training. The code has such a rate, but it has no effect there.
         slope: of every LeakyReLU; the paper gives none.
         interval: "fusion" (Eq. 3 to 5), or the "mean" of the slices, an ablation.
         recurrent: "gru" (paper) or "lstm" (code).
@@ -67,7 +67,6 @@ class SelfGNNConfig:
             where these are fewer (code).
         beta: weight of Eq. 10, which is a sum over thousands of pairs (Eq. 13).
         ssl_edges: pairs of edges drawn a user and slice, at most half of the user's edges there (code).
-        ssl_pairs: an edge is compared with another one of the "batch" (code), or with one of the same "user".
         ssl_width: hidden units of the reliability w.
         reg: weight of the sum of squares of tables, positions and the weights of w (code).
         seen: whether evaluation masks or keeps the items of the history.
@@ -76,11 +75,8 @@ class SelfGNNConfig:
     dim: int = 64
     slices: int = 5
     by: Literal["equal_lengths", "equal_counts", "month"] = "equal_lengths"
-    tables: Literal["own", "shared"] = "own"
     layers: int = 2
     norm: Literal["sum", "symmetric"] = "sum"
-    combine: Literal["sum", "mean", "last"] = "sum"
-    edge_dropout: float = 0.0
     slope: float = 0.5
     interval: Literal["fusion", "mean"] = "fusion"
     recurrent: Literal["gru", "lstm"] = "gru"
@@ -98,48 +94,17 @@ class SelfGNNConfig:
     negatives: int = 40
     beta: float = 1e-6
     ssl_edges: int = 40
-    ssl_pairs: Literal["batch", "user"] = "batch"
     ssl_width: int = 32
     reg: float = 1e-2
     seen: Literal["mask", "keep"] = "mask"
     train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=150, monitor="ndcg@10"))
 
     def __post_init__(self) -> None:
-        check_limits(self, dim=">=1", slices=">=1", layers=">=0", edge_dropout=">=0 <1", slope=">=0 <=1", heads=">=1")
+        check_limits(self, dim=">=1", slices=">=1", layers=">=0", slope=">=0 <=1", heads=">=1")
         check_limits(self, dropout=">=0 <1", instance_layers=">=0", max_length=">=1", recent=">=0", negatives=">=1")
         check_limits(self, beta=">=0", ssl_edges=">=1", ssl_width=">=1", reg=">=0")
         if self.dim % self.heads:
             raise ConfigError(f"heads is {self.heads} and dim is {self.dim}; expected a dim that the heads divide")
-
-
-@dataclass(frozen=True, eq=False)
-class Sliced:
-    """B targets and all that a step on them needs. Items are places among `items`, those that occur at all.
-
-    Attributes:
-        user: (B,) int64.
-        items: (N,) int64, distinct.
-        history: what came before each target, packed; its items are places.
-        target: (B,) int64, the items to predict (not places).
-        positive: (B,) int64, their places.
-        row, negative: (P,) int64: each pair of a target's row with the place of an unseen item.
-        edge_node: (2, S) int64, t B + row of the two edges of each pair of Eq. 10, in slice t.
-        edge_item: (2, S) int64, the places of their items.
-        hard: (B, K) int64 items that HardGNN mined, not places; or None.
-        contrast: rows of `negative` that are everybody's negatives in HardGNN's InfoNCE, or None.
-    """
-
-    user: Tensor
-    items: Tensor
-    history: Sequences
-    target: Tensor
-    positive: Tensor
-    row: Tensor
-    negative: Tensor
-    edge_node: Tensor
-    edge_item: Tensor
-    hard: Tensor | None = None
-    contrast: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,40 +137,26 @@ class SelfGNN(Model):
     def __init__(self, split: Split, config: SelfGNNConfig | None = None, **fields: Any) -> None:
         super().__init__(split, config, **fields)
         c = self.config
-        check_times(split, True, "a model without time slices, such as sasrec")
-        n = None if c.by == "month" else c.slices
-        self.boundaries = slice_boundaries(split.train, c.by, n=n)
-        graph = time_slices(split.train, c.by, n=n)
-        self.adjacency = SliceAdjacency(graph)
-        self.num_slices = self.adjacency.num_slices
+        check_times(split, True, without="a model without time slices, such as sasrec")
+        self.boundaries = slice_boundaries(split.train, c.by, n=None if c.by == "month" else c.slices)
+        self.edges = SliceEdges.of(split.train, self.boundaries)
+        self.adjacency = SliceAdjacency(time_slices(split.train, self.boundaries))
+        slices = self.adjacency.num_slices
         with seeded(c.train.seed, "init"):
-            self.user, self.item = (self._table(size) for size in (self.num_users, self.num_items))
-            self.encoder = SliceEncoder(c.layers, c.norm, c.slope, c.combine, c.edge_dropout)
-            self.fusion = None
+            self.user = nn.Parameter(torch.empty(slices, self.num_users, c.dim))
+            self.item = nn.Parameter(torch.empty(slices, self.num_items, c.dim))
+            self.encoder = SliceEncoder(c.layers, c.norm, c.slope)
+            self.fusion: nn.Module = SliceMean()
             if c.interval == "fusion":
                 self.fusion = IntervalFusion(c.dim, c.heads, c.recurrent, c.dropout, c.shared_cell)
-            self.instance = None
+            self.instance: nn.Module = NoInstances()
             if c.instance != "none":
-                self.instance = InstanceEncoder(
-                    c.dim, c.heads, c.instance_layers, c.max_length, c.slope, c.instance, c.pool
-                )
+                sizes = (c.dim, c.heads, c.instance_layers, c.max_length)
+                self.instance = InstanceEncoder(*sizes, c.slope, c.instance, c.pool)
             self.reliability = Reliability(c.dim, c.ssl_width, c.slope)
-            for part in self.modules():
-                if isinstance(part, nn.Embedding | nn.Linear):
-                    nn.init.xavier_uniform_(part.weight)
-                if isinstance(part, nn.Linear):
-                    nn.init.zeros_(part.bias)
-        a = self.adjacency  # the edges on the host, for draws: row of each (slice, user), row pointers, items
-        edges = (a.user_row.view(self.num_slices, -1), a.user_offsets, a.item_nodes[a.user_columns] % self.num_items)
-        self._edges = tuple(part.numpy() for part in edges)
-        self._kept: tuple[Any, ...] | None = None
-
-    def _table(self, size: int) -> nn.Parameter:
-        shape = (size, self.config.dim)
-        parts = [nn.init.xavier_uniform_(torch.empty(shape)) for _ in range(self.num_slices)]
-        return nn.Parameter(torch.stack(parts) if self.config.tables == "own" else parts[0])
-
-    # --- What a step holds ---------------------------------------------------------------------------------------
+            for table in (*self.user, *self.item):
+                nn.init.xavier_uniform_(table)
+            initialise(self, "xavier_uniform")
 
     @property
     def targets_per_epoch(self) -> int:
@@ -216,125 +167,56 @@ class SelfGNN(Model):
 
     def batches(self, split: Split, streams: Streams) -> Iterator[Sliced]:
         """`train.batch_size` targets a step, each with its history, unseen items, and edges for Eq. 10."""
-        train, size = split.train, self.config.train.batch_size
-        rows, seen = self._targets(split, streams.numpy("targets")), seen_pairs(train)
-        for step, first in enumerate(range(0, len(rows), size)):
-            yield self._batch(split, rows[first : first + size], seen, streams, step)
-
-    def _targets(self, split: Split, rng: np.random.Generator) -> np.ndarray:
-        """Rows of the training log that are the targets of an epoch, shuffled."""
-        train = split.train
-        if self.config.targets == "prefixes":
-            return rng.permutation(np.flatnonzero(train.position > 0))
-        number = np.diff(train.offsets)
-        users = rng.permutation(np.flatnonzero(number > 1))
-        reach = np.clip(number[users] - 3, 1, self.config.recent + 1)
-        back = 1 + (rng.random(len(users)) * reach).astype(np.int64)
-        rows: np.ndarray = train.offsets[users + 1] - back
-        return rows
-
-    def _batch(self, split: Split, target: np.ndarray, seen: np.ndarray, streams: Streams, step: int) -> Sliced:
-        """The batch of some rows of the log; everything is put together on the host, as ids, and sent once."""
-        c, train = self.config, split.train
-        user = train.user[target]
-        sizes = np.minimum(train.position[target], c.max_length)
-        offsets = np.concatenate([[0], np.cumsum(sizes)])
-        past = train.item[np.arange(offsets[-1]) + np.repeat(target - sizes - offsets[:-1], sizes)]
-        pairs = np.minimum(np.diff(train.offsets)[user], c.negatives)
-        negative = unseen_items(train, np.repeat(user, pairs), streams.numpy("negatives", step), seen)
-        edge_node, edge_item = self._edge_pairs(user, streams.numpy("edges", step))
-        there = np.zeros(self.num_items, dtype=bool)
-        for items in (past, train.item[target], negative, edge_item):
-            there[items] = True
-        place = np.cumsum(there) - 1
-
-        def send(array: np.ndarray) -> Tensor:
-            return torch.as_tensor(array, device=self.device)
-
-        return Sliced(
-            user=send(user),
-            items=send(np.flatnonzero(there)),
-            history=Sequences(send(offsets), send(place[past]), sizes=sizes),
-            target=send(train.item[target]),
-            positive=send(place[train.item[target]]),
-            row=send(np.repeat(np.arange(len(user)), pairs)),
-            negative=send(place[negative]),
-            edge_node=send(edge_node),
-            edge_item=send(place[edge_item]),
-        )
-
-    def _edge_pairs(self, user: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Pairs of edges of the batch's users (B,), drawn in each slice: t B + row (2, S), and items (2, S).
-
-        A user with n edges in a slice has min(`ssl_edges`, n // 2) pairs drawn with replacement. With ssl_pairs="batch"
-        the edges of a slice are one list, whose first half is paired with the second, as in the public code.
-        """
         c = self.config
-        rows, offsets, items = self._edges
-        row = rows[:, user].reshape(-1)  # (T B,) -1 where silent
-        degree = np.where(row >= 0, offsets[row + 1] - offsets[row], 0)
-        number = np.minimum(c.ssl_edges, degree // 2) if c.beta else np.zeros_like(degree)
-        owner = np.repeat(np.arange(len(row)), 2 * number)  # (2 S,)
-        drawn = items[offsets[row[owner]] + (rng.random(len(owner)) * degree[owner]).astype(np.int64)]
-        half = np.arange(len(owner) // 2)
-        if c.ssl_pairs == "user":
-            ends = np.stack([2 * half, 2 * half + 1])
-        else:
-            size = number.reshape(len(rows), -1).sum(1)  # (T,) pairs in each slice
-            begin = np.repeat(np.cumsum(size) - size, size)
-            ends = half + begin + np.stack([np.zeros_like(half), np.repeat(size, size)])
-        return owner[ends], drawn[ends]
+        yield from slice_batches(
+            split.train,
+            self.edges,
+            c.train.batch_size,
+            streams,
+            self.device,
+            targets=c.targets,
+            recent=c.recent,
+            max_length=c.max_length,
+            negatives=c.negatives,
+            edge_pairs=c.ssl_edges if c.beta else 0,
+        )
 
     # --- Vectors -------------------------------------------------------------------------------------------------
 
     def encode(self, batch: Sliced) -> Encoded:
         """All vectors of a batch."""
         tables, rows = (self.user, self.item), (batch.user, batch.items)
-        user_slices, item_slices = self.encoder(self.adjacency, tables, rows)  # Eq. 1, Eq. 2
-        user, item = self._long_term(user_slices, 0), self._long_term(item_slices, 1)  # (B, d), (N, d)
-        return Encoded(user_slices, item_slices, user, item, self._instances(batch.history, item))
+        short = self.encoder(self.adjacency, tables, rows)  # Eq. 1, Eq. 2
+        user, item = (self.fusion(part, side) for side, part in enumerate(short))  # Eq. 3, Eq. 4, Eq. 5
+        instance = self.instance(batch.history, item)  # Eq. 6, Eq. 7, Eq. 8
+        return Encoded(*short, user, item, instance)
 
-    def _long_term(self, slices: Tensor, side: int) -> Tensor:
-        """(T, A, d) -> (A, d): one vector for each user (side 0) or item (1)."""
-        if self.fusion is None:
-            return slices.mean(0)
-        fused: Tensor = self.fusion(slices, side)  # Eq. 3, Eq. 4, Eq. 5
-        return fused
-
-    def _instances(self, history: Sequences, table: Tensor) -> Tensor:
-        """(B, d): what the histories say by themselves, over the items' long-term vectors."""
-        if self.instance is None:
-            return table.new_zeros(len(history), table.shape[1])
-        vectors: Tensor = self.instance(history, table)  # Eq. 6, Eq. 7, Eq. 8
-        return vectors
-
-    def _views(self, user: Tensor, instance: Tensor) -> Tensor:
+    def views(self, user: Tensor, instance: Tensor) -> Tensor:
         """(B, d): both views of the users, whose product with an item is the score."""
-        seen = F.leaky_relu(instance, self.config.slope) if self.config.activate else instance
-        return user + seen  # Eq. 9
+        return user + (F.leaky_relu(instance, self.config.slope) if self.config.activate else instance)  # Eq. 9
 
     # --- Loss ----------------------------------------------------------------------------------------------------
 
     def loss(self, batch: Sliced) -> dict[str, Tensor]:
         """The ranking of targets above unseen items, Eq. 10 with its weight beta, and the sum of squares (Eq. 13)."""
-        return self._terms(batch, self.encode(batch))
+        return self.terms(batch, self.encode(batch))
 
-    def _terms(self, batch: Sliced, encoded: Encoded) -> dict[str, Tensor]:
+    def terms(self, batch: Sliced, encoded: Encoded) -> dict[str, Tensor]:
+        """The terms of the loss of a batch whose vectors are known."""
         c = self.config
-        users = self._views(encoded.user, encoded.instance)  # (B, d)
-        positive = (users * encoded.item[batch.positive]).sum(1)[batch.row]  # (P,)
+        users = self.views(encoded.user, encoded.instance)  # (B, d)
+        positive = (users * encoded.item[batch.target]).sum(1)[batch.row]  # (P,)
         negative = (users[batch.row] * encoded.item[batch.negative]).sum(1)  # (P,)
         loss = hinge if c.loss == "hinge" else pair_cross_entropy
         terms: dict[str, Tensor] = {c.loss: loss(positive, negative)}
         if c.beta:
-            terms["self_augmented"] = c.beta * self._self_augmented(batch, encoded)
+            terms["self_augmented"] = c.beta * self.self_augmented(batch, encoded)
         if c.reg:
-            squared = [self.user, self.item, self.reliability.inner.weight, self.reliability.outer.weight]
-            squared += [] if self.instance is None else [self.instance.position.weight]
-            terms["l2"] = c.reg * torch.stack([torch.dot(t.flatten(), t.flatten()) for t in squared]).sum()
+            squares = [w.flatten().dot(w.flatten()) for name, w in self.named_parameters() if name in REGULARISED]
+            terms["l2"] = c.reg * torch.stack(squares).sum()
         return terms
 
-    def _self_augmented(self, batch: Sliced, encoded: Encoded) -> Tensor:
+    def self_augmented(self, batch: Sliced, encoded: Encoded) -> Tensor:
         """Of two edges a slice shall prefer the one that the long term prefers, as far as the users' slice is reliable.
 
         No gradient goes through the long-term scores; it goes through their weights, and through the slice's scores.
@@ -353,23 +235,24 @@ class SelfGNN(Model):
 
     def train(self, mode: bool = True) -> SelfGNN:
         """Switch between training and evaluation; either forgets what was kept, for weights may have changed."""
-        self._kept = None
+        self._kept: tuple[Any, ...] | None = None
         return super().train(mode)
 
     def all_vectors(self) -> tuple[Tensor, Tensor]:
         """Long-term vectors of all users (U, d) and items (M, d); in evaluation they are made once and kept."""
-        weights = tuple(self.parameters())
         if self.training or torch.is_grad_enabled() or self.user.is_inference():
             return self._all_vectors()
-        key = tuple((weight.data_ptr(), weight._version, weight.device) for weight in weights)
+        weights = tuple(self.parameters())
+        key = tuple((weight.data_ptr(), weight._version) for weight in weights)
         if self._kept is None or self._kept[0] != key:
             self._kept = (key, self._all_vectors(), weights)  # what the key names stays alive
-        return self._kept[1]
+        found: tuple[Tensor, Tensor] = self._kept[1]
+        return found
 
     def _all_vectors(self) -> tuple[Tensor, Tensor]:
-        slices = self.encoder(self.adjacency, (self.user, self.item))
+        short = self.encoder(self.adjacency, (self.user, self.item))
         users, items = (
-            torch.cat([self._long_term(part, side) for part in own.split(CHUNK, 1)]) for side, own in enumerate(slices)
+            torch.cat([self.fusion(part, side) for part in own.split(CHUNK, 1)]) for side, own in enumerate(short)
         )
         return users, items
 
@@ -380,20 +263,12 @@ class SelfGNN(Model):
         trained = np.diff(self.split.train.offsets) > 0  # (U,)
         unknown = np.flatnonzero((queries.user < 0) | ~trained[np.maximum(queries.user, 0)])
         if len(unknown):
+            tables = (self.user, self.item)
+            short = fold_in_slices(self.encoder, self.adjacency, tables, queries[unknown], self.boundaries)
             place = torch.as_tensor(unknown, device=users.device)
-            vectors = vectors.index_copy(0, place, self._fold_in(queries[unknown]))
+            vectors = vectors.index_copy(0, place, self.fusion(short, 0))
         history = query_sequences(queries, self.config.max_length, self.device)
-        return self._views(vectors, self._instances(history, items)).unsqueeze(1)  # (B, 1, d)
-
-    def _fold_in(self, queries: Queries) -> Tensor:
-        """(B, d): long-term vectors of users whom training did not know."""
-        row = np.repeat(np.arange(len(queries)), queries.lengths)
-        slice_of = np.full(len(row), self.num_slices - 1)
-        if queries.times is not None:
-            slice_of = np.searchsorted(self.boundaries, queries.times, side="right")
-        user, t, item = (torch.as_tensor(part, device=self.device) for part in (row, slice_of, queries.items))
-        tables = (self.user, self.item)
-        return self._long_term(fold_in_slices(self.encoder, self.adjacency, tables, (user, t, item), len(queries)), 0)
+        return self.views(vectors, self.instance(history, items)).unsqueeze(1)  # (B, 1, d)
 
     def item_vectors(self) -> Tensor:
         """The long-term vectors of the items."""

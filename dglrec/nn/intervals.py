@@ -98,6 +98,14 @@ class IntervalFusion(nn.Module):
         return fused
 
 
+class SliceMean(nn.Module):
+    """In the place of `IntervalFusion`, without weights: (T, A, d) -> (A, d), the mean of the slices (an ablation)."""
+
+    def forward(self, slices: Tensor, side: int) -> Tensor:
+        """Either side is treated alike."""
+        return slices.mean(0)
+
+
 class InstanceEncoder(nn.Module):
     """A history as one vector: items and positions (Eq. 6), layers of attention with residuals (Eq. 7), a sum (Eq. 8).
 
@@ -155,6 +163,14 @@ class InstanceEncoder(nn.Module):
                 x = F.leaky_relu(layer(x, buckets), self.slope) + x
         summed = zeros.index_add(0, row, x)
         return summed if self.pool == "sum" else summed / sizes.clamp(min=1)[:, None]
+
+
+class NoInstances(nn.Module):
+    """In the place of `InstanceEncoder`: histories of B users say nothing, 0 (B, d) (an ablation)."""
+
+    def forward(self, history: Sequences, table: Tensor) -> Tensor:
+        """Zeros of the table's width."""
+        return table.new_zeros(len(history), table.shape[1])
 
 
 class Reliability(nn.Module):

@@ -13,11 +13,14 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._dgl import dgl
+from ..data.log import Floats
+from ..data.splits import Queries
 from ..errors import ConfigError, DataError, closest
 from ..graphs.time_slices import slice_names
 from .dropout import dropout_factors
@@ -327,10 +330,10 @@ def fold_in_slices(
     encoder: SliceEncoder,
     adjacency: SliceAdjacency,
     x: tuple[Tensor, Tensor],
-    pairs: tuple[Tensor, Tensor, Tensor],
-    size: int,
+    queries: Queries,
+    boundaries: Floats,
 ) -> Tensor:
-    """(T, size, d): the slice vectors of `size` users whom training did not know, from their items in each slice.
+    """(T, B, d): the slice vectors of B users whom training did not know, from their items in each slice.
 
     Such a user has its own items of the slice (repeats merged) as neighbours and nothing of its own in layer 0:
     z_l = LeakyReLU(sum of e_(l-1) of these items), e_l = z_l + e_(l-1), e_0 = 0, with the items' layers as training
@@ -339,12 +342,16 @@ def fold_in_slices(
 
     Args:
         encoder, adjacency, x: as in training; nothing is dropped.
-        pairs: user (n,), from 0 to size - 1, slice (n,) and item (n,) of each event.
-        size: number of users.
+        queries: their histories; without times all items are in the last slice.
+        boundaries: (T - 1,) seconds, as of `graphs.slice_boundaries`.
     """
-    slices, num_items = adjacency.num_slices, adjacency.num_items
-    user, t, item = pairs
-    pair = torch.unique((t * size + user) * num_items + item)  # sorted by (slice, user, item), repeats merged
+    slices, num_items, size = adjacency.num_slices, adjacency.num_items, len(queries)
+    t = np.full(len(queries.items), slices - 1)
+    if queries.times is not None:
+        t = np.searchsorted(boundaries, queries.times, side="right")
+    user = np.repeat(np.arange(size), queries.lengths)
+    events = torch.as_tensor((t * size + user) * num_items + queries.items, device=x[1].device)
+    pair = torch.unique(events)  # sorted by (slice, user, item), repeats merged
     node = pair // num_items  # (E,) t size + u
     degree = torch.bincount(node, minlength=slices * size)  # (T size,)
     column = node // max(size, 1) * num_items + pair % num_items  # (E,) t M + i

@@ -160,6 +160,9 @@ class SlicesContract(ModelContract):
     known_fields = {"pool": "mean", "reg": 1e-4, "train": {"lr": 1e-2, "batch_size": 64}}
     known_epochs = 20
 
+    def targets(self, batch):
+        return batch.items[batch.target].tolist()
+
     def test_every_target_once_an_epoch(self, split):
         model, train = self.make(split), split.train
         orders = []
@@ -183,8 +186,9 @@ class TestSelfGNNCode(SlicesContract):
 
 class TestSelfGNNOnPrefixes(ModelContract):
     preset = "selfgnn"
-    fields = {**SlicesContract.fields, "targets": "prefixes", "norm": "symmetric", "ssl_pairs": "user", "loss": "bce"}
+    fields = {**SlicesContract.fields, "targets": "prefixes", "norm": "symmetric", "loss": "bce"}
     known, known_fields, known_epochs = SlicesContract.known, SlicesContract.known_fields, 3
+    targets = SlicesContract.targets
 
 
 class TestHardGNN(SlicesContract):

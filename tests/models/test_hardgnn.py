@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -82,8 +83,9 @@ def test_its_batches_are_those_of_selfgnn(split):
     for one, other in zip(
         make(split).batches(split, Streams(1)), make(split, "selfgnn").batches(split, Streams(1)), strict=True
     ):
-        for field in ("user", "items", "target", "row", "negative", "edge_node", "edge_item"):
+        for field in ("user", "target", "row", "negative", "edge_node", "edge_item"):
             assert torch.equal(getattr(one, field), getattr(other, field))
+        assert torch.equal(one.items, torch.cat([other.items, one.items[one.hard].flatten()]))
         assert other.hard is None and one.hard.shape == (len(one.user), 3)
 
 
@@ -100,7 +102,7 @@ def test_mining_is_refreshed_as_often_as_asked(refresh, expected, split, monkeyp
 def test_mined_items_follow_the_weights(split):
     model = make(split, refresh=1)
     for batch in model.batches(split, Streams(0)):
-        assert torch.equal(batch.hard, nearest(model, split, 3)[batch.user])
+        assert torch.equal(batch.items[batch.hard], nearest(model, split, 3)[batch.user])
         with torch.no_grad():
             model.item.add_(0.1 * torch.randn(model.item.shape, generator=torch.Generator().manual_seed(0)))
 
@@ -116,7 +118,7 @@ def test_the_contrastive_loss_is_eq_12(split):
         for row in range(len(batch.user)):
             sim = [
                 float(F.cosine_similarity(anchor[row], items[item], dim=0)) / 0.1
-                for item in (int(batch.target[row]), *batch.hard[row].tolist())
+                for item in batch.items[torch.cat([batch.target[row : row + 1], batch.hard[row]])].tolist()
             ]
             total -= sim[0] - math.log(sum(math.exp(one) for one in sim))
     assert found == pytest.approx(0.1 * total / len(batch.user), rel=1e-3)
@@ -131,17 +133,20 @@ def test_the_code_s_negatives_are_the_batch_s_and_the_hinge_s_first_ones_are_min
         users, items = model.all_vectors()
         instance = model.encode(batch).instance
         view = users[batch.user] + F.leaky_relu(instance, 0.5)
-        negative, slots = [], {}
-        for row, place in zip(batch.row.tolist(), batch.negative.tolist(), strict=True):
+        plain = next(iter(make(split, "selfgnn-code").batches(split, Streams(0))))  # the same draws
+        hard, target, slots = batch.items[batch.hard], plain.items[plain.target], {}
+        negative = plain.items[plain.negative].tolist()
+        for pair, row in enumerate(batch.row.tolist()):
             slot = slots[row] = slots.get(row, -1) + 1
-            negative.append(int(batch.hard[row, slot]) if slot < 2 else int(batch.items[place]))
+            negative[pair] = int(hard[row, slot]) if slot < 2 else negative[pair]
         gaps = [
-            max(0.0, 1 - float(view[row] @ items[batch.target[row]]) + float(view[row] @ items[item]))
+            max(0.0, 1 - float(view[row] @ items[target[row]]) + float(view[row] @ items[item]))
             for row, item in zip(batch.row.tolist(), negative, strict=True)
         ]
-        shared = items[torch.tensor(negative)[batch.contrast]]
-        expected = info_nce(instance[batch.row], items[batch.target][batch.row], shared, 0.1)
-    assert len(batch.contrast) == min(50, len(batch.row))
+        shared = batch.items[batch.shared]
+        expected = info_nce(instance[batch.row], items[target][batch.row], items[shared], 0.1)
+    assert batch.items[batch.negative].tolist() == negative
+    assert len(shared) == min(50, len(batch.row)) and not Counter(shared.tolist()) - Counter(negative)
     assert float(terms["hinge"]) == pytest.approx(float(np.mean(gaps)), rel=1e-3)
     assert float(terms["info_nce"]) == pytest.approx(0.5 * float(expected), rel=1e-3)
 

@@ -13,8 +13,10 @@ import torch.nn.functional as F
 import dglrec
 from dglrec.errors import ConfigError, DataError
 from dglrec.graphs import slice_names, time_slices
-from dglrec.models.selfgnn import Sliced
+from dglrec.models.base import query_sequences
 from dglrec.nn import slice_message_passing
+from dglrec.nn.slices import fold_in_slices
+from dglrec.slice_batches import Sliced
 from dglrec.streams import Streams
 
 SMALL = {"dim": 8, "heads": 2, "slices": 3, "dropout": 0.0, "negatives": 5, "max_length": 10}
@@ -38,17 +40,16 @@ def by_hand(model, split, batch):
     c = model.config
     graph = time_slices(split.train, c.by, n=c.slices)
     tables = (model.user, model.item)
-    e_u, e_v = slice_message_passing(graph, tables, c.layers, c.norm, c.slope, c.combine)  # (T, U, d), (T, M, d)
-    fuse = model.fusion if model.fusion is not None else lambda slices, side: slices.mean(0)
-    users, items = fuse(e_u, 0), fuse(e_v, 1)
+    e_u, e_v = slice_message_passing(graph, tables, c.layers, c.norm, c.slope)  # (T, U, d), (T, M, d)
+    users, items = model.fusion(e_u, 0), model.fusion(e_v, 1)
     ids = batch.items.tolist()
     gaps, pairs = [], []
     for row, negative in zip(batch.row.tolist(), batch.negative.tolist(), strict=True):
         history = batch.history.items[batch.history.offsets[row] : batch.history.offsets[row + 1]]
         one = dglrec.graphs.Sequences(torch.tensor([0, len(history)]), batch.items[history])
-        instance = torch.zeros(c.dim) if model.instance is None else model.instance(one, items)[0]
+        instance = model.instance(one, items)[0]
         view = users[batch.user[row]] + (leaky(instance) if c.activate else instance)
-        positive, other = (float(view @ items[item]) for item in (batch.target[row], ids[negative]))
+        positive, other = (float(view @ items[item]) for item in (ids[batch.target[row]], ids[negative]))
         gaps.append(max(0.0, 1 - positive + other))
         pairs.append((np.log1p(np.exp(-positive)) + np.log1p(np.exp(other))) / 2)
     terms = {c.loss: float(np.mean(gaps if c.loss == "hinge" else pairs))}
@@ -64,17 +65,17 @@ def by_hand(model, split, batch):
     if c.beta:
         terms["self_augmented"] = c.beta * total
     weights = [*tables, model.reliability.inner.weight, model.reliability.outer.weight]
-    weights += [] if model.instance is None else [model.instance.position.weight]
+    weights += [] if c.instance == "none" else [model.instance.position.weight]
     return terms | {"l2": c.reg * sum(float((w * w).sum()) for w in weights)}
 
 
 VARIANTS = [
     {},
     {"name": "selfgnn-code"},
-    {"norm": "symmetric", "combine": "mean", "layers": 3},
-    {"tables": "shared", "by": "equal_counts", "combine": "last"},
+    {"norm": "symmetric", "layers": 3},
+    {"by": "equal_counts"},
     {"loss": "bce", "pool": "mean", "activate": True},
-    {"targets": "prefixes", "ssl_pairs": "user"},
+    {"targets": "prefixes"},
     {"interval": "mean", "instance": "none"},
     {"beta": 0.0},
 ]
@@ -110,15 +111,14 @@ def test_a_target_is_recent_and_its_history_is_what_came_before(split):
                 history = batch.items[places].tolist()
                 reach = max(1, min(3, len(own) - 3))
                 backs = [b for b in range(1, reach + 1) if own[: len(own) - b][-10:] == history]
-                assert backs and any(own[-b] == int(batch.target[row]) for b in backs)
-                reached |= {b for b in backs if own[-b] == int(batch.target[row])}
+                assert backs and any(own[-b] == int(batch.items[batch.target[row]]) for b in backs)
+                reached |= {b for b in backs if own[-b] == int(batch.items[batch.target[row]])}
     assert reached == {1, 2, 3}
 
 
 def test_negatives_are_new_to_the_user_and_as_many_as_it_has_items(split):
     model, train = make(split, negatives=7), split.train
     for batch in model.batches(split, Streams(0)):
-        assert torch.equal(batch.items[batch.positive], batch.target)
         assert len(torch.unique(batch.items)) == len(batch.items)
         number = Counter(batch.row.tolist())
         for row, user in enumerate(batch.user.tolist()):
@@ -128,9 +128,8 @@ def test_negatives_are_new_to_the_user_and_as_many_as_it_has_items(split):
             assert number[row] == min(7, int((train.user == user).sum()))
 
 
-@pytest.mark.parametrize("pairs", ["batch", "user"])
-def test_edges_of_eq_10_are_edges_of_their_slice(pairs, split):
-    model = make(split, ssl_pairs=pairs, ssl_edges=2)
+def test_edges_of_eq_10_are_edges_of_their_slice(split):
+    model = make(split, ssl_edges=2)
     graph = time_slices(split.train, n=3)
     edges = [set(zip(*(end.tolist() for end in graph.edges(etype=t)), strict=True)) for t in slice_names(graph)]
     for batch in model.batches(split, Streams(0)):
@@ -140,7 +139,6 @@ def test_edges_of_eq_10_are_edges_of_their_slice(pairs, split):
         for t, u, i in zip(slices.flatten().tolist(), user.flatten().tolist(), item.flatten().tolist(), strict=True):
             assert (u, i) in edges[t]
         assert torch.equal(slices[0], slices[1])
-        assert bool((user[0] == user[1]).all()) is (pairs == "user")
         number = Counter(zip(slices.flatten().tolist(), user.flatten().tolist(), strict=True))
         for t, own in enumerate(edges):
             degree = Counter(u for u, _ in own)
@@ -158,7 +156,7 @@ def test_no_gradient_through_the_long_term_score_but_through_its_weight(split):
 
     def fusion_gradients():
         model.zero_grad()
-        model._self_augmented(batch, model.encode(batch)).backward()
+        model.self_augmented(batch, model.encode(batch)).backward()
         return [p.grad for p in model.fusion.parameters()]
 
     assert any(grad is not None and bool(grad.any()) for grad in fusion_gradients())
@@ -185,14 +183,14 @@ def test_scores_are_eq_9(split):
     for name in ("selfgnn", "selfgnn-code"):
         model = make(split, name).eval()
         users, items = model.all_vectors()
-        history = dglrec.models.base.query_sequences(split.test, 10, model.device)
+        history = query_sequences(split.test, 10, model.device)
         instance = model.instance(history, items)
         view = leaky(instance) if name == "selfgnn-code" else instance
         own = users[split.test.user]
         torch.testing.assert_close(model.scores(split.test), own @ items.T + view @ items.T, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("fields", [{}, {"norm": "symmetric", "combine": "mean"}, {"combine": "last", "layers": 3}])
+@pytest.mark.parametrize("fields", [{}, {"norm": "symmetric"}, {"layers": 3}])
 @torch.no_grad()
 def test_an_unknown_user_is_a_node_without_vectors_of_its_own(fields, split):
     """As message passing from the items' layers of training to a new node, slice by slice."""
@@ -217,8 +215,12 @@ def test_an_unknown_user_is_a_node_without_vectors_of_its_own(fields, split):
                 z += layer[t, item] / ((len(items) * degree) ** 0.5 if c.norm == "symmetric" else 1)
             e = leaky(z) + e
             total = total + e
-        expected[t, 0] = {"sum": total, "mean": total / (c.layers + 1), "last": e}[c.combine]
-    torch.testing.assert_close(model._fold_in(queries), model.fusion(expected, 0), rtol=1e-4, atol=1e-5)
+        expected[t, 0] = total
+    found = fold_in_slices(model.encoder, model.adjacency, (model.user, model.item), queries, model.boundaries)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    _, items = model.all_vectors()
+    vector = model.fusion(expected, 0) + model.instance(query_sequences(queries, 10, model.device), items)
+    torch.testing.assert_close(model.query_vectors(queries)[:, 0], vector, rtol=1e-4, atol=1e-4)
 
 
 def test_what_is_kept_is_what_is_made_anew(split):
@@ -258,8 +260,8 @@ def test_values_out_of_range_are_named(fields, split):
 
 def test_months(split):
     model = make(split, by="month")
-    assert model.num_slices == len(model.boundaries) + 1
-    assert model.user.shape == (model.num_slices, split.log.num_users, 8)
+    assert model.adjacency.num_slices == len(model.boundaries) + 1
+    assert model.user.shape == (model.adjacency.num_slices, split.log.num_users, 8)
 
 
 def test_the_config_of_the_presets_is_that_of_the_sheet(split):
