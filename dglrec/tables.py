@@ -107,7 +107,7 @@ class Plan:
     def config(self, row: str, data: str = "") -> Any:
         """The config of a row, on a data set."""
         preset, fields = parse(row)
-        return replace(_usual(preset), {**self.fields, **self.fields_on.get(data, {}), **fields})
+        return replace(SYSTEMS[preset].config, {**self.fields, **self.fields_on.get(data, {}), **fields})
 
     def model(self, cell: Cell, split: Split, seed: int) -> Model:
         """An untrained model of a cell."""
@@ -143,20 +143,14 @@ def canonical(row: str) -> str:
     ('mdgr', 'mdgr,m=10', 'mip,heads=4')
     """
     preset, fields = parse(row)
-    usual = _usual(preset)
+    usual = SYSTEMS[preset].config
     own = [f"{name}={value}" for name, value in fields.items() if replace(usual, {name: value}) != usual]
     return ",".join([preset, *own])
 
 
 def has_nothing_to_train(row: str) -> bool:
     """Whether a row gives the same results with every seed: models that count, and the oracle."""
-    usual = _usual(parse(row)[0])
-    return usual.train.epochs == 0
-
-
-def _usual(preset: str) -> Any:
-    found = SYSTEMS[preset]
-    return replace(found.model.Config(), found.fields)
+    return SYSTEMS[parse(row)[0]].config.train.epochs == 0
 
 
 def make_split(data: str, split: str) -> Split:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..config import replace
 from ..data.splits import Split
 from ..errors import ConfigError, closest
 from .base import Model
@@ -34,6 +35,13 @@ class Preset:
     fields: dict[str, Any]
     source: str
 
+    @property
+    def config(self) -> Any:
+        """The config of the preset."""
+        return replace(self.model.Config(), self.fields)
+
+
+_CODE = {"recurrent": "lstm", "instance": "collapsed", "activate": True, "train.schedule": "exponential"}  # of SelfGNN
 
 PRESETS = {
     "popularity": Preset(Counts, {"what": "popularity"}, "number of training interactions of an item"),
@@ -63,21 +71,13 @@ PRESETS = {
     "selfgnn": Preset(SelfGNN, {}, "Liu et al., SIGIR 2024, by the equations that HardGNN's paper prints"),
     "selfgnn-code": Preset(
         SelfGNN,
-        {"recurrent": "lstm", "instance": "collapsed", "activate": True},
+        _CODE,
         "the same, as the authors' public code computes it",
     ),
     "hardgnn": Preset(HardGNN, {}, "Lin et al., HardGNN: SelfGNN with hard negatives"),
     "hardgnn-code": Preset(
         HardGNN,
-        {
-            "recurrent": "lstm",
-            "shared_cell": False,
-            "instance": "collapsed",
-            "activate": True,
-            "k": 5,
-            "contrast": "batch",
-            "hard_in_rec": True,
-        },
+        {**_CODE, "shared_cell": False, "k": 5, "contrast": "batch", "hard_in_rec": True},
         "the same, as the authors' public code computes it",
     ),
 }
@@ -92,6 +92,6 @@ def preset(name: str, split: Split, **fields: Any) -> Model:
     if name not in PRESETS:
         raise ConfigError(f"unknown preset {name!r}; {closest(name, PRESETS)}")
     found = PRESETS[name]
-    model = found.model(split, **{**found.fields, **fields})
+    model = found.model(split, found.config, **fields)
     model.preset = name
     return model

@@ -175,4 +175,5 @@ def test_values_out_of_range_are_named(fields, split):
 def test_the_config_of_the_presets(split):
     paper, code = (dglrec.models.preset(name, split).config for name in ("hardgnn", "hardgnn-code"))
     changes = {"recurrent": "lstm", "shared_cell": False, "instance": "collapsed", "activate": True}
+    changes["train"] = dataclasses.replace(paper.train, schedule="exponential")
     assert code == dataclasses.replace(paper, **changes, k=5, contrast="batch", hard_in_rec=True)
