@@ -193,10 +193,14 @@ class TestSelfGNNOnPrefixes(ModelContract):
 
 class TestHardGNN(SlicesContract):
     preset = "hardgnn"
+    fields = {**SlicesContract.fields, "lam": 0.02}
 
 
 class TestHardGNNCode(SlicesContract):
+    """Of few negatives many are mined, and in communities these are the user's own: right, so that less is learned."""
+
     preset = "hardgnn-code"
+    known_fields = {**SlicesContract.known_fields, "hard_in_rec": False, "k": 1}
 
 
 class TestPopularity(ScoresContract):
