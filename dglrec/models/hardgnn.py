@@ -22,8 +22,9 @@ from ..data.splits import Split
 from ..errors import ConfigError
 from ..graphs import Sequences
 from ..losses import info_nce
+from ..slice_batches import Sliced
 from ..streams import Streams
-from .selfgnn import SelfGNN, SelfGNNConfig, Sliced
+from .selfgnn import SelfGNN, SelfGNNConfig
 
 BLOCK = {"cpu": 512, "cuda": 8192}  # users that are compared with all items at once
 SHARED = 50  # negatives of the public code, the same ones for the whole batch

@@ -189,7 +189,7 @@ class SelfGNN(Model):
         short = self.encoder(self.adjacency, tables, rows)  # Eq. 1, Eq. 2
         user, item = (self.fusion(part, side) for side, part in enumerate(short))  # Eq. 3, Eq. 4, Eq. 5
         instance = self.instance(batch.history, item)  # Eq. 6, Eq. 7, Eq. 8
-        return Encoded(*short, user, item, instance)
+        return Encoded(short[0], short[1], user, item, instance)
 
     def views(self, user: Tensor, instance: Tensor) -> Tensor:
         """(B, d): both views of the users, whose product with an item is the score."""
