@@ -99,12 +99,19 @@ def edge_batches(
         yield Edges(user[part], item[part], None if negative is None else negative[part])
 
 
-def unseen_items(train: InteractionLog, user: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def seen_pairs(train: InteractionLog) -> np.ndarray:
+    """The distinct training pairs as u M + i, sorted."""
+    return np.unique(train.user * train.num_items + train.item)
+
+
+def unseen_items(
+    train: InteractionLog, user: np.ndarray, rng: np.random.Generator, seen: np.ndarray | None = None
+) -> np.ndarray:
     """For each entry of `user` (n,) a uniform item outside of that user's training items: rejection, all at once.
 
-    A user who has touched every item keeps the last draw.
+    A user who has touched every item keeps the last draw. `seen` is `seen_pairs(train)`, for who draws often.
     """
-    seen = np.unique(train.user * train.num_items + train.item)
+    seen = seen_pairs(train) if seen is None else seen
     drawn = rng.integers(train.num_items, size=len(user))
     todo = np.arange(len(user))
     for _ in range(100):

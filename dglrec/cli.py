@@ -281,7 +281,7 @@ def _check_preset(name: str, fields: dict[str, Any]) -> None:
 
     if name not in PRESETS:
         raise ConfigError(f"unknown preset {name!r}; {closest(name, PRESETS)}")
-    replace(PRESETS[name].model.Config(), {**PRESETS[name].fields, **fields})
+    replace(PRESETS[name].config, fields)
 
 
 def _split(args: argparse.Namespace, preset: str) -> Split:
@@ -425,7 +425,7 @@ def _models(args: argparse.Namespace) -> Output:
             "preset": name,
             "model": preset.model.__name__,
             "split": preset.model.default_split,
-            "seen": replace(preset.model.Config(), preset.fields).seen,
+            "seen": preset.config.seen,
             "fields": preset.fields,
             "source": preset.source,
         }

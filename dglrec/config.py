@@ -38,7 +38,9 @@ class TrainConfig:
         lr: learning rate.
         batch_size: targets (or edges) a step, so that every target weighs the same.
         weight_decay: L2 of Adam, or the decoupled decay of AdamW.
-        schedule: "constant", "linear" or "cosine" decay of the learning rate to zero over `epochs`.
+        schedule: "constant", "linear" or "cosine" decay of the learning rate to zero over `epochs`, or "exponential",
+            the rate times `decay` after each epoch.
+        decay: factor of an epoch in the "exponential" schedule.
         warmup_steps: steps of linear warm-up before the schedule.
         clip: largest global norm of the gradient; 0 leaves gradients alone.
         accumulate: batches whose gradients are averaged before the optimizer steps.
@@ -58,7 +60,8 @@ class TrainConfig:
     lr: float = 1e-3
     batch_size: int = 512
     weight_decay: float = 0.0
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    schedule: Literal["constant", "linear", "cosine", "exponential"] = "constant"
+    decay: float = 0.96
     warmup_steps: int = 0
     clip: float = 0.0
     accumulate: int = 1
@@ -71,7 +74,9 @@ class TrainConfig:
     seed: int = 2020
 
     def __post_init__(self) -> None:
-        check_limits(self, "train.", lr=">0", weight_decay=">=0", clip=">=0", batch_size=">=1", accumulate=">=1")
+        check_limits(
+            self, "train.", lr=">0", weight_decay=">=0", clip=">=0", decay=">0 <=1", batch_size=">=1", accumulate=">=1"
+        )
         check_limits(self, "train.", epochs=">=0", patience=">=0", warmup_steps=">=0", monitor_digits=">=0", seed=">=0")
 
 

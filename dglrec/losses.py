@@ -78,6 +78,35 @@ def bpr(positive: Tensor, negative: Tensor) -> Tensor:
     return F.softplus(negative - (positive if negative.ndim == 1 else positive[:, None])).mean()
 
 
+def hinge(positive: Tensor, negative: Tensor) -> Tensor:
+    """Mean of max(0, 1 - positive + negative) over pairs of scores, as the public code of SelfGNN trains.
+
+    Shapes: scores (P,), (P,) -> scalar.
+    """
+    return F.relu(1 - positive + negative).mean()
+
+
+def pair_cross_entropy(positive: Tensor, negative: Tensor) -> Tensor:
+    """Binary cross-entropy of scores that should be high and of as many that should be low (L_rec of HardGNN).
+
+    Shapes: scores (P,), (P,) -> scalar.
+    """
+    return (F.softplus(-positive).mean() + F.softplus(negative).mean()) / 2
+
+
+def info_nce(anchor: Tensor, positive: Tensor, negative: Tensor, tau: float = 0.1) -> Tensor:
+    """Mean of -log softmax of cosines over `tau`, at the positive (van den Oord et al., 2018; HardGNN Eq. 12).
+
+    Shapes: anchor (B, d), positive (B, d), negative (B, K, d), own ones of each row, or (K, d), the same ones for all
+    rows -> scalar. With K = 0 it is 0.
+    """
+    anchor, positive, negative = (F.normalize(x, dim=-1) for x in (anchor, positive, negative))
+    own = (anchor * positive).sum(1, keepdim=True)  # (B, 1)
+    others = anchor @ negative.T if negative.ndim == 2 else torch.einsum("bd,bkd->bk", anchor, negative)  # (B, K)
+    logits = torch.cat([own, others], 1) / tau
+    return (logits.logsumexp(1) - logits[:, 0]).mean()
+
+
 def item_cross_entropy(queries: Tensor, items: Tensor, targets: Tensor) -> Tensor:
     """Mean cross-entropy of softmax(queries @ items.T) at the targets, over all items, without keeping the logits.
 

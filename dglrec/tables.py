@@ -122,7 +122,7 @@ class Plan:
     def config(self, row: str, data: str = "") -> Any:
         """The config of a row, on a data set."""
         preset, fields = parse(row)
-        return replace(_usual(preset), {**self.fields, **self.fields_on.get(data, {}), **fields})
+        return replace(SYSTEMS[preset].config, {**self.fields, **self.fields_on.get(data, {}), **fields})
 
     def model(self, cell: Cell, split: Split, seed: int) -> Model:
         """An untrained model of a cell."""
@@ -160,15 +160,14 @@ def canonical(row: str) -> str:
     'mdgr,m=7,bounded=true,train.lr=0.0001'
     """
     preset, fields = parse(row)
-    usual = _usual(preset)
+    usual = SYSTEMS[preset].config
     before, after = _flat(usual), _flat(replace(usual, fields))
     return ",".join([preset, *(f"{name}={text}" for name, text in after.items() if text != before[name])])
 
 
 def has_nothing_to_train(row: str) -> bool:
     """Whether a row gives the same results with every seed: models that count, and the oracle."""
-    usual = _usual(parse(row)[0])
-    return usual.train.epochs == 0
+    return SYSTEMS[parse(row)[0]].config.train.epochs == 0
 
 
 def clusters(row: str) -> bool:
@@ -186,11 +185,6 @@ def _flat(config: Any, where: str = "") -> dict[str, str]:
         else:
             found[where + name] = str(value).lower() if value is None or isinstance(value, bool) else str(value)
     return found
-
-
-def _usual(preset: str) -> Any:
-    found = SYSTEMS[preset]
-    return replace(found.model.Config(), found.fields)
 
 
 def find_data(data: str) -> None:

@@ -312,6 +312,8 @@ class _Trainer:
             return (self.steps + 1) / c.warmup_steps
         if c.schedule == "constant":
             return 1.0
+        if c.schedule == "exponential":
+            return c.decay ** len(self.rows)
         done = min(1.0, len(self.rows) / max(c.epochs, 1))
         return 1.0 - done if c.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
 
@@ -338,7 +340,7 @@ class _Trainer:
         _check_same(saved.get("config", {}), own, usual, self.folder)
         before = saved["config"]["train"]["epochs"]
         if before != self.config.epochs:
-            if self.config.schedule != "constant":
+            if self.config.schedule in ("linear", "cosine"):
                 raise ConfigError(
                     f"the {self.config.schedule} schedule was made for {before} epochs; resume it with these"
                 )

@@ -15,7 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dglrec import losses
-from dglrec.losses import alignment, bpr, cross_uniformity, item_cross_entropy, uniformity
+from dglrec.losses import (
+    alignment,
+    bpr,
+    cross_uniformity,
+    hinge,
+    info_nce,
+    item_cross_entropy,
+    pair_cross_entropy,
+    uniformity,
+)
 from tests.contract.model_contract import OneDevice
 
 
@@ -278,3 +287,32 @@ def test_a_million_items_cost_less_than_two_gigabytes(targets):
     measured = json.loads(done.stdout)
     assert -(2**24) < measured["bytes"] < (2**31 if targets == 4096 else 2**28)
     assert measured["loss"] == pytest.approx(math.log(1e6) + 0.32, abs=0.6)  # logits of variance .64
+
+
+def test_hinge_and_pair_cross_entropy_by_hand():
+    positive, negative = torch.tensor([2.0, 0.5]), torch.tensor([0.0, 1.0])
+    assert float(hinge(positive, negative)) == pytest.approx((0 + 1.5) / 2)
+    logs = [-math.log(1 / (1 + math.exp(-p))) for p in (2.0, 0.5)] + [
+        -math.log(1 - 1 / (1 + math.exp(-n))) for n in (0.0, 1.0)
+    ]
+    assert float(pair_cross_entropy(positive, negative)) == pytest.approx(sum(logs) / 4)
+
+
+def test_info_nce_by_hand():
+    torch.manual_seed(0)
+    anchor, positive, negative = torch.randn(3, 4), torch.randn(3, 4), torch.randn(3, 2, 4)
+
+    def cosine(x, y):
+        return float(x @ y / (x.norm() * y.norm()))
+
+    def by_hand(others):
+        total = 0.0
+        for row in range(3):
+            logits = [cosine(anchor[row], one) / 0.5 for one in (positive[row], *others(row))]
+            total -= logits[0] - math.log(sum(math.exp(one) for one in logits))
+        return total / 3
+
+    assert float(info_nce(anchor, positive, negative, 0.5)) == pytest.approx(by_hand(lambda row: negative[row]))
+    shared = negative[0]
+    assert float(info_nce(anchor, positive, shared, 0.5)) == pytest.approx(by_hand(lambda row: shared))
+    assert float(info_nce(anchor, positive, negative[:, :0])) == pytest.approx(0, abs=1e-6)

@@ -17,6 +17,7 @@ NAMES = [
     *("graphs.time_slices", "graphs.slice_boundaries", "graphs.slice_names", "graphs.slice_times", "nn.SliceEncoder"),
     *("models.preset", "models.PRESETS", "models.Model", "models.Counts", "models.LightGCN", "models.SASRec"),
     *("models.MIP", "models.ComiRec", "models.SURGE"),
+    *("models.SelfGNN", "models.HardGNN", "losses.hinge", "losses.pair_cross_entropy", "losses.info_nce"),
     *("models.GSAU", "models.Model.recommend", "models.Model.set_ranking"),
     *("losses.alignment", "losses.uniformity", "losses.cross_uniformity", "losses.bpr", "losses.item_cross_entropy"),
     *("fit", "Run.test", "evaluate", "Metrics", "Protocol", "recommend", "Recommendations", "reproduce"),

@@ -109,17 +109,19 @@ class Recorder:
         return optimizer
 
 
-@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "exponential"])
 def test_schedules_warm_up_and_decay(schedule, split, monkeypatch):
     recorder = Recorder()
     monkeypatch.setattr("dglrec.train.make_optimizer", recorder)
-    fit(make(split, schedule=schedule, warmup_steps=4, batch_size=128, lr=1e-2), split, epochs=6)
+    fit(make(split, schedule=schedule, decay=0.8, warmup_steps=4, batch_size=128, lr=1e-2), split, epochs=6)
     rates = np.array(recorder.rates)
     assert len(rates) == 6 * 5
     assert rates[:4] == pytest.approx([0.0025, 0.005, 0.0075, 0.01])
     after = rates[5:]
     if schedule == "constant":
         assert after == pytest.approx(0.01)
+    elif schedule == "exponential":
+        assert rates[5:] == pytest.approx(0.01 * 0.8 ** np.repeat(np.arange(1, 6), 5))
     else:
         assert (np.diff(after) <= 1e-12).all()
         assert after[0] > 0.008

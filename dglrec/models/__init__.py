@@ -5,22 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..config import replace
 from ..data.splits import Split
 from ..errors import ConfigError, closest
 from .base import Model
 from .comirec import ComiRec, ComiRecConfig
 from .counts import Counts, CountsConfig
 from .gsau import GSAU, GSAUConfig
+from .hardgnn import HardGNN, HardGNNConfig
 from .lightgcn import LightGCN, LightGCNConfig
 from .mdgr import MDGR, MDGRConfig
 from .mip import MIP, MIPConfig
 from .sasrec import SASRec, SASRecConfig
+from .selfgnn import SelfGNN, SelfGNNConfig
 from .surge import SURGE, SURGEConfig
 
 __all__ = [
     "GSAU", "MDGR", "MIP", "PRESETS", "SURGE", "ComiRec", "ComiRecConfig", "Counts", "CountsConfig", "GSAUConfig",
-    "LightGCN", "LightGCNConfig", "MDGRConfig", "MIPConfig", "Model", "Preset", "SASRec", "SASRecConfig",
-    "SURGEConfig", "preset",
+    "HardGNN", "HardGNNConfig", "LightGCN", "LightGCNConfig", "MDGRConfig", "MIPConfig", "Model", "Preset", "SASRec",
+    "SASRecConfig", "SURGEConfig", "SelfGNN", "SelfGNNConfig", "preset",
 ]  # fmt: skip
 
 
@@ -32,6 +35,13 @@ class Preset:
     fields: dict[str, Any]
     source: str
 
+    @property
+    def config(self) -> Any:
+        """The config of the preset."""
+        return replace(self.model.Config(), self.fields)
+
+
+_CODE = {"recurrent": "lstm", "instance": "collapsed", "activate": True, "train.schedule": "exponential"}  # of SelfGNN
 
 PRESETS = {
     "popularity": Preset(Counts, {"what": "popularity"}, "number of training interactions of an item"),
@@ -58,6 +68,23 @@ PRESETS = {
     "comirec-sa": Preset(ComiRec, {"extractor": "attention"}, "Cen et al., KDD 2020: interests by self-attention"),
     "comirec-dr": Preset(ComiRec, {"extractor": "routing"}, "the same, interests by dynamic routing"),
     "surge": Preset(SURGE, {}, "Chang et al., SIGIR 2021, as in MDGR's Table 2"),
+    "selfgnn": Preset(SelfGNN, {}, "Liu et al., SIGIR 2024, by the equations that HardGNN's paper prints"),
+    "selfgnn-code": Preset(
+        SelfGNN,
+        _CODE,
+        "the same, as the authors' public code computes it",
+    ),
+    "selfgnn-prefixes": Preset(
+        SelfGNN,
+        {"targets": "prefixes", "norm": "symmetric", "pool": "mean", "dropout": 0.1, "reg": 1e-4},
+        "not in the paper: SelfGNN that learns from every item of a history, with means in place of sums",
+    ),
+    "hardgnn": Preset(HardGNN, {}, "Lin et al., HardGNN: SelfGNN with hard negatives"),
+    "hardgnn-code": Preset(
+        HardGNN,
+        {**_CODE, "shared_cell": False, "k": 5, "contrast": "batch", "hard_in_rec": True},
+        "the same, as the authors' public code computes it",
+    ),
 }
 
 
@@ -70,6 +97,6 @@ def preset(name: str, split: Split, **fields: Any) -> Model:
     if name not in PRESETS:
         raise ConfigError(f"unknown preset {name!r}; {closest(name, PRESETS)}")
     found = PRESETS[name]
-    model = found.model(split, **{**found.fields, **fields})
+    model = found.model(split, found.config, **fields)
     model.preset = name
     return model

@@ -13,11 +13,14 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._dgl import dgl
+from ..data.log import Floats
+from ..data.splits import Queries
 from ..errors import ConfigError, DataError, closest
 from ..graphs.time_slices import slice_names
 from .dropout import dropout_factors
@@ -321,3 +324,49 @@ def slice_message_passing(
         return e[0], e[1]
     divisor = layers + 1 if combine == "mean" else 1
     return total[0] / divisor, total[1] / divisor
+
+
+def fold_in_slices(
+    encoder: SliceEncoder,
+    adjacency: SliceAdjacency,
+    x: tuple[Tensor, Tensor],
+    queries: Queries,
+    boundaries: Floats,
+) -> Tensor:
+    """(T, B, d): the slice vectors of B users whom training did not know, from their items in each slice.
+
+    Such a user has its own items of the slice (repeats merged) as neighbours and nothing of its own in layer 0:
+    z_l = LeakyReLU(sum of e_(l-1) of these items), e_l = z_l + e_(l-1), e_0 = 0, with the items' layers as training
+    left them. With norm "symmetric" the sum is weighted by the user's own degree, and by the items' in training. In a
+    slice without items the user is 0.
+
+    Args:
+        encoder, adjacency, x: as in training; nothing is dropped.
+        queries: their histories; without times all items are in the last slice.
+        boundaries: (T - 1,) seconds, as of `graphs.slice_boundaries`.
+    """
+    slices, num_items, size = adjacency.num_slices, adjacency.num_items, len(queries)
+    t = np.full(len(queries.items), slices - 1)
+    if queries.times is not None:
+        t = np.searchsorted(boundaries, queries.times, side="right")
+    user = np.repeat(np.arange(size), queries.lengths)
+    events = torch.as_tensor((t * size + user) * num_items + queries.items, device=x[1].device)
+    pair = torch.unique(events)  # sorted by (slice, user, item), repeats merged
+    node = pair // num_items  # (E,) t size + u
+    degree = torch.bincount(node, minlength=slices * size)  # (T size,)
+    column = node // max(size, 1) * num_items + pair % num_items  # (E,) t M + i
+    weight = None
+    if encoder.norm == "symmetric":
+        row = adjacency.item_row[column]
+        item_degree = adjacency.item_offsets.diff()
+        known = item_degree[row.clamp(min=0)] * (row >= 0) if len(item_degree) else torch.zeros_like(row)
+        weight = (_scale(degree)[node] * _scale(known)).squeeze(1).to(x[1].dtype)
+    e = x[1].new_zeros(slices * size, x[1].shape[-1])
+    total = e
+    for layer in range(encoder.layers):
+        before = SliceEncoder(layer, encoder.norm, encoder.slope, "last")(adjacency, x)[1]  # (T, M, d) of layer l - 1
+        z = _neighbour_sum(before.flatten(0, 1), column, _offsets(degree), weight)
+        e = F.leaky_relu(z, encoder.slope) + e
+        total = total + e
+    out = {"sum": total, "mean": total / (encoder.layers + 1), "last": e}[encoder.combine]
+    return out.view(slices, size, -1)

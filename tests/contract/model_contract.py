@@ -77,6 +77,14 @@ def differ(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return any(not torch.equal(one[name], other[name]) for name in one)
 
 
+def rows_of(tensor: Tensor, users: Tensor) -> Tensor:
+    """A tensor with its users, in whatever dimension they are, in another order."""
+    for dim, size in enumerate(tensor.shape):
+        if size == len(users):
+            return tensor.index_select(dim, users)
+    return tensor
+
+
 def draw_nothing(*arguments, **named) -> None:
     """In place of `save_curves`, which takes longer than a training here: a file that is written as the picture is."""
     path = next(one for one in (*arguments, *named.values()) if isinstance(one, Path))
@@ -586,7 +594,7 @@ class TrainingContract(EvaluateContract):
         model = self.make(other)
         old = torch.as_tensor(np.argsort(new))  # number before, by number after
         state = weights_of(trained.model)
-        model.load_state_dict({n: t[old] if t.ndim and len(t) == split.log.num_users else t for n, t in state.items()})
+        model.load_state_dict({name: rows_of(tensor, old) for name, tensor in state.items()})
         order = np.argsort(new[split.test.user])  # queries stand in the order of their users
         assert np.array_equal(other.test.user, new[split.test.user][order])
         before, after = self.answers(trained.model, split.test), self.answers(model, other.test)

@@ -99,6 +99,35 @@ def test_mdgr(run, tmp_path):
     assert len(re.findall(r"^  \d: .+; .+; .+$", out, re.MULTILINE)) == 8  # an interest a line
 
 
+@pytest.mark.parametrize("preset", ["selfgnn", "selfgnn-code"])
+def test_selfgnn(run, preset, tmp_path):
+    out = run("selfgnn.py", "--epochs", "2", "--preset", preset, "--out", "run")
+    assert (tmp_path / "run" / "curves.png").exists()
+    assert "slices on tensors and by DGL differ by at most" in out
+    assert "transitions, same protocol: recall@10" in out
+    assert len(re.search(r"mean over users: (.*)", out)[1].split(", ")) == 6
+    assert "users whose noise is there" in out
+
+
+def test_selfgnn_of_a_file(run, log_file):
+    out = run("selfgnn.py", "--data", log_file, "--epochs", "1", "--by", "equal_counts", "--slices", "3")
+    assert "selfgnn on sample-shop: best epoch" in out
+    assert "whose noise" not in out
+
+
+def test_hardgnn(run):
+    out = run("hardgnn.py", "--epochs", "12")
+    assert "info_nce" in out
+    mined, chance = re.search(r"(\d+)% of the mined items .* by chance (\d+)%", out).groups()
+    assert int(mined) > int(chance) + 10
+
+
+def test_hardgnn_without_hard_negatives(run):
+    out = run("hardgnn.py", "--epochs", "1", "--k", "0", "--lam", "0")
+    assert "info_nce" not in out
+    assert "mined" not in out
+
+
 def test_gsau(run, log_file, tmp_path):
     out = run("gsau.py", "--data", log_file, "--epochs", "2", "--out", "run")
     assert (tmp_path / "run" / "curves.png").exists()

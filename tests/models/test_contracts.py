@@ -159,6 +159,58 @@ class TestSURGE(WindowsContract):
     known_epochs = 3
 
 
+class SlicesContract(ModelContract):
+    """Models on time slices; by default an epoch has one recent target of each user."""
+
+    fields = {"dim": 16, "heads": 2, "slices": 3, "negatives": 10, "max_length": 20, "dropout": 0.1}
+    train = {"batch_size": 20, "lr": 5e-3}  # there are 61 users, and an epoch has more than a step
+    known = {"communities": 0.85}
+    known_fields = {"pool": "mean", "reg": 1e-4, "train": {"lr": 1e-2, "batch_size": 64}}
+    known_epochs = 20
+
+    def targets(self, batch):
+        return batch.items[batch.target].tolist()
+
+    def test_every_target_once_an_epoch(self, split):
+        model, train = self.make(split), split.train
+        orders = []
+        for epoch in range(2):
+            batches = list(model.batches(split, Streams(3, epoch)))
+            assert {len(batch.user) for batch in batches[:-1]} == {model.train_config.batch_size} or len(batches) == 1
+            orders.append([user for batch in batches for user in _list(batch.user)])
+        number = [int((train.user == user).sum()) for user in range(train.num_users)]
+        assert sorted(orders[0]) == sorted(orders[1]) == [user for user, n in enumerate(number) if n > 1]
+        assert orders[0] != orders[1]
+        assert model.targets_per_epoch == len(orders[0])
+
+
+class TestSelfGNN(SlicesContract):
+    preset = "selfgnn"
+
+
+class TestSelfGNNCode(SlicesContract):
+    preset = "selfgnn-code"
+
+
+class TestSelfGNNOnPrefixes(ModelContract):
+    preset = "selfgnn"
+    fields = {**SlicesContract.fields, "targets": "prefixes", "norm": "symmetric", "loss": "bce"}
+    known, known_fields, known_epochs = SlicesContract.known, SlicesContract.known_fields, 3
+    targets = SlicesContract.targets
+
+
+class TestHardGNN(SlicesContract):
+    preset = "hardgnn"
+    fields = {**SlicesContract.fields, "lam": 0.02}
+
+
+class TestHardGNNCode(SlicesContract):
+    """Of few negatives many are mined, and in communities these are the user's own: right, so that less is learned."""
+
+    preset = "hardgnn-code"
+    known_fields = {**SlicesContract.known_fields, "hard_in_rec": False, "k": 1}
+
+
 class TestPopularity(ScoresContract):
     preset = "popularity"
 

@@ -22,7 +22,7 @@ def by_time():
 @pytest.mark.parametrize("name", dglrec.models.PRESETS)
 def test_a_split_by_time(name, by_time):
     assert by_time.counts["cold_users_test"] > 0
-    small = {} if not hasattr(dglrec.models.PRESETS[name].model.Config(), "dim") else {"dim": 8}
+    small = {} if not hasattr(dglrec.models.PRESETS[name].model.Config(), "dim") else {"dim": 16}
     model = dglrec.models.preset(name, by_time, **small)
     run = fit(model, by_time, epochs=min(2, model.train_config.epochs))
     assert all(math.isfinite(row["loss"]) for row in run.rows)
@@ -35,7 +35,7 @@ def test_a_split_by_time(name, by_time):
 def test_a_split_by_windows(name):
     log = sample("interests", users=20, items=900, seed=2)
     split = dglrec.windows(log, by="user", inputs=20, targets=10, negatives=10)
-    small = {} if not hasattr(dglrec.models.PRESETS[name].model.Config(), "dim") else {"dim": 8}
+    small = {} if not hasattr(dglrec.models.PRESETS[name].model.Config(), "dim") else {"dim": 16}
     model = dglrec.models.preset(name, split, **small, train={"monitor": "auc_pooled"})
     run = fit(model, split, epochs=min(2, model.train_config.epochs))
     assert 0.3 < run.valid["auc_pooled"] < 1

@@ -1,0 +1,283 @@
+"""SelfGNN: self-supervised graph neural networks for sequential recommendation (Liu, Xia, Huang, SIGIR 2024).
+
+The log is cut into time slices. In each slice users and items exchange vectors along its own graph; over the slices a
+recurrent cell and attention make one long-term vector a node; over the items of a history attention makes another
+vector of the user. The scores of each slice are taught by those of the long-term vectors, with a weight that says how
+far a user's slice can be trusted. `docs/selfgnn.md` goes through the equations, numbered as in HardGNN's paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import TrainConfig, check_limits
+from ..data.splits import Queries, Split
+from ..errors import ConfigError
+from ..graphs import slice_boundaries, time_slices
+from ..losses import hinge, pair_cross_entropy
+from ..nn.intervals import InstanceEncoder, IntervalFusion, NoInstances, Reliability, SliceMean
+from ..nn.slices import SliceAdjacency, SliceEncoder, fold_in_slices
+from ..slice_batches import Sliced, SliceEdges, slice_batches
+from ..streams import Streams, seeded
+from .base import Model, check_times, initialise, query_sequences
+
+CHUNK = 8192  # nodes that are fused at once in evaluation
+REGULARISED = (  # as in the public code: neither attention, recurrent cells, norms nor biases
+    "user", "item", "instance.position.weight", "reliability.inner.weight", "reliability.outer.weight",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SelfGNNConfig:
+    """SelfGNN as HardGNN's paper prints it; what the paper leaves open has the value of the authors' public code.
+
+    Attributes:
+        dim: width d of users and items.
+        slices: number of time slices T; not read with by="month".
+        by: how the training log is cut: "equal_lengths" of time (paper and code), "equal_counts" of events, which is
+            better where a log grows fast, or calendar months.
+        layers: propagations L within a slice.
+        norm: "sum" over neighbours (the code, and Eq. 1 with A_t of 0 and 1), or "symmetric", as LightGCN's, which the
+            paper names as its inspiration.
+        slope: of every LeakyReLU; the paper gives none.
+        interval: "fusion" (Eq. 3 to 5), or the "mean" of the slices, an ablation.
+        recurrent: "gru" (paper) or "lstm" (code).
+        shared_cell: one recurrent cell for users and items (code of SelfGNN; Eq. 4 names one) or two (code of HardGNN).
+        heads: attention heads, of both levels.
+        dropout: of the recurrent states (code).
+        instance: "attention" over positions (Eq. 6 to 8), "collapsed" (code: items are summed before attention, see
+            `InstanceEncoder`), or "none", an ablation.
+        instance_layers: layers L_a of Eq. 7.
+        max_length: items of a history that are read, M.
+        pool: Eq. 8 is a "sum"; with "mean" long histories do not count for more.
+        activate: LeakyReLU of the instance-level vector in the score (code; Eq. 9 has none).
+        loss: "hinge" of pairs (code), or "bce" (paper). Hinge is the default, for it made the numbers.
+        targets: "users", one target a user and epoch, among the most recent ones (code; the paper does not say), or
+            "prefixes", each item of each history that has a past.
+        recent: with "users", how far back the target may be: any of the last `recent` + 1 training items, but none of
+            a user's first three where there are others (code).
+        negatives: each target is set against as many uniform unseen items, or as many as the user has training items
+            where these are fewer (code).
+        beta: weight of Eq. 10, which is a sum over thousands of pairs (Eq. 13).
+        ssl_edges: pairs of edges drawn a user and slice, at most half of the user's edges there (code).
+        ssl_width: hidden units of the reliability w.
+        reg: weight of the sum of squares of tables, positions and the weights of w (code).
+        seen: whether evaluation masks or keeps the items of the history.
+    """
+
+    dim: int = 64
+    slices: int = 5
+    by: Literal["equal_lengths", "equal_counts", "month"] = "equal_lengths"
+    layers: int = 2
+    norm: Literal["sum", "symmetric"] = "sum"
+    slope: float = 0.5
+    interval: Literal["fusion", "mean"] = "fusion"
+    recurrent: Literal["gru", "lstm"] = "gru"
+    shared_cell: bool = True
+    heads: int = 16
+    dropout: float = 0.5
+    instance: Literal["attention", "collapsed", "none"] = "attention"
+    instance_layers: int = 2
+    max_length: int = 200
+    pool: Literal["sum", "mean"] = "sum"
+    activate: bool = False
+    loss: Literal["hinge", "bce"] = "hinge"
+    targets: Literal["users", "prefixes"] = "users"
+    recent: int = 5
+    negatives: int = 40
+    beta: float = 1e-6
+    ssl_edges: int = 40
+    ssl_width: int = 32
+    reg: float = 1e-2
+    seen: Literal["mask", "keep"] = "mask"
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=150, monitor="ndcg@10"))
+
+    def __post_init__(self) -> None:
+        check_limits(self, dim=">=1", slices=">=1", layers=">=0", slope=">=0 <=1", heads=">=1")
+        check_limits(self, dropout=">=0 <1", instance_layers=">=0", max_length=">=1", recent=">=0", negatives=">=1")
+        check_limits(self, beta=">=0", ssl_edges=">=1", ssl_width=">=1", reg=">=0")
+        if self.dim % self.heads:
+            raise ConfigError(f"heads is {self.heads} and dim is {self.dim}; expected a dim that the heads divide")
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """A batch's vectors: slices (T, B, d) and (T, N, d); long-term (B, d) and (N, d); instance-level (B, d)."""
+
+    user_slices: Tensor
+    item_slices: Tensor
+    user: Tensor
+    item: Tensor
+    instance: Tensor
+
+
+class SelfGNN(Model):
+    """Short-term vectors by slice, long-term vectors over slices and over histories; the score is their dot product.
+
+    A user whom training did not know is folded in (`fold_in_slices`): the history's items, in the slices of their times
+    (in the last one where there are no times), are the neighbours of a user without vectors of its own.
+
+    Shapes: slices of users (T, U, d) and items (T, M, d); queries -> vectors (B, 1, d), items -> (M, d).
+
+    Raises:
+        ConfigError: the log has no times.
+        DataError: more slices than distinct times.
+    """
+
+    Config = SelfGNNConfig
+    config: SelfGNNConfig
+
+    def __init__(self, split: Split, config: SelfGNNConfig | None = None, **fields: Any) -> None:
+        super().__init__(split, config, **fields)
+        c = self.config
+        check_times(split, True, without="a model without time slices, such as sasrec")
+        self.boundaries = slice_boundaries(split.train, c.by, n=None if c.by == "month" else c.slices)
+        self.edges = SliceEdges.of(split.train, self.boundaries)
+        self.adjacency = SliceAdjacency(time_slices(split.train, self.boundaries))
+        slices = self.adjacency.num_slices
+        with seeded(c.train.seed, "init"):
+            self.user = nn.Parameter(torch.empty(slices, self.num_users, c.dim))
+            self.item = nn.Parameter(torch.empty(slices, self.num_items, c.dim))
+            self.encoder = SliceEncoder(c.layers, c.norm, c.slope)
+            self.fusion: nn.Module = SliceMean()
+            if c.interval == "fusion":
+                self.fusion = IntervalFusion(c.dim, c.heads, c.recurrent, c.dropout, c.shared_cell)
+            self.instance: nn.Module = NoInstances()
+            if c.instance != "none":
+                sizes = (c.dim, c.heads, c.instance_layers, c.max_length)
+                self.instance = InstanceEncoder(*sizes, c.slope, c.instance, c.pool)
+            self.reliability = Reliability(c.dim, c.ssl_width, c.slope)
+            for table in (*self.user, *self.item):
+                nn.init.xavier_uniform_(table)
+            initialise(self, "xavier_uniform")
+
+    @property
+    def targets_per_epoch(self) -> int:
+        """One for each user with a target, or every item with a past."""
+        if self.config.targets == "prefixes":
+            return super().targets_per_epoch
+        return int((np.diff(self.split.train.offsets) > 1).sum())
+
+    def batches(self, split: Split, streams: Streams) -> Iterator[Sliced]:
+        """`train.batch_size` targets a step, each with its history, unseen items, and edges for Eq. 10."""
+        c = self.config
+        yield from slice_batches(
+            split.train,
+            self.edges,
+            c.train.batch_size,
+            streams,
+            self.device,
+            targets=c.targets,
+            recent=c.recent,
+            max_length=c.max_length,
+            negatives=c.negatives,
+            edge_pairs=c.ssl_edges if c.beta else 0,
+        )
+
+    # --- Vectors -------------------------------------------------------------------------------------------------
+
+    def encode(self, batch: Sliced) -> Encoded:
+        """All vectors of a batch."""
+        tables, rows = (self.user, self.item), (batch.user, batch.items)
+        short = self.encoder(self.adjacency, tables, rows)  # Eq. 1, Eq. 2
+        user, item = (self.fusion(part, side) for side, part in enumerate(short))  # Eq. 3, Eq. 4, Eq. 5
+        instance = self.instance(batch.history, item)  # Eq. 6, Eq. 7, Eq. 8
+        return Encoded(short[0], short[1], user, item, instance)
+
+    def views(self, user: Tensor, instance: Tensor) -> Tensor:
+        """(B, d): both views of the users, whose product with an item is the score."""
+        return user + (F.leaky_relu(instance, self.config.slope) if self.config.activate else instance)  # Eq. 9
+
+    # --- Loss ----------------------------------------------------------------------------------------------------
+
+    def loss(self, batch: Sliced) -> dict[str, Tensor]:
+        """The ranking of targets above unseen items, Eq. 10 with its weight beta, and the sum of squares (Eq. 13)."""
+        return self.terms(batch, self.encode(batch))
+
+    def terms(self, batch: Sliced, encoded: Encoded) -> dict[str, Tensor]:
+        """The terms of the loss of a batch whose vectors are known."""
+        c = self.config
+        users = self.views(encoded.user, encoded.instance)  # (B, d)
+        positive = (users * encoded.item[batch.target]).sum(1)[batch.row]  # (P,)
+        negative = (users[batch.row] * encoded.item[batch.negative]).sum(1)  # (P,)
+        loss = hinge if c.loss == "hinge" else pair_cross_entropy
+        terms: dict[str, Tensor] = {c.loss: loss(positive, negative)}
+        if c.beta:
+            terms["self_augmented"] = c.beta * self.self_augmented(batch, encoded)
+        if c.reg:
+            squares = [w.flatten().dot(w.flatten()) for name, w in self.named_parameters() if name in REGULARISED]
+            terms["l2"] = c.reg * torch.stack(squares).sum()
+        return terms
+
+    def self_augmented(self, batch: Sliced, encoded: Encoded) -> Tensor:
+        """Of two edges a slice shall prefer the one that the long term prefers, as far as the users' slice is reliable.
+
+        No gradient goes through the long-term scores; it goes through their weights, and through the slice's scores.
+        """
+        weight = self.reliability(encoded.user, encoded.user_slices).flatten()[batch.edge_node]  # w, (2, S)
+        t, row, item = batch.edge_node // len(batch.user), batch.edge_node % len(batch.user), batch.edge_item
+        long = self._edge_scores(encoded.user.detach()[row], encoded.item.detach()[item])  # (2, S)
+        short = self._edge_scores(encoded.user_slices[t, row], encoded.item_slices[t, item])  # (2, S)
+        d1, d2 = weight[0] * long[0] - weight[1] * long[1], short[0] - short[1]  # (S,)
+        return F.relu(1 - d1 * d2).sum()  # Eq. 10
+
+    def _edge_scores(self, user: Tensor, item: Tensor) -> Tensor:
+        return F.leaky_relu(user * item, self.config.slope).sum(-1)
+
+    # --- Scores --------------------------------------------------------------------------------------------------
+
+    def train(self, mode: bool = True) -> SelfGNN:
+        """Switch between training and evaluation; either forgets what was kept, for weights may have changed."""
+        self._kept: tuple[Any, ...] | None = None
+        return super().train(mode)
+
+    def all_vectors(self) -> tuple[Tensor, Tensor]:
+        """Long-term vectors of all users (U, d) and items (M, d); in evaluation they are made once and kept."""
+        if self.training or torch.is_grad_enabled() or self.user.is_inference():
+            return self._all_vectors()
+        weights = tuple(self.parameters())
+        key = tuple((weight.data_ptr(), weight._version) for weight in weights)
+        if self._kept is None or self._kept[0] != key:
+            self._kept = (key, self._all_vectors(), weights)  # what the key names stays alive
+        found: tuple[Tensor, Tensor] = self._kept[1]
+        return found
+
+    def _all_vectors(self) -> tuple[Tensor, Tensor]:
+        short = self.encoder(self.adjacency, (self.user, self.item))
+        users, items = (
+            torch.cat([self.fusion(part, side) for part in own.split(CHUNK, 1)]) for side, own in enumerate(short)
+        )
+        return users, items
+
+    def query_vectors(self, queries: Queries) -> Tensor:
+        """Eq. 9 of each query's user and history; an unknown user is folded in from the history."""
+        users, items = self.all_vectors()
+        vectors = users[torch.as_tensor(queries.user, device=users.device).clamp(min=0)]  # (B, d)
+        trained = np.diff(self.split.train.offsets) > 0  # (U,)
+        unknown = np.flatnonzero((queries.user < 0) | ~trained[np.maximum(queries.user, 0)])
+        if len(unknown):
+            tables = (self.user, self.item)
+            short = fold_in_slices(self.encoder, self.adjacency, tables, queries[unknown], self.boundaries)
+            place = torch.as_tensor(unknown, device=users.device)
+            vectors = vectors.index_copy(0, place, self.fusion(short, 0))
+        history = query_sequences(queries, self.config.max_length, self.device)
+        return self.views(vectors, self.instance(history, items)).unsqueeze(1)  # (B, 1, d)
+
+    def item_vectors(self) -> Tensor:
+        """The long-term vectors of the items."""
+        return self.all_vectors()[1]
+
+    @torch.no_grad()
+    def slice_weights(self) -> Tensor:
+        """(T, U): the learned reliability w of each user's slices, between 0 and 1 (see Eq. 10's page)."""
+        users, _ = self.all_vectors()
+        short, _ = self.encoder(self.adjacency, (self.user, self.item))
+        weights: Tensor = self.reliability(users, short)
+        return weights

@@ -1,0 +1,196 @@
+"""The two long-term levels of SelfGNN (Liu et al., SIGIR 2024; HardGNN, Eq. 3 to 8), and its weights of reliability.
+
+`IntervalFusion` reads what the time slices say of a node, in order; `InstanceEncoder` reads the items of a history.
+Both attend without an output projection and with a layer norm before, as the public code does; the paper says Self-Att.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from ..graphs import Sequences
+from .dropout import Dropout
+from .transformer import Buckets, _views
+
+Recurrent = Literal["gru", "lstm"]
+Instance = Literal["attention", "collapsed"]
+Pool = Literal["sum", "mean"]
+
+
+class SelfAttention(nn.Module):
+    """Layer norm, projections with bias, and softmax attention of `heads` heads, each position to all of its sequence.
+
+    Shapes: (n, L, d), n sequences of L positions -> (n, L, d); packed rows (T, d) with their `buckets` -> (T, d).
+
+    Raises:
+        ConfigError: heads do not divide dim.
+    """
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ConfigError(f"heads is {heads} and dim is {dim}; expected a dim that the heads divide")
+        self.heads = heads
+        self.norm = nn.LayerNorm(dim)
+        self.query, self.key, self.value = (nn.Linear(dim, dim) for _ in range(3))
+
+    def forward(self, x: Tensor, buckets: Buckets | None = None) -> Tensor:
+        """Attend within each sequence."""
+        x = self.norm(x)
+        parts = self.query(x), self.key(x), self.value(x)
+        if buckets is None:
+            return self._attend(*parts)
+        slots = buckets.slots()
+        padded = [slots.pad(part) for part in parts]  # (P, d)
+        counts = [rows for rows, _ in buckets.shapes]
+        mixed = []
+        for views, lengths in zip(_views(buckets.shapes, *padded), buckets.lengths.split(counts), strict=True):
+            known = torch.arange(views[0].shape[1], device=x.device) < lengths[:, None]  # (b, L)
+            query, key, value = views
+            mixed.append(self._attend(query, key, value, known[:, None, None]).flatten(0, 1))
+        return slots.unpad(torch.cat(mixed))
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, known: Tensor | None = None) -> Tensor:
+        """(n, L, d) each -> (n, L, d); positions that are not `known` (n, 1, 1, L) get no weight."""
+        q, k, v = (
+            part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (query, key, value)
+        )  # (n, h, L, d/h)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=known).transpose(1, 2).flatten(2)
+
+
+class IntervalFusion(nn.Module):
+    """From a vector a slice to one vector: recurrent over the slices (Eq. 3, 4), attention among them (Eq. 5), mean.
+
+    Args:
+        dim, heads: width d, attention heads.
+        recurrent: "gru" (paper) or "lstm" (public code, with a forget bias of 1).
+        dropout: of the recurrent states.
+        shared: one recurrent cell for users and items (the public code of SelfGNN), or one each (that of HardGNN).
+            Either side has its own attention.
+
+    Shapes: (T, A, d), the slices of A nodes of one side (0 users, 1 items) -> (A, d).
+    """
+
+    def __init__(
+        self, dim: int, heads: int, recurrent: Recurrent = "gru", dropout: float = 0.5, shared: bool = True
+    ) -> None:
+        super().__init__()
+        kind = {"gru": nn.GRU, "lstm": nn.LSTM}[recurrent]
+        self.cells = nn.ModuleList(kind(dim, dim) for _ in range(1 if shared else 2))
+        for cell in self.cells:
+            for name, weight in cell.named_parameters():
+                nn.init.xavier_uniform_(weight) if weight.ndim > 1 else nn.init.zeros_(weight)
+                if recurrent == "lstm" and name.startswith("bias_ih"):
+                    nn.init.ones_(weight[dim : 2 * dim])
+        self.attention = nn.ModuleList(SelfAttention(dim, heads) for _ in range(2))
+        self.dropout = Dropout(dropout)
+
+    def forward(self, slices: Tensor, side: int) -> Tensor:
+        """Fuse the slices of users (`side` 0) or items (1)."""
+        states, _ = self.cells[side % len(self.cells)](slices)  # (T, A, d)
+        mixed = self.attention[side](self.dropout(states).transpose(0, 1))  # (A, T, d)
+        fused: Tensor = mixed.mean(1)
+        return fused
+
+
+class SliceMean(nn.Module):
+    """In the place of `IntervalFusion`, without weights: (T, A, d) -> (A, d), the mean of the slices (an ablation)."""
+
+    def forward(self, slices: Tensor, side: int) -> Tensor:
+        """Either side is treated alike."""
+        return slices.mean(0)
+
+
+class InstanceEncoder(nn.Module):
+    """A history as one vector: items and positions (Eq. 6), layers of attention with residuals (Eq. 7), a sum (Eq. 8).
+
+    Position M is that of the most recent item, however long the history is.
+
+    Args:
+        dim, heads, layers: width d, attention heads, layers L_a.
+        max_length: positions M.
+        slope: of LeakyReLU below 0.
+        kind: "attention" over positions, Eq. 6 to 8 as printed; or "collapsed", what the public code computes. Its mask
+            sums the items before anything else, so that a history is LN(sum of items) + LN(sum of positions), one
+            vector whose attention to itself is a projection.
+        pool: what Eq. 8 makes of the positions of "attention", their "sum" as printed or their "mean".
+
+    Shapes: packed `Sequences` of B histories, table (N, d) that their items point into -> (B, d), 0 for an empty one.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        layers: int,
+        max_length: int,
+        slope: float = 0.5,
+        kind: Instance = "attention",
+        pool: Pool = "sum",
+    ) -> None:
+        super().__init__()
+        self.max_length, self.slope, self.kind, self.pool = max_length, slope, kind, pool
+        self.position = nn.Embedding(max_length, dim)
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(2 if kind == "collapsed" else 0))
+        if kind == "collapsed":  # a softmax over one position is 1, and the values are all there is
+            self.layers = nn.ModuleList(nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim)) for _ in range(layers))
+        else:
+            self.layers = nn.ModuleList(SelfAttention(dim, heads) for _ in range(layers))
+
+    def forward(self, history: Sequences, table: Tensor) -> Tensor:
+        """Encode the histories, each of at most `max_length` items."""
+        lengths, total = history.lengths, len(history.items)
+        sizes = history.offsets.diff()
+        row = torch.repeat_interleave(torch.arange(len(lengths), device=table.device), sizes, output_size=total)
+        place = torch.arange(total, device=table.device) - history.offsets[1:][row] + self.max_length  # (T,)
+        items, positions = F.embedding(history.items, table), self.position(place)  # (T, d) each
+        zeros = items.new_zeros(len(lengths), items.shape[1])
+        if self.kind == "collapsed":
+            sums = zeros.index_add(0, row, items), zeros.index_add(0, row, positions)
+            x = self.norms[0](sums[0]) + self.norms[1](sums[1])  # (B, d)
+            for layer in self.layers:
+                x = F.leaky_relu(layer(x), self.slope) + x
+            return torch.where((sizes > 0)[:, None], x, 0.0)
+        x = items + positions
+        if total:
+            buckets = Buckets(lengths[lengths > 0], table.device)  # an empty one has no rows
+            for layer in self.layers:
+                x = F.leaky_relu(layer(x, buckets), self.slope) + x
+        summed = zeros.index_add(0, row, x)
+        return summed if self.pool == "sum" else summed / sizes.clamp(min=1)[:, None]
+
+
+class NoInstances(nn.Module):
+    """In the place of `InstanceEncoder`: histories of B users say nothing, 0 (B, d) (an ablation)."""
+
+    def forward(self, history: Sequences, table: Tensor) -> Tensor:
+        """Zeros of the table's width."""
+        return table.new_zeros(len(history), table.shape[1])
+
+
+class Reliability(nn.Module):
+    """w = sigmoid(MLP[long * short || long || short]): how far a node's slice can be trusted (SelfGNN; with Eq. 10).
+
+    Args:
+        dim, width: width d of the vectors, hidden units.
+        slope: of LeakyReLU below 0.
+
+    Shapes: long-term (A, d), short-term (T, A, d) -> (T, A).
+    """
+
+    def __init__(self, dim: int, width: int, slope: float = 0.5) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(3 * dim, width), nn.Linear(width, 1)
+        self.slope = slope
+
+    def forward(self, long: Tensor, short: Tensor) -> Tensor:
+        """The weights, between 0 and 1."""
+        long = long.expand_as(short)
+        hidden = F.leaky_relu(self.inner(torch.cat([long * short, long, short], 2)), self.slope)
+        weight: Tensor = self.outer(hidden)
+        return weight.squeeze(2).sigmoid()

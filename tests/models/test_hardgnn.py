@@ -1,0 +1,192 @@
+"""HardGNN: what it mines equals brute force, its loss the equations; without K and lambda it is SelfGNN to the bit."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import dglrec
+from dglrec.errors import ConfigError
+from dglrec.losses import info_nce
+from dglrec.models import hardgnn
+from dglrec.streams import Streams
+from tests.contract.model_contract import assert_same_bits, fit, weights_of
+
+SMALL = {"dim": 8, "heads": 2, "slices": 3, "negatives": 5, "max_length": 10}
+
+
+def make(split, name="hardgnn", **fields):
+    return dglrec.models.preset(name, split, **{**SMALL, "train": {"batch_size": 25, "lr": 1e-2}, **fields})
+
+
+def nearest(model, split, k):
+    """The mined items, user by user."""
+    model.eval()
+    train, found = split.train, []
+    with torch.no_grad():
+        _, items = model.all_vectors()
+        last = model.encoder(model.adjacency, (model.user, model.item))[0][-1]
+        for user in range(split.log.num_users):
+            own = train.item[train.user == user]
+            history = dglrec.graphs.Sequences(torch.tensor([0, len(own[-10:])]), torch.as_tensor(own[-10:]))
+            anchor = last[user] if model.config.anchor == "slice" else model.instance(history, items)[0]
+            cosine = F.cosine_similarity(anchor[None], items)
+            cosine[torch.as_tensor(own)] = -2.0
+            found.append(cosine.topk(k).indices)
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("fields", [{}, {"name": "hardgnn-code"}, {"anchor": "slice"}, {"k": 7}], ids=str)
+@pytest.mark.parametrize("block", [7, 512])
+def test_mined_items_equal_brute_force(fields, block, split, monkeypatch):
+    monkeypatch.setitem(hardgnn.BLOCK, "cpu", block)
+    model = make(split, **fields)
+    assert torch.equal(model.mine(), nearest(model, split, model.config.k))
+
+
+def test_mining_knows_nothing_of_validation_and_test(split):
+    """The same with other held-out items; and a held-out item may be mined, for nobody says that it is one."""
+    model = make(split, k=10)
+    hard = model.mine()
+    for user in range(split.log.num_users):
+        assert not set(hard[user].tolist()) & set(split.train.item[split.train.user == user].tolist())
+    mined_targets = sum(int(t in hard[u]) for u, t in zip(split.test.user, split.test.targets, strict=True))
+    assert mined_targets > 0
+
+
+def test_mining_changes_nothing_else(split):
+    model = make(split).train()
+    before, state = weights_of(model), torch.get_rng_state()
+    model.mine()
+    assert model.training
+    assert_same_bits(before, weights_of(model))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("pair", [("hardgnn", "selfgnn"), ("hardgnn-code", "selfgnn-code")])
+def test_without_k_and_lambda_it_is_selfgnn_to_the_bit(pair, split):
+    cell = {"shared_cell": True}
+    one = fit(make(split, pair[0], k=0, lam=0.0, **cell), split, epochs=2)
+    other = fit(make(split, pair[1], **cell), split, epochs=2)
+    assert_same_bits(weights_of(one.model), weights_of(other.model))
+    assert [row["loss"] for row in one.rows] == [row["loss"] for row in other.rows]
+
+
+def test_its_batches_are_those_of_selfgnn(split):
+    """What is mined comes on top: no draw of SelfGNN's is another one."""
+    for one, other in zip(
+        make(split).batches(split, Streams(1)), make(split, "selfgnn").batches(split, Streams(1)), strict=True
+    ):
+        for field in ("user", "target", "row", "negative", "edge_node", "edge_item"):
+            assert torch.equal(getattr(one, field), getattr(other, field))
+        assert torch.equal(one.items, torch.cat([other.items, one.items[one.hard].flatten()]))
+        assert other.hard is None and one.hard.shape == (len(one.user), 3)
+
+
+@pytest.mark.parametrize(("refresh", "expected"), [(0, 1), (1, 3), (2, 2)])
+def test_mining_is_refreshed_as_often_as_asked(refresh, expected, split, monkeypatch):
+    """Of three steps an epoch; each time by the weights of that moment."""
+    model, calls = make(split, refresh=refresh), []
+    mine = model.mine
+    monkeypatch.setattr(model, "mine", lambda: calls.append(None) or mine())
+    assert len(list(model.batches(split, Streams(0)))) == 3
+    assert len(calls) == expected
+
+
+def test_mined_items_follow_the_weights(split):
+    model = make(split, refresh=1)
+    for batch in model.batches(split, Streams(0)):
+        assert torch.equal(batch.items[batch.hard], nearest(model, split, 3)[batch.user])
+        with torch.no_grad():
+            model.item.add_(0.1 * torch.randn(model.item.shape, generator=torch.Generator().manual_seed(0)))
+
+
+def test_the_contrastive_loss_is_eq_12(split):
+    model = make(split, dropout=0.0)
+    batch = next(iter(model.batches(split, Streams(0))))
+    model.eval()
+    with torch.no_grad():
+        found = float(model.loss(batch)["info_nce"])
+        _, items = model.all_vectors()
+        anchor, total = model.encode(batch).instance, 0.0
+        for row in range(len(batch.user)):
+            sim = [
+                float(F.cosine_similarity(anchor[row], items[item], dim=0)) / 0.1
+                for item in batch.items[torch.cat([batch.target[row : row + 1], batch.hard[row]])].tolist()
+            ]
+            total -= sim[0] - math.log(sum(math.exp(one) for one in sim))
+    assert found == pytest.approx(0.1 * total / len(batch.user), rel=1e-3)
+
+
+def test_the_code_s_negatives_are_the_batch_s_and_the_hinge_s_first_ones_are_mined(split):
+    model = make(split, "hardgnn-code", k=2, dropout=0.0, lam=0.5)
+    batch = next(iter(model.batches(split, Streams(0))))
+    model.eval()
+    with torch.no_grad():
+        terms = model.loss(batch)
+        users, items = model.all_vectors()
+        instance = model.encode(batch).instance
+        view = users[batch.user] + F.leaky_relu(instance, 0.5)
+        plain = next(iter(make(split, "selfgnn-code").batches(split, Streams(0))))  # the same draws
+        hard, target, slots = batch.items[batch.hard], plain.items[plain.target], {}
+        negative = plain.items[plain.negative].tolist()
+        for pair, row in enumerate(batch.row.tolist()):
+            slot = slots[row] = slots.get(row, -1) + 1
+            negative[pair] = int(hard[row, slot]) if slot < 2 else negative[pair]
+        gaps = [
+            max(0.0, 1 - float(view[row] @ items[target[row]]) + float(view[row] @ items[item]))
+            for row, item in zip(batch.row.tolist(), negative, strict=True)
+        ]
+        shared = batch.items[batch.shared]
+        expected = info_nce(instance[batch.row], items[target][batch.row], items[shared], 0.1)
+    assert batch.items[batch.negative].tolist() == negative
+    assert len(shared) == min(50, len(batch.row)) and not Counter(shared.tolist()) - Counter(negative)
+    assert float(terms["hinge"]) == pytest.approx(float(np.mean(gaps)), rel=1e-3)
+    assert float(terms["info_nce"]) == pytest.approx(0.5 * float(expected), rel=1e-3)
+
+
+def test_gradients_flow_through_anchor_positive_and_negatives(split):
+    model = make(split)
+    batch = next(iter(model.batches(split, Streams(0))))
+    model.loss(batch)["info_nce"].backward()
+    assert bool(model.item.grad.any()) and bool(model.instance.position.weight.grad.any())
+
+
+def test_more_hard_negatives_than_items_are_refused(split):
+    train = split.train
+    most = max(len(set(train.item[train.user == user].tolist())) for user in range(split.log.num_users))
+    make(split, k=split.log.num_items - most)
+    with pytest.raises(ConfigError, match=f"expected at most {split.log.num_items - most}"):
+        make(split, k=split.log.num_items - most + 1)
+
+
+@pytest.mark.parametrize("fields", [{"k": -1}, {"tau": 0.0}, {"lam": -0.1}, {"refresh": -1}, {"instance": "none"}])
+def test_values_out_of_range_are_named(fields, split):
+    with pytest.raises(ConfigError, match=next(iter(fields))):
+        make(split, **fields)
+
+
+def test_the_config_of_the_presets(split):
+    paper, code = (dglrec.models.preset(name, split).config for name in ("hardgnn", "hardgnn-code"))
+    changes = {"recurrent": "lstm", "shared_cell": False, "instance": "collapsed", "activate": True}
+    changes["train"] = dataclasses.replace(paper.train, schedule="exponential")
+    assert code == dataclasses.replace(paper, **changes, k=5, contrast="batch", hard_in_rec=True)
+
+
+def test_mined_items_are_of_the_user_s_own_community():
+    """Items that a user would like are what there is to be mined: .99 of them at four communities, .25 by chance."""
+    known = {"users": 300, "items": 200, "seed": 1}
+    split = dglrec.leave_one_out(dglrec.sample("communities", **known))
+    group = dglrec.data.sample_oracle("communities", **known).item_group  # (M,)
+    counts = np.zeros((split.log.num_users, group.max() + 1))
+    np.add.at(counts, (split.train.user, group[split.train.item]), 1)
+    fields = {"dim": 16, "negatives": 10, "max_length": 40, "pool": "mean", "reg": 1e-4, "k": 5}
+    model = make(split, **fields, train={"batch_size": 64, "lr": 1e-2, "epochs": 5})
+    fit(model, split, epochs=5)
+    assert float((group[model.mine().numpy()] == counts.argmax(1)[:, None]).mean()) > 0.9

@@ -1,0 +1,271 @@
+"""SelfGNN against its equations, with loops and DGL's message passing; its batches, gradients, and unknown users."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import dglrec
+from dglrec.errors import ConfigError, DataError
+from dglrec.graphs import slice_names, time_slices
+from dglrec.models.base import query_sequences
+from dglrec.nn import slice_message_passing
+from dglrec.nn.slices import fold_in_slices
+from dglrec.slice_batches import Sliced
+from dglrec.streams import Streams
+
+SMALL = {"dim": 8, "heads": 2, "slices": 3, "dropout": 0.0, "negatives": 5, "max_length": 10}
+
+
+def make(split, name="selfgnn", **fields):
+    return dglrec.models.preset(name, split, **{**SMALL, "train": {"batch_size": 25}, **fields})
+
+
+def first_batch(model, split) -> Sliced:
+    return next(iter(model.batches(split, Streams(0))))
+
+
+def leaky(x, slope=0.5):
+    return F.leaky_relu(x, slope)
+
+
+@torch.no_grad()
+def by_hand(model, split, batch):
+    """The terms of the loss, row by row, with DGL's message passing for the slices."""
+    c = model.config
+    graph = time_slices(split.train, c.by, n=c.slices)
+    tables = (model.user, model.item)
+    e_u, e_v = slice_message_passing(graph, tables, c.layers, c.norm, c.slope)  # (T, U, d), (T, M, d)
+    users, items = model.fusion(e_u, 0), model.fusion(e_v, 1)
+    ids = batch.items.tolist()
+    gaps, pairs = [], []
+    for row, negative in zip(batch.row.tolist(), batch.negative.tolist(), strict=True):
+        history = batch.history.items[batch.history.offsets[row] : batch.history.offsets[row + 1]]
+        one = dglrec.graphs.Sequences(torch.tensor([0, len(history)]), batch.items[history])
+        instance = model.instance(one, items)[0]
+        view = users[batch.user[row]] + (leaky(instance) if c.activate else instance)
+        positive, other = (float(view @ items[item]) for item in (ids[batch.target[row]], ids[negative]))
+        gaps.append(max(0.0, 1 - positive + other))
+        pairs.append((np.log1p(np.exp(-positive)) + np.log1p(np.exp(other))) / 2)
+    terms = {c.loss: float(np.mean(gaps if c.loss == "hinge" else pairs))}
+    total, size = 0.0, len(batch.user)
+    for nodes, places in zip(batch.edge_node.T.tolist(), batch.edge_item.T.tolist(), strict=True):
+        long, short = [], []
+        for node, place in zip(nodes, places, strict=True):
+            t, user, item = node // size, batch.user[node % size], ids[place]
+            w = model.reliability(users[user][None], e_u[t, user][None, None])[0, 0]
+            long.append(w * leaky(users[user] * items[item]).sum())
+            short.append(leaky(e_u[t, user] * e_v[t, item]).sum())
+        total += max(0.0, 1 - float((long[0] - long[1]) * (short[0] - short[1])))
+    if c.beta:
+        terms["self_augmented"] = c.beta * total
+    weights = [*tables, model.reliability.inner.weight, model.reliability.outer.weight]
+    weights += [] if c.instance == "none" else [model.instance.position.weight]
+    return terms | {"l2": c.reg * sum(float((w * w).sum()) for w in weights)}
+
+
+VARIANTS = [
+    {},
+    {"name": "selfgnn-code"},
+    {"norm": "symmetric", "layers": 3},
+    {"by": "equal_counts"},
+    {"loss": "bce", "pool": "mean", "activate": True},
+    {"targets": "prefixes"},
+    {"interval": "mean", "instance": "none"},
+    {"beta": 0.0},
+]
+
+
+@pytest.mark.parametrize("fields", VARIANTS, ids=str)
+def test_the_loss_is_that_of_the_equations(fields, split):
+    model = make(split, **{"beta": 1e-3, **fields})
+    batch = first_batch(model, split)
+    found = {name: term.item() for name, term in model.loss(batch).items()}
+    assert found == pytest.approx(by_hand(model, split, batch), rel=1e-3, abs=1e-5)
+
+
+def test_every_variant_differs(split):
+    totals = set()
+    for fields in VARIANTS:
+        model = make(split, **{"beta": 1e-3, **fields})
+        totals.add(round(float(sum(model.loss(first_batch(model, split)).values()).detach()), 5))
+    assert len(totals) == len(VARIANTS)
+
+
+# --- Batches -------------------------------------------------------------------------------------------------------
+
+
+def test_a_target_is_recent_and_its_history_is_what_came_before(split):
+    model, train = make(split, recent=2), split.train
+    reached = set()
+    for epoch in range(6):
+        for batch in model.batches(split, Streams(0, epoch)):
+            for row, user in enumerate(batch.user.tolist()):
+                own = train.item[train.offsets[user] : train.offsets[user + 1]].tolist()
+                places = batch.history.items[batch.history.offsets[row] : batch.history.offsets[row + 1]]
+                history = batch.items[places].tolist()
+                reach = max(1, min(3, len(own) - 3))
+                backs = [b for b in range(1, reach + 1) if own[: len(own) - b][-10:] == history]
+                assert backs and any(own[-b] == int(batch.items[batch.target[row]]) for b in backs)
+                reached |= {b for b in backs if own[-b] == int(batch.items[batch.target[row]])}
+    assert reached == {1, 2, 3}
+
+
+def test_negatives_are_new_to_the_user_and_as_many_as_it_has_items(split):
+    model, train = make(split, negatives=7), split.train
+    for batch in model.batches(split, Streams(0)):
+        assert len(torch.unique(batch.items)) == len(batch.items)
+        number = Counter(batch.row.tolist())
+        for row, user in enumerate(batch.user.tolist()):
+            own = set(train.item[train.user == user].tolist())
+            negative = batch.items[batch.negative[batch.row == row]].tolist()
+            assert not own & set(negative)
+            assert number[row] == min(7, int((train.user == user).sum()))
+
+
+def test_edges_of_eq_10_are_edges_of_their_slice(split):
+    model = make(split, ssl_edges=2)
+    graph = time_slices(split.train, n=3)
+    edges = [set(zip(*(end.tolist() for end in graph.edges(etype=t)), strict=True)) for t in slice_names(graph)]
+    for batch in model.batches(split, Streams(0)):
+        size = len(batch.user)
+        slices, user = batch.edge_node // size, batch.user[batch.edge_node % size]
+        item = batch.items[batch.edge_item]
+        for t, u, i in zip(slices.flatten().tolist(), user.flatten().tolist(), item.flatten().tolist(), strict=True):
+            assert (u, i) in edges[t]
+        assert torch.equal(slices[0], slices[1])
+        number = Counter(zip(slices.flatten().tolist(), user.flatten().tolist(), strict=True))
+        for t, own in enumerate(edges):
+            degree = Counter(u for u, _ in own)
+            for u in batch.user.tolist():
+                assert number[t, u] == 2 * min(2, degree[u] // 2)
+
+
+# --- Gradients -----------------------------------------------------------------------------------------------------
+
+
+def test_no_gradient_through_the_long_term_score_but_through_its_weight(split):
+    """Eq. 10 alone: with w cut off, nothing reaches the fusion; with it, the fusion learns through w's inputs."""
+    model = make(split, beta=1.0)
+    batch = first_batch(model, split)
+
+    def fusion_gradients():
+        model.zero_grad()
+        model.self_augmented(batch, model.encode(batch)).backward()
+        return [p.grad for p in model.fusion.parameters()]
+
+    assert any(grad is not None and bool(grad.any()) for grad in fusion_gradients())
+    assert bool(model.reliability.inner.weight.grad.any()) and bool(model.user.grad.any())
+    reliability = model.reliability.forward
+    model.reliability.forward = lambda long, short: reliability(long, short).detach()
+    assert all(grad is None or not bool(grad.any()) for grad in fusion_gradients())
+    assert bool(model.user.grad.any()) and bool(model.item.grad.any())  # through the slice's own score
+
+
+@pytest.mark.parametrize("name", ["selfgnn", "selfgnn-code"])
+def test_every_weight_learns(name, split):
+    model = make(split, name, beta=1e-3)
+    sum(model.loss(first_batch(model, split)).values()).backward()
+    without = [n for n, p in model.named_parameters() if p.grad is None or not bool(p.grad.any())]
+    assert [n for n in without if "key.bias" not in n] == []  # softmax drops a constant
+
+
+# --- Scores --------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_scores_are_eq_9(split):
+    for name in ("selfgnn", "selfgnn-code"):
+        model = make(split, name).eval()
+        users, items = model.all_vectors()
+        history = query_sequences(split.test, 10, model.device)
+        instance = model.instance(history, items)
+        view = leaky(instance) if name == "selfgnn-code" else instance
+        own = users[split.test.user]
+        torch.testing.assert_close(model.scores(split.test), own @ items.T + view @ items.T, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("fields", [{}, {"norm": "symmetric"}, {"layers": 3}])
+@torch.no_grad()
+def test_an_unknown_user_is_a_node_without_vectors_of_its_own(fields, split):
+    """As message passing from the items' layers of training to a new node, slice by slice."""
+    model = make(split, **fields).eval()
+    c, train, user = model.config, split.train, 5
+    own = slice(int(train.offsets[user]), int(train.offsets[user + 1]))
+    queries = dglrec.Queries.from_histories([train.item[own]], times=[train.time[own]])
+    slice_of = np.searchsorted(model.boundaries, train.time[own], side="right")
+    graph = time_slices(train, n=3)
+    layers = [
+        slice_message_passing(graph, (model.user, model.item), layer, c.norm, c.slope, "last")[1]
+        for layer in range(c.layers)
+    ]  # (T, M, d) each
+    expected = torch.zeros(3, 1, c.dim)
+    for t in range(3):
+        items = sorted(set(train.item[own][slice_of == t].tolist()))
+        e = total = torch.zeros(c.dim)
+        for layer in layers:
+            z = torch.zeros(c.dim)
+            for item in items:
+                degree = int(graph.in_degrees(item, etype=f"t{t}"))
+                z += layer[t, item] / ((len(items) * degree) ** 0.5 if c.norm == "symmetric" else 1)
+            e = leaky(z) + e
+            total = total + e
+        expected[t, 0] = total
+    found = fold_in_slices(model.encoder, model.adjacency, (model.user, model.item), queries, model.boundaries)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    _, items = model.all_vectors()
+    vector = model.fusion(expected, 0) + model.instance(query_sequences(queries, 10, model.device), items)
+    torch.testing.assert_close(model.query_vectors(queries)[:, 0], vector, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_kept_is_what_is_made_anew(split):
+    model = make(split).eval()
+    with torch.no_grad():
+        kept = model.scores(split.test)
+        assert model.all_vectors()[0] is model.all_vectors()[0]
+    torch.testing.assert_close(model.scores(split.test).detach(), kept)  # with a gradient nothing is kept
+
+
+def test_slice_weights(split):
+    weights = make(split).slice_weights()
+    assert weights.shape == (3, split.log.num_users)
+    assert 0 < float(weights.min()) <= float(weights.max()) < 1
+
+
+# --- What is refused -----------------------------------------------------------------------------------------------
+
+
+def test_a_log_without_times_is_refused(split):
+    log = dglrec.InteractionLog.from_arrays(split.log.user, split.log.item)
+    without = dglrec.leave_one_out(log, order="file")
+    with pytest.raises(ConfigError, match="time slices"):
+        make(without)
+
+
+def test_more_slices_than_times_are_refused(split):
+    with pytest.raises(DataError, match="distinct times"):
+        make(split, slices=100_000)
+
+
+@pytest.mark.parametrize("fields", [{"heads": 3}, {"layers": -1}, {"slices": 0}, {"recurrent": "rnn"}, {"beta": -1.0}])
+def test_values_out_of_range_are_named(fields, split):
+    with pytest.raises(ConfigError, match=next(iter(fields))):
+        make(split, **fields)
+
+
+def test_months(split):
+    model = make(split, by="month")
+    assert model.adjacency.num_slices == len(model.boundaries) + 1
+    assert model.user.shape == (model.adjacency.num_slices, split.log.num_users, 8)
+
+
+def test_the_config_of_the_presets_is_that_of_the_sheet(split):
+    paper, code = (dglrec.models.preset(name, split).config for name in ("selfgnn", "selfgnn-code"))
+    same = dataclasses.replace(paper, recurrent="lstm", instance="collapsed", activate=True)
+    same = dataclasses.replace(same, train=dataclasses.replace(same.train, schedule="exponential"))
+    assert same == code
