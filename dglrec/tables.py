@@ -42,7 +42,7 @@ class Plan:
         rows: such as "mdgr" or "mdgr,m=10".
         references: rows that are there on the sample alone.
         fields: what is set in every row, beside the row's own fields.
-        fields_on: by data set, what is set there as well.
+        fields_on: by data set, what is set there as well, in the rows whose config has such a field.
         over: what the rows run over: "systems" (a table), a field such as "m" (a curve a system), or "epochs".
         compare: the row that the others are compared with.
     """
@@ -122,7 +122,10 @@ class Plan:
     def config(self, row: str, data: str = "") -> Any:
         """The config of a row, on a data set."""
         preset, fields = parse(row)
-        return replace(SYSTEMS[preset].config, {**self.fields, **self.fields_on.get(data, {}), **fields})
+        usual = SYSTEMS[preset].config
+        there = _flat(usual)
+        on_data = {name: value for name, value in self.fields_on.get(data, {}).items() if name in there}
+        return replace(usual, {**self.fields, **on_data, **fields})
 
     def model(self, cell: Cell, split: Split, seed: int) -> Model:
         """An untrained model of a cell."""
@@ -223,6 +226,7 @@ def make_split(data: str, split: str) -> Split:
 
 _GSAU = "Cao et al., Graph-Sequential Alignment and Uniformity, WWW 2025 Companion"
 _MDGR = "Xiao et al., Learning Multi-interest Embedding with Dynamic Graph Cluster for Sequential Recommendation"
+_HARDGNN = "Lin et al., Self-Supervised Sequential Recommendation with Hard Negative Graph Contrastive Learning"
 _WINDOWS: dict[str, Any] = {"seen": "keep", "train.epochs": 100, "train.patience": 10, "train.monitor": "auc_pooled"}
 # An epoch of the 765 and 526 windows has 4 steps where the paper's have hundreds, so that its 10 epochs of patience
 # would end a training before it has begun.
@@ -234,6 +238,18 @@ _LEAVE_ONE_OUT = tuple((data, "leave-one-out") for data in ("amazon-beauty", "am
 _CHECK_INS_AND_FILMS = tuple(
     (data, split) for data in ("foursquare-nyc", "ml-latest-small") for split in ("window", "user", "time")
 )
+
+# All rows under one rule: the catalogue is the same for all, and what a query's user has seen is out of it.
+_SAMPLED: dict[str, Any] = {"seen": "mask", "train.monitor": "ndcg@10"}
+_SELFGNN_DATA = ("ml-latest-small", "foursquare-nyc", "yelp-2019", "amazon-beauty")
+_SMALL_999 = tuple((data, "leave-one-out-999") for data in _SELFGNN_DATA[:2])
+_SLICES_ON: dict[str, dict[str, Any]] = {
+    # An epoch of one target a user has 2 or 3 steps here.
+    "ml-latest-small": {"train.patience": 50, "by": "equal_counts"},
+    "foursquare-nyc": {"train.patience": 50},
+    "yelp-2019": {"slices": 12},  # one year
+    "amazon-beauty": {"by": "equal_counts"},  # the last of five equal lengths of time would have 84 % of the pairs
+}
 
 _PLANS = (
     Plan(
@@ -312,6 +328,47 @@ _PLANS = (
         fields=_WINDOWS,
         over="epochs",
         compare="mdgr",
+    ),
+    Plan(
+        "hardgnn-table1",
+        f"{_HARDGNN}, Table 1: overall performance",
+        metrics=("ndcg@10", "recall@10", "ndcg@20", "recall@20"),
+        data=tuple(
+            (data, split)
+            for split in ("leave-one-out-999", "time-point-999")
+            for data in _SELFGNN_DATA
+            if (data, split) != ("ml-latest-small", "time-point-999")  # 29 of its users have a query there
+        ),
+        rows=(
+            *("popularity", "recency", "transitions", "lightgcn", "sasrec", "gsau-rec"),
+            *("selfgnn", "hardgnn", "selfgnn-code", "hardgnn-code", "selfgnn-prefixes"),
+            *("selfgnn,beta=0", "selfgnn,interval=mean", "selfgnn,instance=none", "selfgnn,slices=1"),
+        ),
+        fields=_SAMPLED,
+        fields_on=_SLICES_ON,
+        compare="selfgnn",
+    ),
+    Plan(
+        "hardgnn-table2",
+        f"{_HARDGNN}, Table 2: items of a history that are read",
+        metrics=("ndcg@10", "recall@10"),
+        data=_SMALL_999,
+        rows=("hardgnn", "hardgnn,max_length=50"),
+        fields=_SAMPLED,
+        fields_on=_SLICES_ON,
+        compare="hardgnn",
+    ),
+    Plan(
+        "hardgnn-figure2",
+        f"{_HARDGNN}, Figure 2: number of hard negatives K and weight lambda of the contrast",
+        metrics=("ndcg@10", "recall@10"),
+        data=_SMALL_999,
+        # Without mined items there is no contrast, and without its weight they do nothing: one row for both.
+        rows=("hardgnn,k=0,lam=0", *(f"hardgnn,k={k},lam={lam}" for lam in (0.01, 0.1, 0.2) for k in (3, 5, 7))),
+        fields=_SAMPLED,
+        fields_on=_SLICES_ON,
+        over="k",
+        compare="hardgnn",
     ),
 )
 PLANS = {plan.name: plan for plan in _PLANS}
