@@ -193,8 +193,8 @@ class TestSelfGNNCode(SlicesContract):
 
 
 class TestSelfGNNOnPrefixes(ModelContract):
-    preset = "selfgnn"
-    fields = {**SlicesContract.fields, "targets": "prefixes", "norm": "symmetric", "loss": "bce"}
+    preset = "selfgnn-prefixes"
+    fields = {**SlicesContract.fields, "loss": "bce"}
     known, known_fields, known_epochs = SlicesContract.known, SlicesContract.known_fields, 3
     targets = SlicesContract.targets
 

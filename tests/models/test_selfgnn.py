@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.stats import spearmanr
 
 import dglrec
 from dglrec.errors import ConfigError, DataError
@@ -18,6 +19,7 @@ from dglrec.nn import slice_message_passing
 from dglrec.nn.slices import fold_in_slices
 from dglrec.slice_batches import Sliced
 from dglrec.streams import Streams
+from tests.contract.model_contract import fit
 
 SMALL = {"dim": 8, "heads": 2, "slices": 3, "dropout": 0.0, "negatives": 5, "max_length": 10}
 
@@ -235,6 +237,22 @@ def test_slice_weights(split):
     weights = make(split).slice_weights()
     assert weights.shape == (3, split.log.num_users)
     assert 0 < float(weights.min()) <= float(weights.max()) < 1
+
+
+def test_slices_of_noise_are_trusted_less():
+    """In "drift" the last two spans of a quarter of the users are noise, and spans are slices here. Nobody tells the
+    model; measured with two draws of the sample: rank correlations of -.34 and -.20 between noise and w.
+    """
+    known = {"users": 800, "items": 200, "seed": 1}
+    log = dglrec.sample("drift", **known)
+    split = dglrec.leave_one_out(log)
+    noisy = dglrec.data.sample_oracle("drift", log=log, **known).noisy
+    fields = {"slices": 6, "dim": 16, "layers": 1, "instance": "none", "negatives": 5, "beta": 1e-3}
+    train = {"lr": 1e-2, "batch_size": 256, "seed": 1}
+    model = dglrec.models.preset("selfgnn-prefixes", split, **{**fields, "heads": 2, "train": train})
+    fit(model, split, epochs=5)
+    weights = model.slice_weights()[-2:].mean(0).numpy()  # (U,)
+    assert spearmanr(weights, noisy).statistic < -0.15
 
 
 # --- What is refused -----------------------------------------------------------------------------------------------
