@@ -76,7 +76,7 @@ PRESETS = {
     ),
     "selfgnn-prefixes": Preset(
         SelfGNN,
-        {"targets": "prefixes", "norm": "symmetric", "pool": "mean", "dropout": 0.1, "reg": 1e-4},
+        {"targets": "prefixes", "norm": "symmetric", "pool": "mean", "dropout": 0.1, "max_length": 50, "reg": 1e-4},
         "not in the paper: SelfGNN that learns from every item of a history, with means in place of sums",
     ),
     "hardgnn": Preset(HardGNN, {}, "Lin et al., HardGNN: SelfGNN with hard negatives"),
