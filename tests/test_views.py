@@ -145,8 +145,9 @@ def test_the_full_ranking_stands_apart_from_sampled_candidates() -> None:
         full = {"recall@10": value / 5}
         each = {"recall@10": np.full(40, value), "user": users}
         each |= {"recall@10 full": np.full(40, value / 5), "user full": users}
-        values = result(row, "mask", 1, value, protocol=protocol.to_dict(), measured_full=full).values
-        return Result(values, each)
+        peeked = {"epoch": 3, "metrics": {"recall@10": value + 0.125}}
+        more = {"measured_full": full, "selected_on_test": peeked}
+        return Result(result(row, "mask", 1, value, protocol=protocol.to_dict(), **more).values, each)
 
     sampled, full = table(one("lightgcn", 0.25), one("sasrec", 0.5)).blocks()
     assert sampled.protocol == "leave-one-out, 40 test queries, seen items masked, 1+99 candidates"
@@ -157,6 +158,9 @@ def test_the_full_ranking_stands_apart_from_sampled_candidates() -> None:
         ["0.0500 [0.0500, 0.0500]", "+0.0500 [+0.0500, +0.0500]"],
     ]
     assert not any("paper" in row for row in full.rows)
+    assert sampled.header[4] == "recall@10, were the epoch chosen on test"
+    assert lines[0][4] == "0.3750"
+    assert not any("chosen on test" in column for column in full.header)
 
 
 def test_rows_and_seeds_that_are_not_there_are_named() -> None:
