@@ -78,6 +78,21 @@ def bpr(positive: Tensor, negative: Tensor) -> Tensor:
     return F.softplus(negative - (positive if negative.ndim == 1 else positive[:, None])).mean()
 
 
+def info_nce(query: Tensor, key: Tensor, queue: Tensor, hidden: Tensor, temperature: float) -> Tensor:
+    """Mean of -log softmax of the cosines with the own key, against a queue of negatives (van den Oord et al., 2018).
+
+    The form of MoCo (He et al., CVPR 2020, Eq. 1) and of GAL-Rec's Eq. 5 to 12: the denominator holds the row's own
+    positive and the negatives of the queue. A row without negatives gives 0.
+
+    Shapes: query (B, d), key (B, d), queue (Q, d), hidden (B, Q) bool, entries that are no negatives of a row (those of
+    the positive itself, empty places) -> scalar.
+    """
+    query, key, queue = (F.normalize(part.float(), dim=1) for part in (query, key, queue))
+    positive = (query * key).sum(1, keepdim=True)  # (B, 1)
+    negative = (query @ queue.T).masked_fill(hidden, -torch.inf)  # (B, Q)
+    return -(torch.cat([positive, negative], 1) / temperature).log_softmax(1)[:, 0].mean()
+
+
 def item_cross_entropy(queries: Tensor, items: Tensor, targets: Tensor) -> Tensor:
     """Mean cross-entropy of softmax(queries @ items.T) at the targets, over all items, without keeping the logits.
 

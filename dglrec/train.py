@@ -242,8 +242,10 @@ class _Trainer:
                     terms = self.model.loss(batch)
                     loss = torch.stack(list(terms.values())).sum()
                 (loss / self.config.accumulate).backward()
-                if batches % self.config.accumulate == 0:
+                stepped = batches % self.config.accumulate == 0
+                if stepped:
                     self._step()
+                self.model.after_batch(stepped)
                 for name, term in terms.items():
                     sums[name] = sums.get(name, 0.0) + term.detach()
                 bar.update(1)

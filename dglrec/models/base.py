@@ -104,6 +104,13 @@ class Model(nn.Module):
         """Named terms of the loss of a batch; their sum is the objective."""
         raise NotImplementedError(f"{type(self).__name__} has no loss: define loss()")
 
+    def after_batch(self, stepped: bool) -> None:
+        """What a model does besides learning by gradient, such as filling a queue; `loss` itself changes nothing.
+
+        Args:
+            stepped: whether the optimizer has stepped after the batch; with `train.accumulate` it does not after each.
+        """
+
     def query_vectors(self, queries: Queries) -> Tensor:
         """(B, K, d): one or more vectors a query."""
         raise NotImplementedError(

@@ -1,0 +1,180 @@
+"""T5 as a backbone: an encoder and a decoder over vectors, packed prompts in, one state a prompt out.
+
+`transformers` is imported when a backbone is made. `tiny` is a small T5 from its config, with a tokenizer trained on the
+given texts, so that it needs no download; any other name is that of a T5 on the hub, or a folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from ..nn.transformer import Buckets
+
+TINY = "tiny"
+SLOTS = {"cpu": 1 << 14, "cuda": 1 << 18}  # tokens that are encoded together at most, padding among them
+MEND = 'pip install "dglrec[lm]"'
+
+
+def library(name: str) -> Any:
+    """An optional library of the extra `lm`.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != name.partition(".")[0]:
+            raise
+        raise ConfigError(f"language models need {name}, which is not installed: {MEND}") from None
+
+
+class Backbone(nn.Module):
+    """The word table, the encoder and the decoder of a T5.
+
+    Args:
+        name: "tiny", the name of a T5 on the hub, or a folder that holds one.
+        texts: what the tokenizer of "tiny" is trained on.
+        dim, layers, heads, inner, dropout: of "tiny"; a pre-trained model has its own.
+
+    Attributes:
+        dim: width d.
+        end: the token that ends a prompt.
+        tokenize: text -> token numbers, without the end.
+        pretrained: whether weights were loaded.
+
+    Raises:
+        ConfigError: `transformers` is not installed, or there is no such model here and it cannot be fetched.
+    """
+
+    tokenize: Callable[[str], list[int]]
+
+    def __init__(
+        self, name: str, texts: Sequence[str], dim: int, layers: int, heads: int, inner: int, dropout: float
+    ) -> None:
+        super().__init__()
+        transformers = library("transformers")
+        self.pretrained = name != TINY
+        if self.pretrained:
+            model, self.tokenize, self.end = _fetched(transformers, name)
+        else:
+            self.tokenize, count = _trained_tokenizer(texts)
+            self.end = 1
+            config = transformers.T5Config(
+                vocab_size=count, d_model=dim, d_kv=dim // heads, d_ff=inner, num_layers=layers,
+                num_decoder_layers=layers, num_heads=heads, dropout_rate=dropout, feed_forward_proj="gated-gelu",
+                pad_token_id=0, eos_token_id=1, decoder_start_token_id=0,
+            )  # fmt: skip
+            model = transformers.T5Model(config)
+        self.dim: int = model.config.d_model
+        self.words = nn.Embedding.from_pretrained(model.shared.weight.detach().clone(), freeze=False)
+        self.encoder, self.decoder = model.encoder, model.decoder
+        for stack in (self.encoder, self.decoder):  # they are given vectors; the table is `words`
+            stack.embed_tokens = None
+
+    def pooled(self, encoder: nn.Module, vectors: Tensor, lengths: np.ndarray, first: bool = False) -> Tensor:
+        """The mean of each prompt's states, (B, d), or the state of the node's own token (see `Packed`).
+
+        Args:
+            encoder: this backbone's, or its momentum copy.
+            vectors: (T, d) packed token vectors.
+            lengths: (B,) tokens of each prompt.
+            first: take the second token's state, which is that of the node that the prompt is about.
+        """
+        found, order = [], []
+        for rows, padded, mask in padded_parts(vectors, lengths):
+            states = encoder(inputs_embeds=padded, attention_mask=mask).last_hidden_state  # (b, L, d)
+            if first:
+                found.append(states[:, 1])
+            else:
+                weight = mask.to(states.dtype).unsqueeze(2)
+                found.append((states * weight).sum(1) / weight.sum(1))
+            order.append(rows)
+        return _in_order(found, order)
+
+    def answers(self, vectors: Tensor, lengths: np.ndarray) -> Tensor:
+        """The decoder's first state for each prompt, (B, d): what is said next is one token."""
+        found, order = [], []
+        for rows, padded, mask in padded_parts(vectors, lengths):
+            states = self.encoder(inputs_embeds=padded, attention_mask=mask).last_hidden_state
+            found.append(self.decode(states, mask, self.start(len(rows)))[:, 0])
+            order.append(rows)
+        return _in_order(found, order)
+
+    def start(self, rows: int) -> Tensor:
+        """(B, 1, d): what decoding begins with, T5's padding token."""
+        return self.words.weight[:1].expand(rows, 1, -1)
+
+    def decode(self, states: Tensor, mask: Tensor, said: Tensor) -> Tensor:
+        """Decoder states (B, t, d) after what was said (B, t, d), on encoder states (B, L, d) with mask (B, L)."""
+        found = self.decoder(
+            inputs_embeds=said, encoder_hidden_states=states, encoder_attention_mask=mask, use_cache=False
+        )
+        return found.last_hidden_state
+
+
+def padded_parts(vectors: Tensor, lengths: np.ndarray) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Packed prompts in parts of similar length: which prompts (b,), their vectors (b, L, d), which are real (b, L)."""
+    device = vectors.device
+    buckets = Buckets(lengths)
+    order = buckets.order.to(device)
+    padded = vectors.index_select(0, buckets.slots().slots.to(device))  # a padding slot repeats a row, masked below
+    first, slot = 0, 0
+    limit = SLOTS.get(device.type, SLOTS["cpu"])
+    for rows, length in buckets.shapes:
+        step = max(1, limit // length)
+        part = padded[slot : slot + rows * length].view(rows, length, -1)
+        own = buckets.lengths[first : first + rows].to(device)
+        mask = (torch.arange(length, device=device) < own[:, None]).long()
+        for begin in range(0, rows, step):
+            piece = slice(begin, begin + step)
+            yield order[first : first + rows][piece], part[piece], mask[piece]
+        first, slot = first + rows, slot + rows * length
+
+
+def padding(lengths: np.ndarray) -> int:
+    """Slots that are padding where prompts of these lengths are encoded together."""
+    buckets = Buckets(lengths)
+    return sum(rows * length for rows, length in buckets.shapes) - int(lengths.sum())
+
+
+def _in_order(found: list[Tensor], order: list[Tensor]) -> Tensor:
+    rows = torch.cat(found)
+    return torch.empty_like(rows).index_copy(0, torch.cat(order), rows)
+
+
+def _trained_tokenizer(texts: Sequence[str]) -> tuple[Callable[[str], list[int]], int]:
+    """A byte-pair tokenizer of the texts' words, and its number of tokens; 0 is padding, 1 the end, 2 unknown."""
+    tokenizers = library("tokenizers")
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="<unk>"))
+    tokenizer.normalizer = tokenizers.normalizers.Lowercase()
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=4096, special_tokens=["<pad>", "</s>", "<unk>"], show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return (lambda text: tokenizer.encode(text).ids), int(tokenizer.get_vocab_size())
+
+
+def _fetched(transformers: Any, name: str) -> tuple[Any, Callable[[str], list[int]], int]:
+    """A pre-trained T5, its tokenizer and its end token. Weights are read as safetensors, no code is fetched."""
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+        model = transformers.T5ForConditionalGeneration.from_pretrained(name, use_safetensors=True)
+    except Exception as error:  # the library raises a dozen different things
+        kind = "folder" if Path(name).exists() else "model"
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"backbone {name!r} is no {kind} that can be read ({reason[:120]}); without a network give the folder of a "
+            "downloaded T5 (with model.safetensors), or backbone='tiny', which needs no download"
+        ) from None
+    return model, (lambda text: tokenizer.encode(text, add_special_tokens=False)), int(model.config.eos_token_id)

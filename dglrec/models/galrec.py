@@ -1,0 +1,307 @@
+"""GAL-Rec: a language model that reads multi-hop neighbourhoods, and learns to aggregate them as a graph network would.
+
+Users and items are tokens whose vectors are mapped from external embeddings. A T5 reads a user's neighbourhood and names
+the next item; beside that, contrastive losses pull together what it makes of a node alone, of its neighbours and of
+theirs. `docs/galrec.md` goes through the paper equation by equation. IID, one learned token an item, is a preset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..config import TrainConfig, check_limits
+from ..data.log import Ints
+from ..data.splits import Queries, Split
+from ..graphs import Neighbours, user_item
+from ..lm.backbone import Backbone
+from ..lm.embeddings import from_model, from_texts, standardised
+from ..lm.hop_prompts import Asked, HopPrompts, Packed, around_items, around_users, history_of, targets_of
+from ..lm.prompts import MAX_HOPS, Prompter, texts
+from ..losses import info_nce, item_cross_entropy
+from ..nn.momentum import Queue, follow, momentum_copy
+from ..streams import Streams, seeded
+from .base import Model
+
+KEYS = ("user 0", "item 0", "user far", "item far")  # what is in the four queues
+# Query, key, and the loss that the pair belongs to; the reading of Eq. 5 to 12 that docs/galrec.md argues for.
+PAIRS = (
+    ("user 0", "user far", 1),  # Eq. 5
+    ("item 0", "item far", 1),  # Eq. 6
+    ("item 1", "user far", 2),  # Eq. 8
+    ("user 1", "item far", 2),  # Eq. 9
+    ("item 1", "user 0", 3),  # Eq. 11
+    ("user 1", "item 0", 3),  # Eq. 12
+)
+
+
+@dataclass(frozen=True)
+class GALRecConfig:
+    """GAL-Rec with a small T5 trained from scratch; what the paper leaves open is as docs/galrec.md says.
+
+    Attributes:
+        embeddings: what the tokens' vectors are mapped from (Eq. 2 and 3): a trained "lightgcn" or "sasrec", the items'
+            "text", or nothing, so that they are "learned" (IID).
+        source: folder of a trained run of that model; "" trains it for `source_epochs` when training begins.
+        source_dim, source_epochs: width d1 of the external embeddings, and epochs of a training here.
+        text_encoder: "tfidf", or the name or folder of a sentence-transformers model.
+        backbone: "tiny", or the name or folder of a T5.
+        dim, layers, heads, inner, dropout: of "tiny"; a pre-trained T5 has its own.
+        hops: how far the recommendation prompt and the farthest contrast reach.
+        max_length: items of a history, and users of an item, that a prompt names at hop 1; the newest.
+        fanout: neighbours of each of them at hop 2, and of those at hop 3.
+        order: whether the newest neighbours are taken, or a draw.
+        cutoffs: walk only edges from before the moment of the target; else all of training but the target's own.
+        budget: most tokens of a prompt.
+        asker: how the user whose next item is asked for is embedded: the mean of the "history" alone, which works for
+            anybody, or the user's own "row", as the paper has it; that row knows the training targets.
+        gal: graph-aware learning, Eq. 5 to 17.
+        lambda1, lambda2, lambda3: weights of its losses in Eq. 18; 0 leaves one out.
+        temperature, queue, momentum: of Eq. 5 to 12, Eq. 14 and Eq. 17.
+        pool: E is the "mean" of the encoder's states, or the state of the "node".
+        epoch_targets: targets of an epoch, drawn anew each time; 0 for all.
+        seen: whether evaluation keeps or masks the items of the history.
+    """
+
+    embeddings: Literal["lightgcn", "sasrec", "text", "learned"] = "lightgcn"
+    source: str = ""
+    source_dim: int = 64
+    source_epochs: int = 30
+    text_encoder: str = "tfidf"
+    backbone: str = "tiny"
+    dim: int = 64
+    layers: int = 2
+    heads: int = 4
+    inner: int = 128
+    dropout: float = 0.1
+    hops: int = 2
+    max_length: int = 20
+    fanout: int = 8
+    order: Literal["recent", "uniform"] = "recent"
+    cutoffs: bool = True
+    budget: int = 256
+    asker: Literal["history", "row"] = "history"
+    gal: bool = True
+    lambda1: float = 0.1
+    lambda2: float = 0.1
+    lambda3: float = 0.1
+    temperature: float = 0.1
+    queue: int = 512
+    momentum: float = 0.99
+    pool: Literal["mean", "node"] = "mean"
+    epoch_targets: int = 0
+    seen: Literal["keep", "mask"] = "keep"
+    train: TrainConfig = field(
+        default_factory=lambda: TrainConfig(
+            optimizer="adamw", batch_size=64, weight_decay=1e-3, schedule="linear", clip=1.0, epochs=20, patience=5
+        )
+    )
+
+    def __post_init__(self) -> None:
+        check_limits(self, source_dim=">=1", source_epochs=">=0", dim=">=1", layers=">=1", heads=">=1", inner=">=1")
+        check_limits(self, hops=f">=1 <={MAX_HOPS}", max_length=">=1", fanout=">=1", budget=">=1", queue=">=1")
+        check_limits(self, lambda1=">=0", lambda2=">=0", lambda3=">=0", temperature=">0", momentum=">=0 <=1")
+        check_limits(self, dropout=">=0 <1", epoch_targets=">=0")
+
+
+class NodeTokens(nn.Module):
+    """Vectors of words, items and users (Eq. 3 and 4): g_theta of external embeddings, or learned tables."""
+
+    def __init__(self, words: nn.Embedding, num_users: int, num_items: int, source_dim: int | None) -> None:
+        super().__init__()
+        dim = words.embedding_dim
+        self.words, self.num_items, self.num_users = words, num_items, num_users
+        self.mapping = None if source_dim is None else nn.Linear(source_dim, dim)
+        if source_dim is None:
+            self.item, self.user = nn.Embedding(num_items, dim), nn.Embedding(num_users, dim)
+
+    def items(self, known: Tensor, rows: Tensor | None = None) -> Tensor:
+        """e_i of some items or all, (n, d), from the external embeddings h (M, d1)."""
+        if self.mapping is not None:
+            return self.mapping(known if rows is None else known[rows])
+        return self.item.weight if rows is None else self.item(rows)
+
+    def users(self, known: Tensor, rows: Tensor) -> Tensor:
+        """e_u, (n, d), likewise."""
+        return self.user(rows) if self.mapping is None else self.mapping(known[rows])
+
+    def forward(self, packed: Packed, history: Packed, users: Tensor, items: Tensor) -> Tensor:
+        """The vectors (T, d) of B prompts' tokens, Eq. 4; the asker's token is the mean of the history's items.
+
+        Args:
+            packed: the prompts, T tokens.
+            history: (B,) lists of items.
+            users, items: external embeddings, (U, d1) and (M, d1).
+        """
+        words, token = self.words.num_embeddings, packed.values
+        item, user = token - words, token - words - self.num_items
+        asker = nn.functional.embedding_bag(
+            history.values, self.items(items), history.offsets, mode="mean", include_last_offset=True
+        )[packed.rows]  # (T, d)
+        vectors = torch.where(
+            (user < self.num_users)[:, None], self.users(users, user.clamp(0, self.num_users - 1)), asker
+        )
+        vectors = torch.where((user < 0)[:, None], self.items(items, item.clamp(0, self.num_items - 1)), vectors)
+        return torch.where((item < 0)[:, None], self.words(token.clamp(max=words - 1)), vectors)
+
+
+class GALRec(Model):
+    """T5 over prompts; the score of an item is the decoder's first state times the item's token vector, as T5 has it.
+
+    Shapes: items (M, d); queries -> vectors (B, 1, d).
+    """
+
+    Config = GALRecConfig
+    config: GALRecConfig
+    known_users: Tensor
+    known_items: Tensor
+    is_known: Tensor
+
+    def __init__(self, split: Split, config: GALRecConfig | None = None, **fields: Any) -> None:
+        super().__init__(split, config, **fields)
+        c = self.config
+        learned = c.embeddings == "learned"
+        with seeded(c.train.seed, "init"):
+            self.backbone = Backbone(c.backbone, texts(), c.dim, c.layers, c.heads, c.inner, c.dropout)
+            words = self.backbone.words
+            self.tokens = NodeTokens(words, self.num_users, self.num_items, None if learned else c.source_dim)
+            width = 0 if learned else c.source_dim  # until training begins, the embeddings are a draw
+            self.register_buffer("known_users", torch.randn(self.num_users, width))
+            self.register_buffer("known_items", torch.randn(self.num_items, width))
+        self.register_buffer("is_known", torch.tensor(learned))
+        self.slow = self.queues = None
+        if c.gal:
+            self.slow = momentum_copy(nn.ModuleDict({"tokens": self.tokens, "encoder": self.backbone.encoder}))
+            self.queues = nn.ModuleDict({name: Queue(c.queue, self.backbone.dim) for name in KEYS})
+        self._said: dict[str, tuple[Tensor, Tensor]] = {}  # keys of the last batch, to be put into the queues
+        self._neighbours = Neighbours(user_item(split.train))
+        self._prompter = Prompter(
+            self.backbone.tokenize,
+            (np.arange(self.num_users + 1), words.num_embeddings + self.num_items + np.arange(self.num_users)),
+            (np.arange(self.num_items + 1), words.num_embeddings + np.arange(self.num_items)),
+            budget=c.budget,
+            end=self.backbone.end,
+            asker=words.num_embeddings + self.num_items + self.num_users,
+        )
+
+    @property
+    def targets_per_epoch(self) -> int:
+        """Every training position that has a past, or as many as `epoch_targets` says."""
+        return min(super().targets_per_epoch, self.config.epoch_targets or len(self.split.train))
+
+    def batches(self, split: Split, streams: Streams) -> Iterator[HopPrompts]:
+        """`train.batch_size` targets a step, each with the prompts of its user and its item."""
+        self._embed(split)
+        c, rng = self.config, streams.numpy("prompts")
+        rows = np.flatnonzero(split.train.position > 0)
+        rows = rows[rng.permutation(len(rows))][: self.targets_per_epoch]
+        for first in range(0, len(rows), c.train.batch_size):
+            yield self.prompts(targets_of(split.train, rows[first : first + c.train.batch_size], c.max_length))
+
+    def _embed(self, split: Split) -> None:
+        """The external embeddings, once, before the first epoch."""
+        c = self.config
+        if self.is_known:
+            return
+        if c.embeddings == "text":
+            users, items = from_texts(split.log, split.train, c.text_encoder, c.source_dim)
+        else:
+            users, items = from_model(c.embeddings, split, c.source, c.source_dim, c.source_epochs, c.train.seed)
+        for known, found, seen in (
+            (self.known_users, users, split.train.user), (self.known_items, items, split.train.item)
+        ):  # fmt: skip
+            known.copy_(standardised(found, torch.as_tensor(np.unique(seen))))
+        self.is_known.fill_(True)
+
+    def prompts(self, asked: Asked, contrast: bool = True) -> HopPrompts:
+        """The recommendation prompts of what is asked, and, where they are wanted, those of the contrasts."""
+        c, make, count = self.config, self._prompter, len(asked.user)
+        walk = {"before": asked.time if c.cutoffs and self._neighbours.has_times else None, "order": c.order}
+        fanouts = [c.fanout] * (c.hops - 1)
+        users = around_users(self._neighbours, asked, fanouts, **walk)
+        asker = np.full(count, -1) if c.asker == "history" else asked.user
+        found = {"ask": make("user", asker, users, question=True)}
+        if contrast and c.gal:
+            items = around_items(self._neighbours, asked, [c.max_length, *fanouts], **walk)
+            for name, hops in (("0", 0), ("1", 1), ("far", c.hops)):
+                found[f"user {name}"] = make("user", asker, users[:hops])
+                found[f"item {name}"] = make("item", asked.target, items[:hops])
+        packed = {name: Packed.of(part.offsets, part.tokens, self.device) for name, part in found.items()}
+        history = Packed.of(users[0].offsets, users[0].nodes, self.device)
+        target, user = (torch.as_tensor(part, device=self.device) for part in (asked.target, asked.user))
+        return HopPrompts(packed, history, target, user)
+
+    def loss(self, batch: HopPrompts) -> dict[str, Tensor]:
+        """Eq. 18: the next item (Eq. 1, over the item tokens alone), and the three contrasts with their weights."""
+        ask = batch.prompts["ask"]
+        states = self.backbone.answers(self._vectors(self.tokens, ask, batch.history), ask.lengths)
+        terms = {"next_item": item_cross_entropy(states * self._scale, self.item_vectors(), batch.target)}
+        return terms | (self._contrasts(batch) if self.queues is not None else {})
+
+    def _contrasts(self, batch: HopPrompts) -> dict[str, Tensor]:
+        """Eq. 5 to 14; each encoder runs once over all the prompts that its vectors are wanted of."""
+        assert self.slow is not None
+        assert self.queues is not None
+        c = self.config
+        weights = {1: c.lambda1, 2: c.lambda2, 3: c.lambda3}
+        pairs = [pair for pair in PAIRS if weights[pair[2]] > 0]
+        asked, keys = (list(dict.fromkeys(pair[side] for pair in pairs)) for side in (0, 1))
+        queries = self._encode(self.tokens, self.backbone.encoder, batch, asked)
+        with torch.no_grad():
+            said = self._encode(self.slow["tokens"], self.slow["encoder"], batch, keys)
+        ids = {name: batch.user if name.startswith("user") else batch.target for name in keys}
+        self._said = {name: (said[name], ids[name]) for name in keys}
+        terms: dict[str, Tensor] = {}
+        for query, key, number in pairs:
+            queue = self.queues[key]
+            one = info_nce(queries[query], said[key], queue.vectors, queue.hidden(ids[key]), c.temperature)
+            terms[f"gal_{number}"] = terms.get(f"gal_{number}", 0.0) + weights[number] * one
+        return terms
+
+    def _encode(self, tokens: nn.Module, encoder: nn.Module, batch: HopPrompts, names: list[str]) -> dict[str, Tensor]:
+        """E of the prompts of these names, (B, d) each."""
+        if not names:
+            return {}
+        joined, history = Packed.joined([batch.prompts[name] for name in names]), batch.history.repeated(len(names))
+        vectors = self._vectors(tokens, joined, history)
+        pooled = self.backbone.pooled(encoder, vectors, joined.lengths, first=self.config.pool == "node")
+        return dict(zip(names, pooled.chunk(len(names)), strict=True))
+
+    def after_batch(self, stepped: bool) -> None:
+        """The queues take what the momentum encoder said (Eq. 16), and it follows the other (Eq. 17)."""
+        if self.queues is None or self.slow is None:
+            return
+        for name, (vectors, ids) in self._said.items():
+            self.queues[name].put(vectors, ids)
+        self._said = {}
+        if stepped:
+            follow(
+                self.slow,
+                nn.ModuleDict({"tokens": self.tokens, "encoder": self.backbone.encoder}),
+                self.config.momentum,
+            )
+
+    def _vectors(self, tokens: nn.Module, prompts: Packed, history: Packed) -> Tensor:
+        vectors: Tensor = tokens(prompts, history, self.known_users, self.known_items)
+        return vectors
+
+    @property
+    def _scale(self) -> float:
+        """Of the decoder's states where the output layer is the token table."""
+        return self.backbone.dim**-0.5
+
+    def query_vectors(self, queries: Queries) -> Tensor:
+        """The decoder's first state after each query's recommendation prompt: one step a user."""
+        batch = self.prompts(history_of(queries, self.config.max_length), contrast=False)
+        ask = batch.prompts["ask"]
+        states = self.backbone.answers(self._vectors(self.tokens, ask, batch.history), ask.lengths)
+        return (states * self._scale).unsqueeze(1)
+
+    def item_vectors(self) -> Tensor:
+        """The items' token vectors."""
+        return self.tokens.items(self.known_items)
