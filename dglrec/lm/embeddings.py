@@ -50,9 +50,11 @@ def from_model(kind: str, split: Split, source: str, dim: int, epochs: int, seed
             )
         if model.split.digest != split.digest:
             raise DataError(
-                f"the embeddings in {source} are of split {model.split.digest[:12]} of {model.split.log.name!r}, not of "
-                f"{split.digest[:12]} of {split.log.name!r}; train {kind} on this split, or leave source= out"
+                f"the embeddings in {source} are of split {model.split.digest[:12]} of {model.split.log.name!r}, not "
+                f"of {split.digest[:12]} of {split.log.name!r}; train {kind} on this split, or leave source= out"
             )
+        if model.item_vectors().shape[1] != dim:
+            raise ConfigError(f"{source} has vectors of width {model.item_vectors().shape[1]}; set source_dim to that")
     else:
         model = _trained(preset(kind, split, dim=dim, train={"seed": seed}), split, epochs)
     model.eval()
@@ -98,14 +100,16 @@ def from_texts(log: InteractionLog, train: InteractionLog, encoder: str, dim: in
     Args:
         log: has the titles.
         train: the training log.
-        encoder: "tfidf" (with truncated SVD to `dim`), or the name or folder of a sentence-transformers model.
-        dim: d1 of "tfidf"; a pre-trained encoder has its own.
+        encoder: "tfidf", or the name or folder of a sentence-transformers model.
+        dim: d1; wider vectors are reduced to it by truncated SVD, narrower ones end in zeros.
 
     Raises:
         DataError: an item that is in the training log has no title.
     """
     titles = item_titles(log, train)
-    items = torch.as_tensor(_tfidf(titles, dim) if encoder == TFIDF else _sentences(titles, encoder)).float()
+    items = torch.zeros(len(titles), dim)
+    found = _reduced(_tfidf(titles) if encoder == TFIDF else _sentences(titles, encoder), dim)
+    items[:, : found.shape[1]] = torch.as_tensor(found)
     return mean_of_items(items, train), items
 
 
@@ -137,15 +141,23 @@ def standardised(vectors: Tensor, rows: Tensor) -> Tensor:
     return (vectors - known.mean(0)) / known.std(0, correction=0).clamp(min=1e-6)
 
 
-def _tfidf(titles: list[str], dim: int) -> Any:
-    from sklearn.decomposition import TruncatedSVD
+def _tfidf(titles: list[str]) -> Any:
+    """(M, words) sparse."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    words = TfidfVectorizer(sublinear_tf=True).fit_transform(titles)
-    dim = min(dim, words.shape[1] - 1, len(titles) - 1)
-    if dim < 1:
-        raise DataError("the titles have too few words to tell items apart; choose embeddings without texts")
-    return TruncatedSVD(dim, random_state=0).fit_transform(words)
+    try:
+        return TfidfVectorizer(sublinear_tf=True).fit_transform(titles)
+    except ValueError:  # no word of two letters in any of them
+        raise DataError("the titles hold no words to tell items apart by; choose embeddings without texts") from None
+
+
+def _reduced(vectors: Any, dim: int) -> Any:
+    """(M, n) -> (M, at most dim)."""
+    from sklearn.decomposition import TruncatedSVD
+
+    if vectors.shape[1] <= dim:
+        return vectors.toarray() if hasattr(vectors, "toarray") else vectors
+    return TruncatedSVD(min(dim, *(size - 1 for size in vectors.shape)), random_state=0).fit_transform(vectors)
 
 
 def _sentences(titles: list[str], encoder: str) -> Any:
@@ -159,4 +171,4 @@ def _sentences(titles: list[str], encoder: str) -> Any:
             f"text encoder {encoder!r} cannot be read ({reason[:120]}); without a network give the folder of a "
             "downloaded one, or text_encoder='tfidf', which needs no download"
         ) from None
-    return model.encode(titles, batch_size=_SENTENCES, show_progress_bar=False)
+    return np.asarray(model.encode(titles, batch_size=_SENTENCES, show_progress_bar=False))

@@ -91,7 +91,7 @@ class Prompter:
         item_names: (M + 1,) offsets and tokens of the items' names.
         budget: most tokens of a prompt.
         end: the token that ends a prompt; None for none.
-        asker: the token that stands for a user without a name (-1).
+        asker: the token that stands for a user without a name (-1); None for none.
     """
 
     def __init__(
@@ -102,10 +102,10 @@ class Prompter:
         *,
         budget: int,
         end: int | None = None,
-        asker: int = -1,
+        asker: int | None = None,
     ) -> None:
         self.budget = budget
-        phrases = [tokenize(text) for text in texts()] + [[] if end is None else [end], [asker], []]
+        phrases = [tokenize(text) for text in texts()] + [[] if one is None else [one] for one in (end, asker, None)]
         parts = [np.asarray(phrase, dtype=np.int64) for phrase in phrases] + [user_names[1], item_names[1]]
         starts = _offsets(np.array([len(part) for part in parts]))
         self._tokens = np.concatenate(parts)  # all that a prompt may hold
@@ -131,9 +131,9 @@ class Prompter:
             ConfigError: the budget is smaller than a prompt without any neighbour.
         """
         rows = len(nodes)
-        own_start, own_length = (part[nodes] for part in self._names[type])
-        own_start = np.where(nodes < 0, self._asker[0], own_start)
-        own_length = np.where(nodes < 0, self._asker[1], own_length)
+        own_start, own_length = (
+            np.append(part, asker)[nodes] for part, asker in zip(self._names[type], self._asker, strict=True)
+        )
         word_start, word_length = self._words[type]
         ends = [self._question if question else self._nothing, self._end]
         used = own_length + word_length[0] + sum(length for _, length in ends)  # (B,)

@@ -12,6 +12,7 @@ from .comirec import ComiRec, ComiRecConfig
 from .counts import Counts, CountsConfig
 from .galrec import GALRec, GALRecConfig
 from .gsau import GSAU, GSAUConfig
+from .indexed import IndexedConfig, IndexedLM
 from .lightgcn import LightGCN, LightGCNConfig
 from .mdgr import MDGR, MDGRConfig
 from .mip import MIP, MIPConfig
@@ -19,9 +20,9 @@ from .sasrec import SASRec, SASRecConfig
 from .surge import SURGE, SURGEConfig
 
 __all__ = [
-    "GSAU", "MDGR", "MIP", "PRESETS", "SURGE", "ComiRec", "ComiRecConfig", "Counts", "CountsConfig", "GALRec", "GALRecConfig", "GSAUConfig",
-    "LightGCN", "LightGCNConfig", "MDGRConfig", "MIPConfig", "Model", "Preset", "SASRec", "SASRecConfig",
-    "SURGEConfig", "preset",
+    "GSAU", "MDGR", "MIP", "PRESETS", "SURGE", "ComiRec", "ComiRecConfig", "Counts", "CountsConfig", "GALRec",
+    "GALRecConfig", "GSAUConfig", "IndexedConfig", "IndexedLM", "LightGCN", "LightGCNConfig", "MDGRConfig", "MIPConfig",
+    "Model", "Preset", "SASRec", "SASRecConfig", "SURGEConfig", "preset",
 ]  # fmt: skip
 
 
@@ -58,12 +59,15 @@ PRESETS = {
     "mip": Preset(MIP, {}, "Shi et al., arXiv 2207.06652, as in MDGR's Table 2"),
     "comirec-sa": Preset(ComiRec, {"extractor": "attention"}, "Cen et al., KDD 2020: interests by self-attention"),
     "comirec-dr": Preset(ComiRec, {"extractor": "routing"}, "the same, interests by dynamic routing"),
-    "galrec-lightgcn": Preset(GALRec, {}, "Cao et al., GAL(LightGCN): graph-aware learning of a language model"),
+    "galrec-lightgcn": Preset(GALRec, {}, "Guan et al., GAL(LightGCN): graph-aware learning of a language model"),
     "galrec-sasrec": Preset(GALRec, {"embeddings": "sasrec"}, "the same on SASRec's embeddings"),
     "galrec-text": Preset(GALRec, {"embeddings": "text"}, "the same on embeddings of the items' titles"),
     "iid": Preset(
         GALRec, {"embeddings": "learned", "gal": False, "hops": 1}, "Hua et al., SIGIR-AP 2023: a token an item"
     ),
+    "sid": Preset(IndexedLM, {"scheme": "sid"}, "the same, numbers in the order of training as names"),
+    "cid": Preset(IndexedLM, {"scheme": "cid"}, "the same, paths through clusters as names"),
+    "p5": Preset(IndexedLM, {"scheme": "p5"}, "Geng et al., RecSys 2022, with shuffled numbers"),
     "surge": Preset(SURGE, {}, "Chang et al., SIGIR 2021, as in MDGR's Table 2"),
 }
 

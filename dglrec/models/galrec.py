@@ -1,8 +1,8 @@
-"""GAL-Rec: a language model that reads multi-hop neighbourhoods, and learns to aggregate them as a graph network would.
+"""GAL-Rec: a language model that reads multi-hop neighbourhoods, and learns to aggregate as a graph network does.
 
-Users and items are tokens whose vectors are mapped from external embeddings. A T5 reads a user's neighbourhood and names
-the next item; beside that, contrastive losses pull together what it makes of a node alone, of its neighbours and of
-theirs. `docs/galrec.md` goes through the paper equation by equation. IID, one learned token an item, is a preset.
+Users and items are tokens whose vectors are mapped from external embeddings. A T5 reads a user's neighbourhood and
+names the next item; beside that, contrastive losses pull together what it makes of a node alone, of its neighbours and
+of theirs. `docs/galrec.md` goes through the paper equation by equation. IID, a learned token an item, is a preset.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from ..config import TrainConfig, check_limits
-from ..data.log import Ints
 from ..data.splits import Queries, Split
 from ..graphs import Neighbours, user_item
 from ..lm.backbone import Backbone
