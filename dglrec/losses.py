@@ -87,7 +87,8 @@ def info_nce(query: Tensor, key: Tensor, queue: Tensor, hidden: Tensor, temperat
     Shapes: query (B, d), key (B, d), queue (Q, d), hidden (B, Q) bool, entries that are no negatives of a row (those of
     the positive itself, empty places) -> scalar.
     """
-    query, key, queue = (F.normalize(part.float(), dim=1) for part in (query, key, queue))
+    parts = (part.float() if part.dtype in _HALF else part for part in (query, key, queue))
+    query, key, queue = (F.normalize(part, dim=1) for part in parts)
     positive = (query * key).sum(1, keepdim=True)  # (B, 1)
     negative = (query @ queue.T).masked_fill(hidden, -torch.inf)  # (B, Q)
     return -(torch.cat([positive, negative], 1) / temperature).log_softmax(1)[:, 0].mean()

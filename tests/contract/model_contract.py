@@ -118,11 +118,13 @@ def plain_epoch(model, split) -> int:
             torch.manual_seed(streams.torch_seed("dropout", batches))
             loss = torch.stack(list(model.loss(batch).values())).sum()
             (loss / config.accumulate).backward()
-            if batches % config.accumulate == 0:
+            stepped = batches % config.accumulate == 0
+            if stepped:
                 if config.clip > 0:
                     torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
                 optimizer.step()
                 optimizer.zero_grad()
+            model.after_batch(stepped)
     return batches
 
 
