@@ -78,6 +78,7 @@ class Backbone(nn.Module):
             model = transformers.T5Model(config)
         self.dim: int = model.config.d_model
         self.words = nn.Embedding.from_pretrained(model.shared.weight.detach().clone(), freeze=False)
+        self.begin = nn.Parameter(self.words.weight[:1].detach().clone())  # T5 begins with its padding token
         self.encoder, self.decoder = model.encoder, model.decoder
         for stack in (self.encoder, self.decoder):
             stack.embed_tokens = None  # they are given vectors; the table is `words`
@@ -113,8 +114,8 @@ class Backbone(nn.Module):
         return in_order(found, order)
 
     def start(self, rows: int) -> Tensor:
-        """(B, 1, d): what decoding begins with, T5's padding token."""
-        return self.words.weight[:1].expand(rows, 1, -1)
+        """(B, 1, d): what decoding begins with."""
+        return self.begin.expand(rows, 1, -1)
 
     def decode(self, states: Tensor, mask: Tensor, said: Tensor) -> Tensor:
         """Decoder states (B, t, d) after what was said (B, t, d), on encoder states (B, L, d) with mask (B, L)."""

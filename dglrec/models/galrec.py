@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import TrainConfig, check_limits
+from ..data.log import Ints
 from ..data.splits import Queries, Split
 from ..graphs import Neighbours, user_item
 from ..lm.backbone import Backbone
@@ -109,12 +110,11 @@ class GALRecConfig:
 
 
 class NodeTokens(nn.Module):
-    """Vectors of words, items and users (Eq. 3 and 4): g_theta of external embeddings, or learned tables."""
+    """Vectors of items and users, and of prompts (Eq. 3 and 4): g_theta of external embeddings, or learned tables."""
 
-    def __init__(self, words: nn.Embedding, num_users: int, num_items: int, source_dim: int | None) -> None:
+    def __init__(self, num_users: int, num_items: int, dim: int, source_dim: int | None) -> None:
         super().__init__()
-        dim = words.embedding_dim
-        self.words, self.num_items, self.num_users = words, num_items, num_users
+        self.num_users, self.num_items = num_users, num_items
         self.mapping = None if source_dim is None else nn.Linear(source_dim, dim)
         if source_dim is None:
             self.item, self.user = nn.Embedding(num_items, dim), nn.Embedding(num_users, dim)
@@ -129,24 +129,24 @@ class NodeTokens(nn.Module):
         """e_u, (n, d), likewise."""
         return self.user(rows) if self.mapping is None else self.mapping(known[rows])
 
-    def forward(self, packed: Packed, history: Packed, users: Tensor, items: Tensor) -> Tensor:
+    def forward(self, words: nn.Embedding, packed: Packed, history: Packed, users: Tensor, items: Tensor) -> Tensor:
         """The vectors (T, d) of B prompts' tokens, Eq. 4; the asker's token is the mean of the history's items.
 
         Args:
+            words: the language model's own tokens.
             packed: the prompts, T tokens.
             history: (B,) lists of items.
             users, items: external embeddings, (U, d1) and (M, d1).
         """
-        words, token = self.words.num_embeddings, packed.values
-        item, user = token - words, token - words - self.num_items
+        token, count = packed.values, words.num_embeddings
+        item, user = token - count, token - count - self.num_items
         asker = nn.functional.embedding_bag(
             history.values, self.items(items), history.offsets, mode="mean", include_last_offset=True
         )[packed.rows]  # (T, d)
-        vectors = torch.where(
-            (user < self.num_users)[:, None], self.users(users, user.clamp(0, self.num_users - 1)), asker
-        )
+        named = self.users(users, user.clamp(0, self.num_users - 1))
+        vectors = torch.where((user < self.num_users)[:, None], named, asker)
         vectors = torch.where((user < 0)[:, None], self.items(items, item.clamp(0, self.num_items - 1)), vectors)
-        return torch.where((item < 0)[:, None], self.words(token.clamp(max=words - 1)), vectors)
+        return torch.where((item < 0)[:, None], words(token.clamp(max=count - 1)), vectors)  # Eq. 4
 
 
 class GALRec(Model):
@@ -167,26 +167,33 @@ class GALRec(Model):
         learned = c.embeddings == "learned"
         with seeded(c.train.seed, "init"):
             self.backbone = Backbone(c.backbone, texts(), c.dim, c.layers, c.heads, c.inner, c.dropout)
-            words = self.backbone.words
-            self.tokens = NodeTokens(words, self.num_users, self.num_items, None if learned else c.source_dim)
+            dim = self.backbone.dim
+            self.tokens = NodeTokens(self.num_users, self.num_items, dim, None if learned else c.source_dim)
             width = 0 if learned else c.source_dim  # until training begins, the embeddings are a draw
             self.register_buffer("known_users", torch.randn(self.num_users, width))
             self.register_buffer("known_items", torch.randn(self.num_items, width))
         self.register_buffer("is_known", torch.tensor(learned))
         self.slow = self.queues = None
         if c.gal:
-            self.slow = momentum_copy(nn.ModuleDict({"tokens": self.tokens, "encoder": self.backbone.encoder}))
-            self.queues = nn.ModuleDict({name: Queue(c.queue, self.backbone.dim) for name in KEYS})
+            self.slow = momentum_copy(self._fast)
+            self.queues = nn.ModuleDict({name: Queue(c.queue, dim) for name in KEYS})
         self._said: dict[str, tuple[Tensor, Tensor]] = {}  # keys of the last batch, to be put into the queues
         self._neighbours = Neighbours(user_item(split.train))
+        item = self.backbone.words.num_embeddings  # tokens: words, then items, users, and the asker
+        user, asker = item + self.num_items, item + self.num_items + self.num_users
         self._prompter = Prompter(
             self.backbone.tokenize,
-            (np.arange(self.num_users + 1), words.num_embeddings + self.num_items + np.arange(self.num_users)),
-            (np.arange(self.num_items + 1), words.num_embeddings + np.arange(self.num_items)),
+            (np.arange(self.num_users + 1), np.arange(user, asker)),
+            (np.arange(self.num_items + 1), np.arange(item, user)),
             budget=c.budget,
             end=self.backbone.end,
-            asker=words.num_embeddings + self.num_items + self.num_users,
+            asker=asker,
         )
+
+    @property
+    def _fast(self) -> nn.ModuleDict:
+        """f_q of Eq. 14: what reads prompts, and is learned by gradient; `slow` is f_m."""
+        return nn.ModuleDict({"words": self.backbone.words, "tokens": self.tokens, "encoder": self.backbone.encoder})
 
     @property
     def targets_per_epoch(self) -> int:
@@ -200,7 +207,8 @@ class GALRec(Model):
         rows = np.flatnonzero(split.train.position > 0)
         rows = rows[rng.permutation(len(rows))][: self.targets_per_epoch]
         for first in range(0, len(rows), c.train.batch_size):
-            yield self.prompts(targets_of(split.train, rows[first : first + c.train.batch_size], c.max_length))
+            asked = targets_of(split.train, rows[first : first + c.train.batch_size], c.max_length)
+            yield self.prompts(asked, contrast=c.gal)
 
     def _embed(self, split: Split) -> None:
         """The external embeddings, once, before the first epoch."""
@@ -208,9 +216,10 @@ class GALRec(Model):
         if self.is_known:
             return
         if c.embeddings == "text":
-            users, items = from_texts(split.log, split.train, c.text_encoder, c.source_dim)
+            users, items = from_texts(split.log, split.train, c.text_encoder, c.source_dim)  # Eq. 2
         else:
-            users, items = from_model(c.embeddings, split, c.source, c.source_dim, c.source_epochs, c.train.seed)
+            how = (c.source, c.source_dim, c.source_epochs, c.train.seed)
+            users, items = from_model(c.embeddings, split, *how)  # Eq. 3
         for known, found, seen in (
             (self.known_users, users, split.train.user), (self.known_items, items, split.train.item)
         ):  # fmt: skip
@@ -225,7 +234,7 @@ class GALRec(Model):
         users = around_users(self._neighbours, asked, fanouts, **walk)
         asker = np.full(count, -1) if c.asker == "history" else asked.user
         found = {"ask": make("user", asker, users, question=True)}
-        if contrast and c.gal:
+        if contrast:
             items = around_items(self._neighbours, asked, [c.max_length, *fanouts], **walk)
             for name, hops in (("0", 0), ("1", 1), ("far", c.hops)):
                 found[f"user {name}"] = make("user", asker, users[:hops])
@@ -237,10 +246,14 @@ class GALRec(Model):
 
     def loss(self, batch: HopPrompts) -> dict[str, Tensor]:
         """Eq. 18: the next item (Eq. 1, over the item tokens alone), and the three contrasts with their weights."""
+        terms = {"next_item": item_cross_entropy(self._answers(batch), self.item_vectors(), batch.target)}  # Eq. 1
+        return terms | (self._contrasts(batch) if self.queues is not None else {})  # Eq. 18
+
+    def _answers(self, batch: HopPrompts) -> Tensor:
+        """(B, d): the decoder's first state after each recommendation prompt, scaled as before T5's token table."""
         ask = batch.prompts["ask"]
-        states = self.backbone.answers(self._vectors(self.tokens, ask, batch.history), ask.lengths)
-        terms = {"next_item": item_cross_entropy(states * self._scale, self.item_vectors(), batch.target)}
-        return terms | (self._contrasts(batch) if self.queues is not None else {})
+        states = self.backbone.answers(self._vectors(self._fast, ask, batch.history), ask.lengths)
+        return states * self.backbone.dim**-0.5
 
     def _contrasts(self, batch: HopPrompts) -> dict[str, Tensor]:
         """Eq. 5 to 14; each encoder runs once over all the prompts that its vectors are wanted of."""
@@ -250,56 +263,52 @@ class GALRec(Model):
         weights = {1: c.lambda1, 2: c.lambda2, 3: c.lambda3}
         pairs = [pair for pair in PAIRS if weights[pair[2]] > 0]
         asked, keys = (list(dict.fromkeys(pair[side] for pair in pairs)) for side in (0, 1))
-        queries = self._encode(self.tokens, self.backbone.encoder, batch, asked)
+        queries = self._encode(self._fast, batch, asked)  # Eq. 14
         with torch.no_grad():
-            said = self._encode(self.slow["tokens"], self.slow["encoder"], batch, keys)
+            said = self._encode(self.slow, batch, keys)
         ids = {name: batch.user if name.startswith("user") else batch.target for name in keys}
         self._said = {name: (said[name], ids[name]) for name in keys}
         terms: dict[str, Tensor] = {}
         for query, key, number in pairs:
             queue = self.queues[key]
-            one = info_nce(queries[query], said[key], queue.vectors, queue.hidden(ids[key]), c.temperature)
-            terms[f"gal_{number}"] = terms.get(f"gal_{number}", 0.0) + weights[number] * one
+            hidden = queue.hidden(ids[key])
+            one = info_nce(queries[query], said[key], queue.vectors, hidden, c.temperature)  # Eq. 15
+            terms[f"gal_{number}"] = terms.get(f"gal_{number}", 0.0) + weights[number] * one  # Eq. 7, Eq. 10, Eq. 13
         return terms
 
-    def _encode(self, tokens: nn.Module, encoder: nn.Module, batch: HopPrompts, names: list[str]) -> dict[str, Tensor]:
+    def _encode(self, reader: nn.ModuleDict, batch: HopPrompts, names: list[str]) -> dict[str, Tensor]:
         """E of the prompts of these names, (B, d) each."""
         if not names:
             return {}
         joined, history = Packed.joined([batch.prompts[name] for name in names]), batch.history.repeated(len(names))
-        vectors = self._vectors(tokens, joined, history)
-        pooled = self.backbone.pooled(encoder, vectors, joined.lengths, first=self.config.pool == "node")
+        vectors = self._vectors(reader, joined, history)
+        pooled = self.backbone.pooled(reader["encoder"], vectors, joined.lengths, first=self.config.pool == "node")
         return dict(zip(names, pooled.chunk(len(names)), strict=True))
+
+    def _vectors(self, reader: nn.ModuleDict, prompts: Packed, history: Packed) -> Tensor:
+        vectors: Tensor = reader["tokens"](reader["words"], prompts, history, self.known_users, self.known_items)
+        return vectors
 
     def after_batch(self, stepped: bool) -> None:
         """The queues take what the momentum encoder said (Eq. 16), and it follows the other (Eq. 17)."""
         if self.queues is None or self.slow is None:
             return
         for name, (vectors, ids) in self._said.items():
-            self.queues[name].put(vectors, ids)
+            self.queues[name].put(vectors, ids)  # Eq. 16
         self._said = {}
         if stepped:
-            follow(
-                self.slow,
-                nn.ModuleDict({"tokens": self.tokens, "encoder": self.backbone.encoder}),
-                self.config.momentum,
-            )
+            follow(self.slow, self._fast, self.config.momentum)  # Eq. 17
 
-    def _vectors(self, tokens: nn.Module, prompts: Packed, history: Packed) -> Tensor:
-        vectors: Tensor = tokens(prompts, history, self.known_users, self.known_items)
-        return vectors
-
-    @property
-    def _scale(self) -> float:
-        """Of the decoder's states where the output layer is the token table."""
-        return self.backbone.dim**-0.5
+    @torch.no_grad()
+    def hop_vectors(self, rows: Ints) -> dict[str, Tensor]:
+        """E of hop 0, hop 1 and the farthest, of the users and items of training events `rows` (n,): (n, d) each."""
+        batch = self.prompts(targets_of(self.split.train, rows, self.config.max_length))
+        return self._encode(self._fast, batch, [name for name in batch.prompts if name != "ask"])
 
     def query_vectors(self, queries: Queries) -> Tensor:
-        """The decoder's first state after each query's recommendation prompt: one step a user."""
-        batch = self.prompts(history_of(queries, self.config.max_length), contrast=False)
-        ask = batch.prompts["ask"]
-        states = self.backbone.answers(self._vectors(self.tokens, ask, batch.history), ask.lengths)
-        return (states * self._scale).unsqueeze(1)
+        """What is to be named next, in one decoder step a user."""
+        asked = history_of(queries, self.config.max_length)
+        return self._answers(self.prompts(asked, contrast=False)).unsqueeze(1)
 
     def item_vectors(self) -> Tensor:
         """The items' token vectors."""

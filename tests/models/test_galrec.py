@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
+
 import numpy as np
 import pytest
 import torch
@@ -37,10 +40,10 @@ class TestIID(ModelContract):
     meta = False
 
 
-class TestSID(GenerativeContract):
-    preset = "sid"
+class TestP5(GenerativeContract):
+    preset = "p5"
     fields = TINY
-    known = {"grammar": 0.6}
+    known = {"grammar": 0.5}
     known_fields = {"train": {"lr": 1e-2, "batch_size": 64}}
     known_epochs = 6
     meta = False
@@ -65,8 +68,8 @@ def test_the_terms_are_those_of_the_equations(split):
     terms = model.loss(batch)
     with torch.no_grad():
         names = ("user 0", "item 0", "user 1", "item 1", "user far", "item far")
-        fast = model._encode(model.tokens, model.backbone.encoder, batch, list(names))
-        slow = model._encode(model.slow["tokens"], model.slow["encoder"], batch, list(names))
+        fast = model._encode(model._fast, batch, list(names))
+        slow = model._encode(model.slow, batch, list(names))
     ids = {"user": batch.user, "item": batch.target}
     wanted = {1: 0.0, 2: 0.0, 3: 0.0}
     for query, key, number in PAIRS:
@@ -77,13 +80,7 @@ def test_the_terms_are_those_of_the_equations(split):
             wanted[number] = wanted[number] - scores.log_softmax(0)[0] / len(own)
     for number, weight in ((1, 0.3), (2, 0.2), (3, 0.5)):
         assert terms[f"gal_{number}"].item() == pytest.approx(weight * float(wanted[number]), rel=1e-4)
-    scores = (
-        model.backbone.answers(
-            model._vectors(model.tokens, batch.prompts["ask"], batch.history), batch.prompts["ask"].lengths
-        )
-        @ model.item_vectors().T
-    )
-    nll = F.cross_entropy(scores * 16**-0.5, batch.target)
+    nll = F.cross_entropy(model._answers(batch) @ model.item_vectors().T, batch.target)
     assert terms["next_item"].item() == pytest.approx(nll.item(), rel=1e-4)
 
 
@@ -94,7 +91,7 @@ def test_queues_hold_what_the_slow_encoder_said_and_it_follows(split):
     assert all((queue.ids == -1).all() for queue in model.queues.values())
     before = {name: p.clone() for name, p in model.slow.named_parameters()}
     with torch.no_grad():
-        said = model._encode(model.slow["tokens"], model.slow["encoder"], batch, list(KEYS))
+        said = model._encode(model.slow, batch, list(KEYS))
         model.backbone.words.weight.add_(1.0)
     model.after_batch(False)
     assert all(torch.equal(p, before[name]) for name, p in model.slow.named_parameters())
@@ -104,8 +101,8 @@ def test_queues_hold_what_the_slow_encoder_said_and_it_follows(split):
         torch.testing.assert_close(queue.vectors[:24], said[name])
     model.after_batch(True)
     now = dict(model.slow.named_parameters())
-    moved = 0.9 * before["tokens.words.weight"] + 0.1 * model.backbone.words.weight
-    torch.testing.assert_close(now["tokens.words.weight"], moved)
+    moved = 0.9 * before["words.weight"] + 0.1 * model.backbone.words.weight
+    torch.testing.assert_close(now["words.weight"], moved)
 
 
 def test_losses_can_be_turned_off(split):
@@ -144,8 +141,6 @@ def test_cut_offs_leave_the_future_out(split):
     first = int(np.argmin(split.train.time))
     early = split.test[[0]]
     early = type(early).from_histories([[int(split.train.item[first])]])
-    import dataclasses
-
     early = dataclasses.replace(early, time=split.train.time[[first]])
     for cutoffs in (True, False):
         model = make(split, cutoffs=cutoffs).eval()
@@ -161,7 +156,7 @@ def test_other_embeddings_learn(split, embeddings):
     assert rows[-1]["next_item"] < rows[0]["next_item"]
 
 
-@pytest.mark.parametrize("preset", ["cid", "p5"])
+@pytest.mark.parametrize("preset", ["cid", "sid"])
 def test_other_names_learn(split, preset):
     model = dglrec.models.preset(preset, split, **TINY, train={"lr": 5e-3, "batch_size": 128})
     rows = fit(model, split, epochs=2).rows
@@ -199,8 +194,6 @@ def test_what_is_refused(split, tmp_path):
 
 
 def test_without_the_libraries_it_is_said_what_to_install(split, monkeypatch):
-    import importlib
-
     found = importlib.import_module
 
     def missing(name, *rest):
