@@ -41,7 +41,11 @@ def load_script(name):
 
 # --- Pages on a paper, and the code --------------------------------------------------------------------------------
 
-PAPERS = {"gsau": (dglrec.models.GSAUConfig, 10), "mdgr": (dglrec.models.MDGRConfig, 17)}  # config, equations
+PAPERS = {  # config, equations
+    "gsau": (dglrec.models.GSAUConfig, 10),
+    "mdgr": (dglrec.models.MDGRConfig, 17),
+    "galrec": (dglrec.models.GALRecConfig, 18),
+}
 SECTIONS = [
     (paper, section)
     for paper in PAPERS
