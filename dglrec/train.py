@@ -177,6 +177,8 @@ class _Trainer:
     def run(self, resume: bool) -> Run:
         self._open(resume)
         epochs = self.config.epochs if self.parameters else 0
+        if epochs and not self.rows:
+            self.model.before_training()
         while len(self.rows) < epochs and not self._exhausted():
             self._epoch(len(self.rows))
         if self.best_weights is not None:

@@ -8,7 +8,8 @@ What calls what:
     examples/galrec.py
       dglrec.models.preset("galrec-lightgcn", split)   dglrec/models/galrec.py
       dglrec.fit(model, split)                          dglrec/train.py
-        GALRec.batches                                  external embeddings once (Eq. 2, 3), then prompts
+        GALRec.before_training                          external embeddings, Eq. 2 and 3
+        GALRec.batches                                  prompts of a batch's users and items
           dglrec.graphs.hops                            who touched the same items, before the moment of the target
           Prompter                                      token numbers (dglrec/lm/prompts.py)
         GALRec.loss                                     Eq. 18; what `fit` calls for each batch

@@ -24,7 +24,9 @@ TFIDF = "tfidf"
 _SENTENCES = 64  # texts that a pre-trained encoder reads at once
 
 
-def from_model(kind: str, split: Split, source: str, dim: int, epochs: int, seed: int) -> tuple[Tensor, Tensor]:
+def from_model(
+    kind: str, split: Split, source: str, dim: int, epochs: int, seed: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
     """h of users (U, d1) and items (M, d1) from a LightGCN or a SASRec, Eq. 3.
 
     A user of SASRec is the state after the training history; one without a history is a zero vector.
@@ -33,7 +35,7 @@ def from_model(kind: str, split: Split, source: str, dim: int, epochs: int, seed
         kind: "lightgcn" or "sasrec".
         split: what the vectors are for.
         source: folder of a trained run of such a model on this split; "" trains one here.
-        dim, epochs, seed: of the training here, with all other settings as the preset has them.
+        dim, epochs, seed, device: of the training here, with all other settings as the preset has them.
 
     Raises:
         ConfigError: the run is of another model.
@@ -56,7 +58,7 @@ def from_model(kind: str, split: Split, source: str, dim: int, epochs: int, seed
         if model.item_vectors().shape[1] != dim:
             raise ConfigError(f"{source} has vectors of width {model.item_vectors().shape[1]}; set source_dim to that")
     else:
-        model = _trained(preset(kind, split, dim=dim, train={"seed": seed}), split, epochs)
+        model = _trained(preset(kind, split, dim=dim, train={"seed": seed}).to(device), split, epochs)
     model.eval()
     with torch.no_grad():
         users = _user_vectors(model, split.train)

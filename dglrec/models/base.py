@@ -104,6 +104,9 @@ class Model(nn.Module):
         """Named terms of the loss of a batch; their sum is the objective."""
         raise NotImplementedError(f"{type(self).__name__} has no loss: define loss()")
 
+    def before_training(self) -> None:
+        """What a model takes from elsewhere, such as another model's vectors; `fit` calls it before the first epoch."""
+
     def after_batch(self, stepped: bool) -> None:
         """What a model does besides learning by gradient, such as filling a queue; `loss` itself changes nothing.
 

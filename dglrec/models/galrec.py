@@ -159,7 +159,6 @@ class GALRec(Model):
     config: GALRecConfig
     known_users: Tensor
     known_items: Tensor
-    is_known: Tensor
 
     def __init__(self, split: Split, config: GALRecConfig | None = None, **fields: Any) -> None:
         super().__init__(split, config, **fields)
@@ -172,7 +171,6 @@ class GALRec(Model):
             width = 0 if learned else c.source_dim  # until training begins, the embeddings are a draw
             self.register_buffer("known_users", torch.randn(self.num_users, width))
             self.register_buffer("known_items", torch.randn(self.num_items, width))
-        self.register_buffer("is_known", torch.tensor(learned))
         self.slow = self.queues = None
         if c.gal:
             self.slow = momentum_copy(self._fast)
@@ -202,7 +200,6 @@ class GALRec(Model):
 
     def batches(self, split: Split, streams: Streams) -> Iterator[HopPrompts]:
         """`train.batch_size` targets a step, each with the prompts of its user and its item."""
-        self._embed(split)
         c, rng = self.config, streams.numpy("prompts")
         rows = np.flatnonzero(split.train.position > 0)
         rows = rows[rng.permutation(len(rows))][: self.targets_per_epoch]
@@ -210,21 +207,18 @@ class GALRec(Model):
             asked = targets_of(split.train, rows[first : first + c.train.batch_size], c.max_length)
             yield self.prompts(asked, contrast=c.gal)
 
-    def _embed(self, split: Split) -> None:
-        """The external embeddings, once, before the first epoch."""
-        c = self.config
-        if self.is_known:
+    def before_training(self) -> None:
+        """The external embeddings of users and items."""
+        c, split = self.config, self.split
+        if c.embeddings == "learned":
             return
         if c.embeddings == "text":
             users, items = from_texts(split.log, split.train, c.text_encoder, c.source_dim)  # Eq. 2
         else:
-            how = (c.source, c.source_dim, c.source_epochs, c.train.seed)
+            how = (c.source, c.source_dim, c.source_epochs, c.train.seed, self.device)
             users, items = from_model(c.embeddings, split, *how)  # Eq. 3
-        for known, found, seen in (
-            (self.known_users, users, split.train.user), (self.known_items, items, split.train.item)
-        ):  # fmt: skip
-            known.copy_(standardised(found, torch.as_tensor(np.unique(seen))))
-        self.is_known.fill_(True)
+        self.known_users.copy_(standardised(users, torch.as_tensor(np.unique(split.train.user))))
+        self.known_items.copy_(standardised(items, torch.as_tensor(np.unique(split.train.item))))
 
     def prompts(self, asked: Asked, contrast: bool = True) -> HopPrompts:
         """The recommendation prompts of what is asked, and, where they are wanted, those of the contrasts."""

@@ -114,6 +114,7 @@ def plain_epoch(model, split) -> int:
     optimizer = kind(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
     streams, batches = Streams(config.seed, 0), 0
     with global_generator():
+        model.before_training()
         for batches, batch in enumerate(model.batches(split, streams), 1):
             torch.manual_seed(streams.torch_seed("dropout", batches))
             loss = torch.stack(list(model.loss(batch).values())).sum()

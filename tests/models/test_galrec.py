@@ -30,6 +30,10 @@ class TestGALRec(ModelContract):
     known_epochs = 2
     meta = False  # how prompts fall into buckets depends on the data
 
+    def test_the_loss_falls(self, trained):
+        """That of the next item; the contrasts become harder as the queues fill."""
+        assert trained.rows[-1]["next_item"] < trained.rows[0]["next_item"]
+
 
 class TestIID(ModelContract):
     preset = "iid"
@@ -165,18 +169,21 @@ def test_other_names_learn(split, preset):
 
 def test_embeddings_of_a_run(split, tmp_path):
     fit(dglrec.models.preset("lightgcn", split, dim=16), split, epochs=2, out=tmp_path / "run")
-    model = make(split, source=str(tmp_path / "run"))
-    first_batch(model, split)
-    items = dglrec.load_model(tmp_path / "run").item_vectors()[np.unique(split.train.item)]
-    known = (items - items.mean(0)) / items.std(0, correction=0)
-    torch.testing.assert_close(model.known_items[np.unique(split.train.item)], known.detach(), rtol=1e-3, atol=1e-4)
-    with pytest.raises(ConfigError, match="expected one of 'sasrec'"):
-        first_batch(make(split, source=str(tmp_path / "run"), embeddings="sasrec"), split)
-    with pytest.raises(ConfigError, match="set source_dim"):
-        first_batch(make(split, source=str(tmp_path / "run"), source_dim=8), split)
+    source = str(tmp_path / "run")
+    model = make(split, source=source)
+    model.before_training()
+    known = np.unique(split.train.item)
+    items = dglrec.load_model(source).item_vectors()[known].detach()
+    wanted = (items - items.mean(0)) / items.std(0, correction=0)
+    torch.testing.assert_close(model.known_items[known], wanted, rtol=1e-3, atol=1e-4)
     other = dglrec.leave_one_out(dglrec.sample("shop", users=50, items=43))
-    with pytest.raises(DataError, match="are of split"):
-        first_batch(make(other, source=str(tmp_path / "run")), other)
+    for wrong, error, words in (
+        (make(split, source=source, embeddings="sasrec"), ConfigError, "expected one of 'sasrec'"),
+        (make(split, source=source, source_dim=8), ConfigError, "set source_dim"),
+        (make(other, source=source), DataError, "are of split"),
+    ):
+        with pytest.raises(error, match=words):
+            wrong.before_training()
 
 
 def test_what_is_refused(split, tmp_path):
@@ -188,9 +195,9 @@ def test_what_is_refused(split, tmp_path):
         make(split, hops=4)
     untitled = dglrec.leave_one_out(dglrec.sample("grammar", users=30, items=40))
     with pytest.raises(DataError, match="has no titles"):
-        first_batch(make(untitled, embeddings="text"), untitled)
+        make(untitled, embeddings="text").before_training()
     with pytest.raises(ConfigError, match=r"needs no download|not installed"):
-        first_batch(make(split, embeddings="text", text_encoder=str(tmp_path)), split)
+        make(split, embeddings="text", text_encoder=str(tmp_path)).before_training()
 
 
 def test_without_the_libraries_it_is_said_what_to_install(split, monkeypatch):
