@@ -44,10 +44,10 @@ class Trie(nn.Module):
         for state, tokens in enumerate(children):
             if tokens:
                 follow[state, list(tokens)] = torch.tensor(list(tokens.values()))
-        item = torch.full((len(children),), -1)
-        item[[state for state, _ in ends]] = torch.tensor([one for _, one in ends])
+        named = torch.full((len(children),), -1)
+        named[[state for state, _ in ends]] = torch.tensor([one for _, one in ends])
         self.register_buffer("next", follow, persistent=False)
-        self.register_buffer("item", item, persistent=False)
+        self.register_buffer("item", named, persistent=False)
         self.depth = 1 + max(map(len, names), default=0)
 
 

@@ -94,7 +94,8 @@ class Packed:
         """From arrays on the host."""
         lengths = np.diff(offsets)
         rows = np.repeat(np.arange(len(lengths)), lengths)
-        return cls(*(torch.as_tensor(part, device=device) for part in (offsets, values, rows)), lengths)
+        first, second, third = (torch.as_tensor(part, device=device) for part in (offsets, values, rows))
+        return cls(first, second, third, lengths)
 
     @classmethod
     def joined(cls, parts: Sequence[Packed]) -> Packed:

@@ -159,7 +159,7 @@ class Prompter:
             count = np.bincount(row[kept], minlength=rows)
             cut[:, number] = np.diff(hop.offsets) - count
             named = np.flatnonzero(count)
-            words = (np.full(len(named), part[number + 1]) for part in (word_start, word_length))
+            words = _filled((word_start[number + 1], word_length[number + 1]), len(named))
             segments.append((named, np.full(len(named), place), *words))
             longest = int(count.max(initial=0))
             segments.append((row[kept], place + longest - from_end[kept], start[kept], length[kept]))

@@ -171,7 +171,8 @@ class GALRec(Model):
             width = 0 if learned else c.source_dim  # until training begins, the embeddings are a draw
             self.register_buffer("known_users", torch.randn(self.num_users, width))
             self.register_buffer("known_items", torch.randn(self.num_items, width))
-        self.slow = self.queues = None
+        self.slow: nn.ModuleDict | None = None
+        self.queues: nn.ModuleDict | None = None
         if c.gal:
             self.slow = momentum_copy(self._fast)
             self.queues = nn.ModuleDict({name: Queue(c.queue, dim) for name in KEYS})
@@ -223,13 +224,13 @@ class GALRec(Model):
     def prompts(self, asked: Asked, contrast: bool = True) -> HopPrompts:
         """The recommendation prompts of what is asked, and, where they are wanted, those of the contrasts."""
         c, make, count = self.config, self._prompter, len(asked.user)
-        walk = {"before": asked.time if c.cutoffs and self._neighbours.has_times else None, "order": c.order}
+        before = asked.time if c.cutoffs and self._neighbours.has_times else None
         fanouts = [c.fanout] * (c.hops - 1)
-        users = around_users(self._neighbours, asked, fanouts, **walk)
+        users = around_users(self._neighbours, asked, fanouts, before, c.order)
         asker = np.full(count, -1) if c.asker == "history" else asked.user
         found = {"ask": make("user", asker, users, question=True)}
         if contrast:
-            items = around_items(self._neighbours, asked, [c.max_length, *fanouts], **walk)
+            items = around_items(self._neighbours, asked, [c.max_length, *fanouts], before, c.order)
             for name, hops in (("0", 0), ("1", 1), ("far", c.hops)):
                 found[f"user {name}"] = make("user", asker, users[:hops])
                 found[f"item {name}"] = make("item", asked.target, items[:hops])
@@ -256,15 +257,15 @@ class GALRec(Model):
         c = self.config
         weights = {1: c.lambda1, 2: c.lambda2, 3: c.lambda3}
         pairs = [pair for pair in PAIRS if weights[pair[2]] > 0]
-        asked, keys = (list(dict.fromkeys(pair[side] for pair in pairs)) for side in (0, 1))
-        queries = self._encode(self._fast, batch, asked)  # Eq. 14
+        asked, keys = dict.fromkeys(query for query, _, _ in pairs), dict.fromkeys(key for _, key, _ in pairs)
+        queries = self._encode(self._fast, batch, list(asked))  # Eq. 14
         with torch.no_grad():
-            said = self._encode(self.slow, batch, keys)
+            said = self._encode(self.slow, batch, list(keys))
         ids = {name: batch.user if name.startswith("user") else batch.target for name in keys}
         self._said = {name: (said[name], ids[name]) for name in keys}
         terms: dict[str, Tensor] = {}
         for query, key, number in pairs:
-            queue = self.queues[key]
+            queue: Any = self.queues[key]
             hidden = queue.hidden(ids[key])
             one = info_nce(queries[query], said[key], queue.vectors, hidden, c.temperature)  # Eq. 15
             terms[f"gal_{number}"] = terms.get(f"gal_{number}", 0.0) + weights[number] * one  # Eq. 7, Eq. 10, Eq. 13
@@ -279,7 +280,7 @@ class GALRec(Model):
         pooled = self.backbone.pooled(reader["encoder"], vectors, joined.lengths, first=self.config.pool == "node")
         return dict(zip(names, pooled.chunk(len(names)), strict=True))
 
-    def _vectors(self, reader: nn.ModuleDict, prompts: Packed, history: Packed) -> Tensor:
+    def _vectors(self, reader: Any, prompts: Packed, history: Packed) -> Tensor:
         vectors: Tensor = reader["tokens"](reader["words"], prompts, history, self.known_users, self.known_items)
         return vectors
 
@@ -288,7 +289,8 @@ class GALRec(Model):
         if self.queues is None or self.slow is None:
             return
         for name, (vectors, ids) in self._said.items():
-            self.queues[name].put(vectors, ids)  # Eq. 16
+            queue: Any = self.queues[name]
+            queue.put(vectors, ids)  # Eq. 16
         self._said = {}
         if stepped:
             follow(self.slow, self._fast, self.config.momentum)  # Eq. 17

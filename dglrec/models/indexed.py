@@ -154,7 +154,9 @@ class IndexedLM(Model):
     def top(self, queries: Queries, k: int) -> tuple[Tensor, Tensor]:
         """The k most likely items of each query, of `beam` names that are followed: ids (B, k), log-probabilities."""
         ask = self._prompts(history_of(queries, self.config.max_length)).prompts["ask"]
-        items, scores, order = [], [], []
+        items: list[Tensor] = []
+        scores: list[Tensor] = []
+        order: list[Tensor] = []
         assert self.beam is not None
         for rows, states, mask in self._read(ask, widen=self.beam):
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+M = TypeVar("M", bound=nn.Module)
 
-def momentum_copy(module: nn.Module) -> nn.Module:
+
+def momentum_copy(module: M) -> M:
     """A copy that gradients do not reach."""
     return copy.deepcopy(module).requires_grad_(False)
 
