@@ -229,6 +229,8 @@ class _Trainer:
             from tqdm import tqdm
 
             text = f"epoch {epoch:3}  loss {row['loss']:.4f}  {self.config.monitor} {valid[self.config.monitor]:.4f}"
+            if "tokens" in row:
+                text += f"  {row['tokens'] / row['seconds']:,.0f} tokens/s, {100 * row['padding']:.0f} % padding"
             tqdm.write(f"{text}{' *' if better else '  '}  {row['seconds']:.1f} s", file=sys.stderr)
 
     def _train(self, epoch: int) -> dict[str, Any]:
@@ -267,7 +269,8 @@ class _Trainer:
             raise DglrecError(f"the loss is {total} in epoch {epoch} ({values}); lower train.lr (now {self.config.lr})")
         means = {name: value / batches for name, value in values.items()}
         seconds = time.perf_counter() - start
-        return {"seconds": seconds, "steps": batches, "loss": total / batches, "loss_sum": total} | means
+        row = {"seconds": seconds, "steps": batches, "loss": total / batches, "loss_sum": total}
+        return row | means | self.model.epoch_figures()
 
     def _precision(self) -> Any:
         if self.config.precision == "float32":

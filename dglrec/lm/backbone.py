@@ -58,6 +58,7 @@ class Backbone(nn.Module):
     """
 
     tokenize: Callable[[str], list[int]]
+    _work: tuple[int, int] = (0, 0)  # tokens that were encoded in training, and padding beside them
 
     def __init__(
         self, name: str, texts: Sequence[str], dim: int, layers: int, heads: int, inner: int, dropout: float
@@ -94,7 +95,7 @@ class Backbone(nn.Module):
             first: take the second token's state, which is that of the node that the prompt is about.
         """
         found, order = [], []
-        for rows, padded, mask in padded_parts(vectors, lengths):
+        for rows, padded, mask in self.parts(vectors, lengths):
             states = encoder(inputs_embeds=padded, attention_mask=mask).last_hidden_state  # (b, L, d)
             if first:
                 found.append(states[:, 1])
@@ -107,11 +108,24 @@ class Backbone(nn.Module):
     def answers(self, vectors: Tensor, lengths: np.ndarray) -> Tensor:
         """The decoder's first state for each prompt, (B, d): what is said next is one token."""
         found, order = [], []
-        for rows, padded, mask in padded_parts(vectors, lengths):
+        for rows, padded, mask in self.parts(vectors, lengths):
             states = self.encoder(inputs_embeds=padded, attention_mask=mask).last_hidden_state
             found.append(self.decode(states, mask, self.start(len(rows)))[:, 0])
             order.append(rows)
         return in_order(found, order)
+
+    def parts(self, vectors: Tensor, lengths: np.ndarray, widen: int = 1) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """`padded_parts`; in training what is encoded is counted."""
+        if self.training:
+            tokens = int(lengths.sum())
+            slots = sum(rows * length for rows, length in Buckets(lengths).shapes)
+            self._work = self._work[0] + tokens, self._work[1] + slots - tokens
+        return padded_parts(vectors, lengths, widen)
+
+    def figures(self) -> dict[str, float]:
+        """Tokens that were encoded in training since this was asked last, and the share of padding."""
+        (tokens, padding), self._work = self._work, (0, 0)
+        return {"tokens": tokens, "padding": padding / max(tokens + padding, 1)}
 
     def start(self, rows: int) -> Tensor:
         """(B, 1, d): what decoding begins with."""
@@ -148,12 +162,6 @@ def padded_parts(vectors: Tensor, lengths: np.ndarray, widen: int = 1) -> Iterat
             piece = slice(begin, begin + step)
             yield order[first : first + rows][piece], part[piece], mask[piece]
         first, slot = first + rows, slot + rows * length
-
-
-def padding(lengths: np.ndarray) -> int:
-    """Slots that are padding where prompts of these lengths are encoded together."""
-    buckets = Buckets(lengths)
-    return sum(rows * length for rows, length in buckets.shapes) - int(lengths.sum())
 
 
 def _quicken(stack: nn.Module) -> None:

@@ -106,7 +106,7 @@ def from_texts(log: InteractionLog, train: InteractionLog, encoder: str, dim: in
         dim: d1; wider vectors are reduced to it by truncated SVD, narrower ones end in zeros.
 
     Raises:
-        DataError: an item that is in the training log has no title.
+        DataError: there are no titles.
     """
     titles = item_titles(log, train)
     items = torch.zeros(len(titles), dim)
@@ -116,16 +116,14 @@ def from_texts(log: InteractionLog, train: InteractionLog, encoder: str, dim: in
 
 
 def item_titles(log: InteractionLog, train: InteractionLog) -> list[str]:
-    """Title of each item.
+    """Title of each item; one without a title is "unknown".
 
     Raises:
-        DataError: there are none, or an item that training knows has none.
+        DataError: no item that training knows has one.
     """
     if log.titles is None:
         raise DataError(f"{log.name!r} has no titles; load it with its items table, or choose embeddings without texts")
-    known = np.unique(train.item)
-    bare = known[log.titles[known] == ""]
-    if len(bare) == len(known):
+    if not (log.titles[np.unique(train.item)] != "").any():
         raise DataError(f"no item of {log.name!r} has a title; load it with its items table")
     return [title or "unknown" for title in log.titles.tolist()]
 

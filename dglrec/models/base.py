@@ -114,6 +114,10 @@ class Model(nn.Module):
             stepped: whether the optimizer has stepped after the batch; with `train.accumulate` it does not after each.
         """
 
+    def epoch_figures(self) -> dict[str, float]:
+        """What an epoch's row tells beside losses and metrics, such as "tokens"; `fit` asks after each epoch."""
+        return {}
+
     def query_vectors(self, queries: Queries) -> Tensor:
         """(B, K, d): one or more vectors a query."""
         raise NotImplementedError(

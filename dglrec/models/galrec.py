@@ -295,6 +295,10 @@ class GALRec(Model):
         if stepped:
             follow(self.slow, self._fast, self.config.momentum)  # Eq. 17
 
+    def epoch_figures(self) -> dict[str, float]:
+        """Tokens that were encoded, in all prompts, and the share of padding."""
+        return self.backbone.figures()
+
     @torch.no_grad()
     def hop_vectors(self, rows: Ints) -> dict[str, Tensor]:
         """E of hop 0, hop 1 and the farthest, of the users and items of training events `rows` (n,): (n, d) each."""

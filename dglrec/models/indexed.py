@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..config import TrainConfig, check_limits
 from ..data.splits import Queries, Split
-from ..lm.backbone import Backbone, in_order, padded_parts
+from ..lm.backbone import Backbone, in_order
 from ..lm.decoding import Trie, beam_search
 from ..lm.hop_prompts import Asked, HopPrompts, Packed, history_of, offsets_of, targets_of
 from ..lm.indexing import Names, check_names, cid, p5, sid
@@ -137,13 +137,17 @@ class IndexedLM(Model):
             total = total + F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=-1, reduction="sum")
         return {"next_item": total / len(batch.target)}
 
+    def epoch_figures(self) -> dict[str, float]:
+        """Tokens that were encoded, and the share of padding."""
+        return self.backbone.figures()
+
     def _read(self, ask: Packed, widen: int = 1) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Parts of the prompts: their numbers (b,), encoder states (b, L, d) and mask (b, L)."""
         words = self.backbone.words.num_embeddings
         is_word = (ask.values < words)[:, None]
         named = self.name((ask.values - words).clamp(min=0))
         vectors = torch.where(is_word, self.backbone.words(ask.values.clamp(max=words - 1)), named)
-        for rows, padded, mask in padded_parts(vectors, ask.lengths, widen):
+        for rows, padded, mask in self.backbone.parts(vectors, ask.lengths, widen):
             yield rows, self.backbone.encoder(inputs_embeds=padded, attention_mask=mask).last_hidden_state, mask
 
     def _speak(self, states: Tensor, mask: Tensor, said: Tensor) -> Tensor:

@@ -158,6 +158,8 @@ def test_other_embeddings_learn(split, embeddings):
     model = make(split, embeddings=embeddings, source_epochs=1, train={"lr": 5e-3, "batch_size": 128})
     rows = fit(model, split, epochs=3).rows
     assert rows[-1]["next_item"] < rows[0]["next_item"]
+    assert rows[0]["tokens"] > 10_000
+    assert rows[0]["padding"] < 0.2
 
 
 @pytest.mark.parametrize("preset", ["cid", "sid"])
