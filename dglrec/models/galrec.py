@@ -20,8 +20,17 @@ from ..data.log import Ints
 from ..data.splits import Queries, Split
 from ..graphs import Neighbours, user_item
 from ..lm.backbone import Backbone
-from ..lm.embeddings import from_model, from_texts, standardised
-from ..lm.hop_prompts import Asked, HopPrompts, Packed, around_items, around_users, history_of, targets_of
+from ..lm.embeddings import from_model, from_texts, item_titles, standardised
+from ..lm.hop_prompts import (
+    Asked,
+    HopPrompts,
+    Packed,
+    around_items,
+    around_users,
+    history_of,
+    offsets_of,
+    targets_of,
+)
 from ..lm.prompts import MAX_HOPS, Prompter, texts
 from ..losses import info_nce, item_cross_entropy
 from ..nn.momentum import Queue, follow, momentum_copy
@@ -57,6 +66,7 @@ class GALRecConfig:
         fanout: neighbours of each of them at hop 2, and of those at hop 3.
         order: whether the newest neighbours are taken, or a draw.
         cutoffs: walk only edges from before the moment of the target; else all of training but the target's own.
+        titles: tokens of an item's title, at most, that stand before its own token in a prompt; 0 for none.
         budget: most tokens of a prompt.
         asker: how the user whose next item is asked for is embedded: the mean of the "history" alone, which works for
             anybody, or the user's own "row", as the paper has it; that row knows the training targets.
@@ -84,6 +94,7 @@ class GALRecConfig:
     fanout: int = 8
     order: Literal["recent", "uniform"] = "recent"
     cutoffs: bool = True
+    titles: int = 0
     budget: int = 256
     asker: Literal["history", "row"] = "history"
     gal: bool = True
@@ -106,7 +117,7 @@ class GALRecConfig:
         check_limits(self, source_dim=">=1", source_epochs=">=0", dim=">=1", layers=">=1", heads=">=1", inner=">=1")
         check_limits(self, hops=f">=1 <={MAX_HOPS}", max_length=">=1", fanout=">=1", budget=">=1", queue=">=1")
         check_limits(self, lambda1=">=0", lambda2=">=0", lambda3=">=0", temperature=">0", momentum=">=0 <=1")
-        check_limits(self, dropout=">=0 <1", epoch_targets=">=0")
+        check_limits(self, dropout=">=0 <1", epoch_targets=">=0", titles=">=0")
 
 
 class NodeTokens(nn.Module):
@@ -164,8 +175,9 @@ class GALRec(Model):
         super().__init__(split, config, **fields)
         c = self.config
         learned = c.embeddings == "learned"
+        titles = item_titles(split.log, split.train) if c.titles else []
         with seeded(c.train.seed, "init"):
-            self.backbone = Backbone(c.backbone, texts(), c.dim, c.layers, c.heads, c.inner, c.dropout)
+            self.backbone = Backbone(c.backbone, [*texts(), *titles], c.dim, c.layers, c.heads, c.inner, c.dropout)
             dim = self.backbone.dim
             self.tokens = NodeTokens(self.num_users, self.num_items, dim, None if learned else c.source_dim)
             width = 0 if learned else c.source_dim  # until training begins, the embeddings are a draw
@@ -180,10 +192,11 @@ class GALRec(Model):
         self._neighbours = Neighbours(user_item(split.train))
         item = self.backbone.words.num_embeddings  # tokens: words, then items, users, and the asker
         user, asker = item + self.num_items, item + self.num_items + self.num_users
+        spoken = [self.backbone.tokenize(title)[: c.titles] for title in titles] or [[]] * self.num_items
         self._prompter = Prompter(
             self.backbone.tokenize,
             (np.arange(self.num_users + 1), np.arange(user, asker)),
-            (np.arange(self.num_items + 1), np.arange(item, user)),
+            offsets_of([[*title, item + number] for number, title in enumerate(spoken)]),
             budget=c.budget,
             end=self.backbone.end,
             asker=asker,

@@ -126,6 +126,16 @@ def test_prompts_grow_with_the_hops(split):
     assert lengths[0] < lengths[1] < lengths[2]
 
 
+def test_titles_stand_before_the_items_tokens(split):
+    model = make(split, titles=3, hops=1)
+    words, batch = model.backbone.words.num_embeddings, first_batch(model, split)
+    item = batch.prompts["item 0"].values[:6].tolist()
+    title = model.backbone.tokenize(split.log.titles[int(batch.target[0])])[:3]
+    assert item[1 : 1 + len(title)] == title
+    assert item[1 + len(title)] == words + int(batch.target[0])
+    assert torch.isfinite(model.loss(batch)["next_item"])
+
+
 def test_no_prompt_names_the_target_pair_or_what_is_later(split):
     """The asking user is in no prompt, and what is asked for is in none of the user's first two hops."""
     model = make(split, order="uniform")
@@ -198,6 +208,8 @@ def test_what_is_refused(split, tmp_path):
     untitled = dglrec.leave_one_out(dglrec.sample("grammar", users=30, items=40))
     with pytest.raises(DataError, match="has no titles"):
         make(untitled, embeddings="text").before_training()
+    with pytest.raises(DataError, match="has no titles"):
+        make(untitled, titles=4)
     with pytest.raises(ConfigError, match=r"needs no download|not installed"):
         make(split, embeddings="text", text_encoder=str(tmp_path)).before_training()
 
