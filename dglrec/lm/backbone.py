@@ -21,10 +21,11 @@ from ..nn.transformer import Buckets
 TINY = "tiny"
 SLOTS = {"cpu": 1 << 14, "cuda": 1 << 18}  # tokens that are encoded together at most, padding among them
 MEND = 'pip install "dglrec[lm]"'
+_EXTRA = ("transformers", "tokenizers")
 
 
 def library(name: str) -> Any:
-    """An optional library of the extra `lm`.
+    """An optional library: of the extra `lm`, or sentence-transformers, which only text encoders need.
 
     Raises:
         ConfigError: it is not installed.
@@ -36,7 +37,8 @@ def library(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != name.partition(".")[0]:
             raise
-        raise ConfigError(f"language models need {name}, which is not installed: {MEND}") from None
+        mend = MEND if name in _EXTRA else f"pip install {name.replace('_', '-')}"
+        raise ConfigError(f"language models need {name}, which is not installed: {mend}") from None
 
 
 class Backbone(nn.Module):

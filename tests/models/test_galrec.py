@@ -214,6 +214,29 @@ def test_what_is_refused(split, tmp_path):
         make(split, embeddings="text", text_encoder=str(tmp_path)).before_training()
 
 
+def test_a_t5_from_a_folder(split, tmp_path):
+    """Weights, widths and words are those of the folder, and it is found again by a saved model."""
+    import tokenizers
+    import transformers
+
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2, "user": 3}, "<unk>"))
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    named = {"unk_token": "<unk>", "pad_token": "<pad>", "eos_token": "</s>"}
+    transformers.PreTrainedTokenizerFast(tokenizer_object=words, **named).save_pretrained(tmp_path / "t5")
+    sizes = {"d_model": 24, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 3, "vocab_size": 10}
+    whole = transformers.T5ForConditionalGeneration(transformers.T5Config(**sizes, decoder_start_token_id=0))
+    whole.save_pretrained(tmp_path / "t5")
+    model = make(split, backbone=str(tmp_path / "t5"))
+    assert model.item_vectors().shape == (split.log.num_items, 24)
+    torch.testing.assert_close(model.backbone.words.weight, whole.get_input_embeddings().weight)
+    assert model.backbone.tokenize("user took") == [3, 2]
+    rows = fit(model, split, epochs=2).rows
+    assert rows[-1]["next_item"] < rows[0]["next_item"]
+    dglrec.save_model(model, tmp_path / "model")
+    loaded = dglrec.load_model(tmp_path / "model")
+    assert torch.equal(loaded.scores(split.test), model.eval().scores(split.test))
+
+
 def test_without_the_libraries_it_is_said_what_to_install(split, monkeypatch):
     found = importlib.import_module
 
