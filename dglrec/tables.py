@@ -189,7 +189,7 @@ _WINDOWS_ON = {"foursquare-nyc": _FEW_WINDOWS, "ml-latest-small": _FEW_WINDOWS}
 _ON_SAMPLE = ((planted.NAME, "user"),)
 
 _LEAVE_ONE_OUT = tuple((data, "leave-one-out") for data in ("amazon-beauty", "amazon-sports", "amazon-toys"))
-_FOR_LANGUAGE = tuple((data, "leave-one-out") for data in ("amazon-beauty", "yelp-2019"))
+_FOR_LANGUAGE = tuple((data, "leave-one-out") for data in ("amazon-beauty", "amazon-toys", "yelp-2019"))
 _WITH_HOPS = ((HOPS, "leave-one-out"), *_FOR_LANGUAGE)
 _SCRATCH = "here a small T5 trained from scratch"
 _HITS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10")  # with one target a query, HR is recall
