@@ -36,7 +36,10 @@ setup(
     ],
     extras_require={
         "fast": ["numba>=0.61"],
-        "lm": ["transformers>=4.40", "sentence-transformers>=3"],
+        "lm": [
+            "transformers>=5",
+            "tokenizers>=0.20",
+        ],  # text encoders: sentence-transformers>=3, only where one is named
         "docs": ["sphinx>=7", "myst-parser>=3"],
         "test": ["pytest>=8", "hypothesis>=6.80", "numba>=0.61", "ranx>=0.3.20", "ruff>=0.9", "mypy>=1.14"],
     },

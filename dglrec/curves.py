@@ -10,7 +10,7 @@ from typing import Any
 from .data.files import atomic_write
 from .evaluate import WHOLE
 
-_NO_TERM = ("epoch", "seconds", "valid_seconds", "steps", "loss_sum", "test", "test_seconds")
+_NO_TERM = ("epoch", "seconds", "valid_seconds", "steps", "loss_sum", "test", "test_seconds", "tokens", "padding")
 
 
 def save_curves(rows: list[dict[str, Any]], monitor: str, best: int, path: Path, title: str) -> None:
@@ -90,14 +90,55 @@ def save_field(
     _save(figure, path, title)
 
 
-def _figure(width: float, height: float, columns: int) -> tuple[Any, list[Any]]:
-    """A figure with its parts, beside each other."""
+def save_densities(vectors: Mapping[str, Mapping[str, Any]], path: Path, title: str) -> None:
+    """Draw how vectors lie, a row for each model, to `path`, a PNG: GAL-Rec's Figure 4.
+
+    Each part shows the density of the vectors' first two principal directions, as unit vectors, and under it that of
+    their angles. What has collapsed is a spot, and a peak.
+
+    Args:
+        vectors: model -> name of a hop -> (n, d).
+        path: of the picture.
+        title: above it.
+    """
+    import numpy as np
+    from scipy.stats import gaussian_kde
+
+    columns = list(next(iter(vectors.values())))
+    figure, parts = _figure(2.2 * len(columns), 4.4 * len(vectors), len(columns), 2 * len(vectors))
+    grid = np.linspace(-1.3, 1.3, 60)
+    angles = np.linspace(-np.pi, np.pi, 120)
+    plane = np.stack(np.meshgrid(grid, grid)).reshape(2, -1)
+    for row, (model, hops) in enumerate(vectors.items()):
+        for column, name in enumerate(columns):
+            density, angle = (parts[(2 * row + part) * len(columns) + column] for part in (0, 1))
+            given = np.asarray(hops[name], dtype=np.float64)
+            given = given / np.maximum(np.linalg.norm(given, axis=1, keepdims=True), 1e-9)
+            _, _, directions = np.linalg.svd(given - given.mean(0), full_matrices=False)
+            points = given @ directions[:2].T
+            points = points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-9)
+            noise = 1e-3 * np.random.default_rng(0).standard_normal(points.shape)  # equal points have no density
+            points = points + noise
+            density.imshow(
+                gaussian_kde(points.T)(plane).reshape(60, 60),
+                origin="lower",
+                extent=(-1.3, 1.3, -1.3, 1.3),
+                cmap="Blues",
+            )
+            density.set(title=f"{name}, {model}" if column == 0 else name, xticks=[], yticks=[])
+            angle.plot(angles, gaussian_kde(np.arctan2(points[:, 1], points[:, 0]))(angles), lw=1)
+            angle.set(xlabel="angle", ylim=(0, None), yticks=[])
+    _save(figure, path, title)
+
+
+def _figure(width: float, height: float, columns: int, rows: int = 1) -> tuple[Any, list[Any]]:
+    """A figure with its parts, beside each other, row after row."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, list(figure.subplots(1, columns, squeeze=False)[0])
+    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 
 
 def _save(figure: Any, path: Path, title: str) -> None:

@@ -94,17 +94,24 @@ def pair_cross_entropy(positive: Tensor, negative: Tensor) -> Tensor:
     return (F.softplus(-positive).mean() + F.softplus(negative).mean()) / 2
 
 
-def info_nce(anchor: Tensor, positive: Tensor, negative: Tensor, tau: float = 0.1) -> Tensor:
-    """Mean of -log softmax of cosines over `tau`, at the positive (van den Oord et al., 2018; HardGNN Eq. 12).
+def info_nce(
+    anchor: Tensor, positive: Tensor, negative: Tensor, tau: float = 0.1, hidden: Tensor | None = None
+) -> Tensor:
+    """Mean of -log softmax of cosines over `tau`, at the positive (van den Oord et al., 2018).
+
+    HardGNN's Eq. 12; with a queue of negatives it is MoCo's (He et al., CVPR 2020) and GAL-Rec's. A row without
+    negatives gives 0.
 
     Shapes: anchor (B, d), positive (B, d), negative (B, K, d), own ones of each row, or (K, d), the same ones for all
-    rows -> scalar. With K = 0 it is 0.
+    rows; hidden (B, K) bool, those that are no negatives of a row -> scalar.
     """
-    anchor, positive, negative = (F.normalize(x, dim=-1) for x in (anchor, positive, negative))
+    parts = (part.float() if part.dtype in _HALF else part for part in (anchor, positive, negative))
+    anchor, positive, negative = (F.normalize(part, dim=-1) for part in parts)
     own = (anchor * positive).sum(1, keepdim=True)  # (B, 1)
     others = anchor @ negative.T if negative.ndim == 2 else torch.einsum("bd,bkd->bk", anchor, negative)  # (B, K)
-    logits = torch.cat([own, others], 1) / tau
-    return (logits.logsumexp(1) - logits[:, 0]).mean()
+    if hidden is not None:
+        others = others.masked_fill(hidden, -torch.inf)
+    return -(torch.cat([own, others], 1) / tau).log_softmax(1)[:, 0].mean()
 
 
 def item_cross_entropy(queries: Tensor, items: Tensor, targets: Tensor) -> Tensor:

@@ -13,12 +13,13 @@ from typing import Any, Literal, NamedTuple, cast
 
 from . import planted
 from .config import replace
-from .data import Split, leave_one_out, load, time_point, windows
+from .data import Split, leave_one_out, load, sample, time_point, windows
 from .data.datasets import find_table
 from .data.windows import Assignment
 from .errors import ConfigError, closest
 from .models import PRESETS, Model, Preset
 
+HOPS = "sample-hops"
 SYSTEMS = {**PRESETS, "oracle": Preset(planted.Oracle, {}, "one who knows how the sample was drawn")}
 
 
@@ -196,7 +197,7 @@ def find_data(data: str) -> None:
     Raises:
         DataError: it is not.
     """
-    if data != planted.NAME:
+    if data not in (planted.NAME, HOPS):
         find_table(data)
 
 
@@ -204,13 +205,13 @@ def make_split(data: str, split: str) -> Split:
     """A data set under a split, the same in every table.
 
     Args:
-        data: a name that `load` knows, or "sample-interests".
+        data: a name that `load` knows, "sample-interests" or "sample-hops".
         split: "leave-one-out" ranks all items, "leave-one-out-999" the same targets among 1 + 999, "time-point-999"
             the first event of each user after a moment (all three 5-core); or what `windows` calls `by`: "window",
             "user" or "time".
     """
     if split == "leave-one-out":
-        return leave_one_out(load(data, k_core=5))
+        return leave_one_out(sample("hops", seed=1) if data == HOPS else load(data, k_core=5))
     if split == "leave-one-out-999":
         return leave_one_out(load(data, k_core=5), negatives=999)
     if split == "time-point-999":
@@ -228,6 +229,7 @@ _GSAU = "Cao et al., Graph-Sequential Alignment and Uniformity, WWW 2025 Compani
 _MDGR = "Xiao et al., Learning Multi-interest Embedding with Dynamic Graph Cluster for Sequential Recommendation"
 _HARDGNN = "Lin et al., Self-Supervised Sequential Recommendation with Hard Negative Graph Contrastive Learning"
 _ALL = tuple(SYSTEMS)
+_GALREC = "Guan et al., Enhancing Collaborative Semantics of Language Model-Driven Recommendations"
 _WINDOWS: dict[str, Any] = {"seen": "keep", "train.epochs": 100, "train.patience": 10, "train.monitor": "auc_pooled"}
 # An epoch of the 765 and 526 windows has 4 steps where the paper's have hundreds, so that its 10 epochs of patience
 # would end a training before it has begun.
@@ -236,6 +238,10 @@ _WINDOWS_ON = {"foursquare-nyc": {_ALL: _FEW_WINDOWS}, "ml-latest-small": {_ALL:
 _ON_SAMPLE = ((planted.NAME, "user"),)
 
 _LEAVE_ONE_OUT = tuple((data, "leave-one-out") for data in ("amazon-beauty", "amazon-sports", "amazon-toys"))
+_FOR_LANGUAGE = tuple((data, "leave-one-out") for data in ("amazon-beauty", "amazon-toys", "yelp-2019"))
+_WITH_HOPS = ((HOPS, "leave-one-out"), *_FOR_LANGUAGE)
+_SCRATCH = "here a small T5 trained from scratch"
+_HITS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10")  # with one target a query, HR is recall
 _CHECK_INS_AND_FILMS = tuple(
     (data, split) for data in ("foursquare-nyc", "ml-latest-small") for split in ("window", "user", "time")
 )
@@ -375,6 +381,42 @@ _PLANS = (
         fields_on=_SELFGNN_ON,
         over="k",
         compare="hardgnn",
+    ),
+    Plan(
+        "galrec-table1",
+        f"{_GALREC}, Table I: overall performance ({_SCRATCH})",
+        metrics=_HITS,
+        data=_FOR_LANGUAGE,
+        rows=("lightgcn", "sasrec", "p5", "sid", "cid", "iid", "galrec-sasrec", "galrec-lightgcn", "galrec-text"),
+        compare="galrec-lightgcn",
+    ),
+    Plan(
+        "galrec-table3",
+        f"{_GALREC}, Table III: with and without graph-aware learning ({_SCRATCH})",
+        metrics=_HITS,
+        data=_FOR_LANGUAGE,
+        rows=tuple(f"galrec-{kind}{end}" for kind in ("sasrec", "lightgcn", "text") for end in (",gal=false", "")),
+        compare="galrec-lightgcn",
+    ),
+    Plan(
+        "galrec-table4",
+        f"{_GALREC}, Table IV: each loss removed ({_SCRATCH})",
+        metrics=_HITS,
+        data=_WITH_HOPS,
+        rows=(
+            "galrec-lightgcn,gal=false",
+            *(f"galrec-lightgcn,lambda{number}=0" for number in (1, 2, 3)),
+            "galrec-lightgcn",
+        ),
+        compare="galrec-lightgcn",
+    ),
+    Plan(
+        "galrec-table5",
+        f"{_GALREC}, Table V: hops ({_SCRATCH})",
+        metrics=_HITS,
+        data=_WITH_HOPS,
+        rows=("galrec-lightgcn,hops=1", "galrec-lightgcn", "galrec-lightgcn,hops=3"),
+        compare="galrec-lightgcn",
     ),
 )
 PLANS = {plan.name: plan for plan in _PLANS}

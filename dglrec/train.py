@@ -195,6 +195,8 @@ class _Trainer:
     def run(self, resume: bool) -> Run:
         self._open(resume)
         epochs = self.config.epochs if self.parameters else 0
+        if epochs and not self.rows:
+            self.model.before_training()
         while len(self.rows) < epochs and not self._exhausted():
             self._epoch(len(self.rows))
         if self.best_weights is not None:
@@ -245,6 +247,8 @@ class _Trainer:
             from tqdm import tqdm
 
             text = f"epoch {epoch:3}  loss {row['loss']:.4f}  {self.config.monitor} {valid[self.config.monitor]:.4f}"
+            if "tokens" in row:
+                text += f"  {row['tokens'] / row['seconds']:,.0f} tokens/s, {100 * row['padding']:.0f} % padding"
             tqdm.write(f"{text}{' *' if better else '  '}  {row['seconds']:.1f} s", file=sys.stderr)
 
     def _peeked(self) -> dict[str, Any]:
@@ -267,8 +271,10 @@ class _Trainer:
                     terms = self.model.loss(batch)
                     loss = torch.stack(list(terms.values())).sum()
                 (loss / self.config.accumulate).backward()
-                if batches % self.config.accumulate == 0:
+                stepped = batches % self.config.accumulate == 0
+                if stepped:
                     self._step()
+                self.model.after_batch(stepped)
                 for name, term in terms.items():
                     sums[name] = sums.get(name, 0.0) + term.detach()
                 bar.update(1)
@@ -288,7 +294,8 @@ class _Trainer:
             raise DglrecError(f"the loss is {total} in epoch {epoch} ({values}); lower train.lr (now {self.config.lr})")
         means = {name: value / batches for name, value in values.items()}
         seconds = time.perf_counter() - start
-        return {"seconds": seconds, "steps": batches, "loss": total / batches, "loss_sum": total} | means
+        row = {"seconds": seconds, "steps": batches, "loss": total / batches, "loss_sum": total}
+        return row | means | self.model.epoch_figures()
 
     def _precision(self) -> Any:
         if self.config.precision == "float32":

@@ -46,6 +46,19 @@ def gradients(loss, inputs):
 # --- In a batch ----------------------------------------------------------------------------------------------------
 
 
+def test_info_nce_is_a_softmax_over_the_positive_and_the_visible_negatives():
+    query, key, queue = unit(5, 3) * 2, unit(5, 3, seed=1) * 3, unit(4, 3, seed=2)
+    hidden = torch.rand(5, 4, generator=torch.Generator().manual_seed(3)) < 0.4
+    hidden[0] = True  # a row without negatives gives 0
+    naive = 0.0
+    for row in range(5):
+        own = (F.cosine_similarity(query[row], key[row], 0) / 0.2).exp()
+        others = [F.cosine_similarity(query[row], queue[n], 0) for n in range(4) if not hidden[row, n]]
+        naive = naive - torch.log(own / (own + sum((one / 0.2).exp() for one in others))) / 5
+    assert_same(info_nce(query, key, queue, 0.2, hidden), naive, [query, key, queue])
+    assert info_nce(query[:1], key[:1], queue, 0.2, hidden[:1]).item() == pytest.approx(0.0)
+
+
 @pytest.mark.parametrize("rows", [1, 2, 9])
 def test_alignment_is_the_mean_squared_distance(rows):
     x, y = unit(rows, 4), unit(rows, 4, seed=1)

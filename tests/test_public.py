@@ -13,9 +13,10 @@ import dglrec
 NAMES = [
     *("load", "leave_one_out", "time_point", "make_split", "sample", "InteractionLog", "Split", "Queries"),
     *("data.check", "data.get", "data.list_datasets", "data.sample", "data.sample_oracle", "data.from_frame"),
-    *("graphs.user_item", "graphs.sequences", "graphs.Sequences"),
+    *("graphs.user_item", "graphs.sequences", "graphs.Sequences", "graphs.hops", "graphs.Hops", "graphs.Neighbours"),
     *("graphs.time_slices", "graphs.slice_boundaries", "graphs.slice_names", "graphs.slice_times", "nn.SliceEncoder"),
     *("models.preset", "models.PRESETS", "models.Model", "models.Counts", "models.LightGCN", "models.SASRec"),
+    *("models.GALRec", "models.IndexedLM", "losses.info_nce"),
     *("models.MIP", "models.ComiRec", "models.SURGE"),
     *("models.SelfGNN", "models.HardGNN", "losses.hinge", "losses.pair_cross_entropy", "losses.info_nce"),
     *("models.GSAU", "models.Model.recommend", "models.Model.set_ranking"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .check import check
 from .datasets import DatasetInfo, get, list_datasets, load
 from .drift import DriftOracle
+from .hops import HopOracle
 from .interests import InterestOracle
 from .log import InteractionLog
 from .papers import PAPER_SETS, PaperSet, paper_log
@@ -17,6 +18,7 @@ __all__ = [
     "PAPER_SETS",
     "DatasetInfo",
     "DriftOracle",
+    "HopOracle",
     "InteractionLog",
     "InterestOracle",
     "Oracle",

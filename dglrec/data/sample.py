@@ -1,9 +1,9 @@
 """Samples: interaction logs drawn from a process that is known, so that the best reachable score is known too.
 
 "interests", with long histories, is in `dglrec.data.interests`, "drift", with interests that change at known times, in
-`dglrec.data.drift`. The other kinds are one process with different settings. Items belong to groups, and within its
-group each item has a successor, so that the group is a cycle. A user belongs to one group and takes an item that is new
-to them at each step:
+`dglrec.data.drift`, "hops", where neighbours tell what comes next, in `dglrec.data.hops`. The other kinds are one
+process with different settings. Items belong to groups, and within its group each item has a successor, so that the
+group is a cycle. A user belongs to one group and takes an item that is new to them at each step:
 
     with probability `noise`    any item,
     else with `follow`          the successor of the last item of the own group (those already taken or not on sale are
@@ -33,8 +33,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError, closest
-from . import drift, interests
+from . import drift, hops, interests
 from .drift import DriftOracle, DriftWorld
+from .hops import HopOracle, HopWorld
 from .interests import InterestOracle, InterestWorld
 from .log import Bools, Floats, InteractionLog, Ints
 from .oracles import best_scores
@@ -69,12 +70,15 @@ _KINDS = {
     "grammar": _Kind(version=1, group_size=None, follow=1.0, skew=0.0, drift=False, noise=0.1, titles=False),
     "shop": _Kind(version=1, group_size=100, follow=0.6, skew=0.8, drift=True, noise=0.1, titles=True),
 }
-_OTHERS: dict[str, tuple[type[InterestWorld] | type[DriftWorld], int, int, float]] = {  # users, items, noise by default
+_OTHERS: dict[
+    str, tuple[type[InterestWorld] | type[DriftWorld] | type[HopWorld], int, int, float]
+] = {  # users, items, noise by default
     "interests": (InterestWorld, interests.USERS, interests.ITEMS, interests.NOISE),
     "drift": (DriftWorld, _USERS, _ITEMS, drift.NOISE),
+    "hops": (HopWorld, hops.USERS, hops.ITEMS, hops.NOISE),
 }
 KINDS = (*_KINDS, *_OTHERS)
-Kind = Literal["communities", "grammar", "shop", "interests", "drift"]
+Kind = Literal["communities", "grammar", "shop", "interests", "drift", "hops"]
 
 
 def sample(
@@ -88,13 +92,13 @@ def sample(
 
     Histories have 5 to 50 events (seven tenths of a group at most), few of them long; an item stands in a history once;
     times are seconds since 1970 and never tie within a user. Those of "interests" have 101 to 800, with repeats; those
-    of "drift" 8 to 32.
+    of "drift" 8 to 32, those of "hops" 12.
 
     Args:
-        kind: "communities", "grammar", "shop", "interests" or "drift".
+        kind: "communities", "grammar", "shop", "interests", "drift" or "hops".
         users: number of users, at least 2; 2,000 by default, 5,000 for "interests".
         items: number of items, at least 20; items that nobody took are in the vocabulary too. 1,000 by default, 10,000
-            for "interests".
+            for "interests", 3,000 for "hops".
         seed: of the draw.
         noise: probability that a step takes any item; the kind's own by default (.1).
 
@@ -106,7 +110,7 @@ def sample(
     (50, 100, True)
     """
     world = _world(kind, users, items, seed, noise)
-    if isinstance(world, (InterestWorld, DriftWorld)):
+    if isinstance(world, (InterestWorld, DriftWorld, HopWorld)):
         return world.log()
     user, item, time = world.draw()
     return InteractionLog.from_arrays(
@@ -150,6 +154,16 @@ def sample_oracle(
     *,
     log: InteractionLog | None = None,
 ) -> DriftOracle: ...
+@overload
+def sample_oracle(
+    kind: Literal["hops"],
+    users: int | None = None,
+    items: int | None = None,
+    seed: int = 0,
+    noise: float | None = None,
+    *,
+    log: InteractionLog | None = None,
+) -> HopOracle: ...
 def sample_oracle(
     kind: Kind = "shop",
     users: int | None = None,
@@ -158,7 +172,7 @@ def sample_oracle(
     noise: float | None = None,
     *,
     log: InteractionLog | None = None,
-) -> Oracle | InterestOracle | DriftOracle:
+) -> Oracle | InterestOracle | DriftOracle | HopOracle:
     """The oracle of the log that `sample` makes from the same arguments.
 
     Args:
@@ -174,6 +188,8 @@ def sample_oracle(
         return InterestOracle(world, log)
     if isinstance(world, DriftWorld):
         return DriftOracle(world, log)
+    if isinstance(world, HopWorld):
+        return HopOracle(world, log)
     numbers = np.arange(world.items)
     if log is not None:
         place = {name: number for number, name in enumerate(world.item_ids)}
@@ -186,7 +202,7 @@ def sample_oracle(
 
 def _world(
     kind: str, users: int | None, items: int | None, seed: int, noise: float | None
-) -> _World | InterestWorld | DriftWorld:
+) -> _World | InterestWorld | DriftWorld | HopWorld:
     """The process of a kind, once its arguments are found to be in range."""
     if kind not in KINDS:
         raise DataError(f"unknown kind of sample {kind!r}; {closest(kind, KINDS)}")

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from . import clustering
+from .hops import Hop, Hops, Neighbours, hops
 from .interests import Interests, dense_interests, interests, sparsify, weighted_cosine
 from .time_slices import slice_boundaries, slice_names, slice_times, time_slices
 from .user_item import Sequences, as_sequences, sequences, user_item
 
 __all__ = [
+    "Hop",
+    "Hops",
     "Interests",
+    "Neighbours",
     "Sequences",
     "as_sequences",
     "clustering",
     "dense_interests",
+    "hops",
     "interests",
     "sequences",
     "slice_boundaries",

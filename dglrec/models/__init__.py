@@ -11,8 +11,10 @@ from ..errors import ConfigError, closest
 from .base import Model
 from .comirec import ComiRec, ComiRecConfig
 from .counts import Counts, CountsConfig
+from .galrec import GALRec, GALRecConfig
 from .gsau import GSAU, GSAUConfig
 from .hardgnn import HardGNN, HardGNNConfig
+from .indexed import IndexedConfig, IndexedLM
 from .lightgcn import LightGCN, LightGCNConfig
 from .mdgr import MDGR, MDGRConfig
 from .mip import MIP, MIPConfig
@@ -21,9 +23,10 @@ from .selfgnn import SelfGNN, SelfGNNConfig
 from .surge import SURGE, SURGEConfig
 
 __all__ = [
-    "GSAU", "MDGR", "MIP", "PRESETS", "SURGE", "ComiRec", "ComiRecConfig", "Counts", "CountsConfig", "GSAUConfig",
-    "HardGNN", "HardGNNConfig", "LightGCN", "LightGCNConfig", "MDGRConfig", "MIPConfig", "Model", "Preset", "SASRec",
-    "SASRecConfig", "SURGEConfig", "SelfGNN", "SelfGNNConfig", "preset",
+    "GSAU", "MDGR", "MIP", "PRESETS", "SURGE", "ComiRec", "ComiRecConfig", "Counts", "CountsConfig", "GALRec",
+    "GALRecConfig", "GSAUConfig", "HardGNN", "HardGNNConfig", "IndexedConfig", "IndexedLM", "LightGCN",
+    "LightGCNConfig", "MDGRConfig", "MIPConfig", "Model", "Preset", "SASRec", "SASRecConfig", "SURGEConfig", "SelfGNN",
+    "SelfGNNConfig", "preset",
 ]  # fmt: skip
 
 
@@ -67,6 +70,15 @@ PRESETS = {
     "mip": Preset(MIP, {}, "Shi et al., arXiv 2207.06652, as in MDGR's Table 2"),
     "comirec-sa": Preset(ComiRec, {"extractor": "attention"}, "Cen et al., KDD 2020: interests by self-attention"),
     "comirec-dr": Preset(ComiRec, {"extractor": "routing"}, "the same, interests by dynamic routing"),
+    "galrec-lightgcn": Preset(GALRec, {}, "Guan et al., GAL(LightGCN): graph-aware learning of a language model"),
+    "galrec-sasrec": Preset(GALRec, {"embeddings": "sasrec"}, "the same on SASRec's embeddings"),
+    "galrec-text": Preset(GALRec, {"embeddings": "text"}, "the same on embeddings of the items' titles"),
+    "iid": Preset(
+        GALRec, {"embeddings": "learned", "gal": False, "hops": 1}, "Hua et al., SIGIR-AP 2023: a token an item"
+    ),
+    "sid": Preset(IndexedLM, {"scheme": "sid"}, "the same, numbers in the order of training as names"),
+    "cid": Preset(IndexedLM, {"scheme": "cid"}, "the same, paths through clusters as names"),
+    "p5": Preset(IndexedLM, {"scheme": "p5"}, "Geng et al., RecSys 2022, with shuffled numbers"),
     "surge": Preset(SURGE, {}, "Chang et al., SIGIR 2021, as in MDGR's Table 2"),
     "selfgnn": Preset(SelfGNN, {}, "Liu et al., SIGIR 2024, by the equations that HardGNN's paper prints"),
     "selfgnn-code": Preset(

@@ -107,6 +107,20 @@ class Model(nn.Module):
         """Named terms of the loss of a batch; their sum is the objective."""
         raise NotImplementedError(f"{type(self).__name__} has no loss: define loss()")
 
+    def before_training(self) -> None:
+        """What a model takes from elsewhere, such as another model's vectors; `fit` calls it before the first epoch."""
+
+    def after_batch(self, stepped: bool) -> None:
+        """What a model does besides learning by gradient, such as filling a queue; `loss` itself changes nothing.
+
+        Args:
+            stepped: whether the optimizer has stepped after the batch; with `train.accumulate` it does not after each.
+        """
+
+    def epoch_figures(self) -> dict[str, float]:
+        """What an epoch's row tells beside losses and metrics, such as "tokens"; `fit` asks after each epoch."""
+        return {}
+
     def query_vectors(self, queries: Queries) -> Tensor:
         """(B, K, d): one or more vectors a query."""
         raise NotImplementedError(

@@ -123,15 +123,18 @@ def plain_epoch(model, split) -> int:
     optimizer = kind(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
     streams, batches = Streams(config.seed, 0), 0
     with global_generator():
+        model.before_training()
         for batches, batch in enumerate(model.batches(split, streams), 1):
             torch.manual_seed(streams.torch_seed("dropout", batches))
             loss = torch.stack(list(model.loss(batch).values())).sum()
             (loss / config.accumulate).backward()
-            if batches % config.accumulate == 0:
+            stepped = batches % config.accumulate == 0
+            if stepped:
                 if config.clip > 0:
                     torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
                 optimizer.step()
                 optimizer.zero_grad()
+            model.after_batch(stepped)
     return batches
 
 

@@ -12,7 +12,7 @@ from dglrec.data.sample import KINDS as ALL_KINDS
 from dglrec.errors import DataError
 from dglrec.evaluate import evaluate
 
-KINDS = [kind for kind in ALL_KINDS if kind not in ("interests", "drift")]  # those have tests of their own
+KINDS = [kind for kind in ALL_KINDS if kind not in ("interests", "drift", "hops")]  # those have tests of their own
 
 # A kind that is in use must draw the same log for ever; something new is a new version of the kind, or a new kind.
 DIGESTS = {

@@ -46,6 +46,7 @@ PAPERS = {  # config, numbers of the equations
     "mdgr": (dglrec.models.MDGRConfig, range(1, 18)),
     "selfgnn": (dglrec.models.SelfGNNConfig, range(1, 11)),
     "hardgnn": (dglrec.models.HardGNNConfig, range(11, 14)),  # it has SelfGNN's equations before
+    "galrec": (dglrec.models.GALRecConfig, range(1, 19)),
 }
 SECTIONS = [
     (paper, section)

@@ -67,6 +67,21 @@ def test_interest_graphs(run, tmp_path):
     assert abs(before) < 0.2 < 0.4 < min(first, last)
 
 
+def test_hop_prompts(run):
+    out = run("hop_prompts.py", "--budget", "40", "--hops", "3")
+    assert re.search(r"^hop 3: \d+ items", out, re.MULTILINE)
+    assert "what does the user take next ? </s>" in out
+    tokens, budget = re.search(r"(\d+) tokens of at most (\d+)", out).groups()
+    assert int(tokens) <= int(budget) == 40
+
+
+def test_galrec(run, tmp_path):
+    pytest.importorskip("transformers")
+    out = run("galrec.py", "--epochs", "1", "--picture", "hops.png")
+    assert (tmp_path / "hops.png").read_bytes().startswith(b"\x89PNG")
+    assert "with GAL: galrec-lightgcn on sample-hops: best epoch 0" in out
+
+
 def test_time_slices(run, tmp_path):
     out = run("time_slices.py", "--out", "slices.png")
     assert (tmp_path / "slices.png").read_bytes().startswith(b"\x89PNG")

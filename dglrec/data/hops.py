@@ -1,0 +1,168 @@
+"""The sample kind "hops": users who take what their neighbours took, and whose own histories say little.
+
+Users belong to small crews, and act once in each of ROUNDS rounds, the members of a crew in random order. An event is,
+
+    with probability `noise`    any item that is new to the user,
+    else with COPY              one of the items that the other members took LAG rounds ago and the user has not taken
+                                (each event counts, so that what two of them took is twice as likely),
+    else                        any item that is new to the user, as it is where there is none to copy.
+
+An item has few takers, who are of a few crews, so that nothing is to be learned of it in general. Who the members of
+the own crew are shows in the graph: they are those who took the same items. What one of them took lately is likely to
+come, and under leave-one-out it is in the training log, as LAG rounds are held out at most.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import DataError
+from .interests import _event_rows, _places
+from .log import InteractionLog, Ints
+from .oracles import best_scores
+from .splits import Queries
+
+if TYPE_CHECKING:
+    import torch
+
+VERSION = 1
+USERS, ITEMS, NOISE = 2000, 3000, 0.1  # where the caller gives none
+
+CREW, ROUNDS, LAG, COPY = 8, 12, 2, 0.7
+_START, _HOUR = 1_577_836_800, 3_600  # 2020-01-01, in seconds since 1970
+_SLOT_HOURS = 6  # between one member of a crew and the next
+_BLOCK = 1024  # queries at a time
+
+
+class HopWorld:
+    """The process with its settings drawn, and all that its users do; see the text at the top of this file.
+
+    Attributes:
+        crew: (U,) int64, crew of each user.
+        user: (n,) int64, user of each event; ascends.
+        item: (n,) int64.
+        time: (n,) float64 seconds, ascending within a user; those of a crew never tie.
+        copied: (n,) bool, whether the event was copied from another member.
+    """
+
+    def __init__(self, users: int, items: int, seed: int, noise: float) -> None:
+        if items <= 2 * ROUNDS:
+            raise DataError(
+                f"a sample of {items} items; hops needs more than {2 * ROUNDS}, for a user takes an item once"
+            )
+        self.users, self.items, self.noise = users, items, noise
+        rng = np.random.default_rng([zlib.crc32(b"hops"), VERSION, int(seed)])
+        crews = -(-users // CREW)
+        self.crew: Ints = np.empty(users, dtype=np.int64)
+        self.crew[np.argsort(rng.random(users))] = np.arange(users) % crews
+        by_crew = np.argsort(self.crew, kind="stable")
+        place = np.arange(users) - np.searchsorted(self.crew[by_crew], self.crew[by_crew])
+        members = np.full((crews, CREW), -1, dtype=np.int64)
+        members[self.crew[by_crew], place] = by_crew
+        self._members = members
+        self._draw(rng)
+
+    def _draw(self, rng: np.random.Generator) -> None:
+        """All events: a loop over rounds and turns, each of which moves one member of every crew."""
+        self._item: Ints = np.full((self.users, ROUNDS), -1, dtype=np.int64)  # what each user took in each round
+        time, copied = np.zeros((self.users, ROUNDS)), np.zeros((self.users, ROUNDS), dtype=bool)
+        for step in range(ROUNDS):
+            turn = np.argsort(rng.random(self._members.shape), axis=1)
+            for slot, user in enumerate(np.take_along_axis(self._members, turn, axis=1).T):
+                user = user[user >= 0]  # (A,) at most one of a crew
+                mates, own = self._copies(user, np.full(len(user), step)), self._item[user]
+                chance = np.where(mates >= 0, rng.random(mates.shape), -1.0)
+                how = rng.random((2, len(user)))
+                copies = (how[0] >= self.noise) & (how[1] < COPY) & (chance.max(1) >= 0)
+                any_item = rng.random((len(user), self.items))
+                any_item[np.repeat(np.arange(len(user)), step), own[:, :step].reshape(-1)] = -1.0
+                chosen = np.take_along_axis(mates, chance.argmax(1)[:, None], axis=1)[:, 0]
+                self._item[user, step] = np.where(copies, chosen, any_item.argmax(1))
+                copied[user, step] = copies
+                hours = (step * CREW + slot + rng.random(len(user)) * 0.9) * _SLOT_HOURS
+                time[user, step] = np.floor(_START + hours * _HOUR)
+        self.user = np.repeat(np.arange(self.users), ROUNDS)
+        self.item, self.time, self.copied = self._item.reshape(-1), time.reshape(-1), copied.reshape(-1)
+
+    def _copies(self, user: Ints, step: Ints) -> Ints:
+        """(A, CREW) items that a user may copy in a round, -1 for none: of others, LAG rounds ago, not taken yet."""
+        mates = self._members[self.crew[user]]  # (A, CREW)
+        there = (mates >= 0) & (mates != user[:, None]) & (step >= LAG)[:, None]
+        items = self._item[mates, np.maximum(step - LAG, 0)[:, None]]
+        before = np.where(np.arange(ROUNDS) < step[:, None], self._item[user], -1)  # (A, ROUNDS)
+        taken = (items[:, :, None] == before[:, None]).any(2)
+        copies: Ints = np.where(there & ~taken, items, -1)
+        return copies
+
+    def log(self) -> InteractionLog:
+        """The events as a log, in the same order."""
+        return InteractionLog.from_arrays(
+            self.user,
+            self.item,
+            self.time,
+            user_ids=[f"user-{number}" for number in range(1, self.users + 1)],
+            item_ids=[f"item-{number}" for number in range(1, self.items + 1)],
+            name="sample-hops",
+        )
+
+
+class HopOracle:
+    """Scores items by their true probability to come next, as one who knows the process and sees what all users did.
+
+    `scores` has the form of a model's, so that `evaluate(oracle, split.test)` gives the best reachable values. Only
+    events from LAG rounds before the target are used, so that a model which reads the training log could do as well.
+    """
+
+    name = "oracle"
+
+    def __init__(self, world: HopWorld, log: InteractionLog | None = None) -> None:
+        self._world = world
+        self._items, self._user = np.arange(world.items), np.arange(world.users)
+        if log is not None:
+            self._items = _places(log.item_ids.tolist(), "item", world.items)
+            self._user = _places(log.user_ids.tolist(), "user", world.users)
+
+    def probabilities(self, queries: Queries) -> npt.NDArray[np.float32]:
+        """(B, M) probability of each item to come next.
+
+        Raises:
+            DataError: a query is not about an event of the sample.
+        """
+        world, each = self._world, np.arange(len(queries))
+        if (queries.user < 0).any():
+            raise DataError("the oracle of this sample knows its users by number; a query has none")
+        user = self._user[queries.user]
+        step = self._step(queries, user)
+        mates = world._copies(user, step)
+        count = (mates >= 0).sum(1, keepdims=True)  # (B, 1)
+        table = np.ones((len(queries), world.items + 1))
+        row, history = np.repeat(each, queries.lengths), self._items[queries.items]
+        table[row, history] = 0.0
+        table[:, -1] = 0.0
+        copying = (1 - world.noise) * COPY * (count > 0)
+        table *= (1 - copying) / table.sum(1, keepdims=True)
+        np.add.at(table, (each[:, None], mates), copying / np.maximum(count, 1))  # -1 falls into the last column
+        return table[:, self._items].astype(np.float32)
+
+    def _step(self, queries: Queries, user: Ints) -> Ints:
+        """(B,) round of each query's target; the one after the last where the time is not known."""
+        if queries.time is None:
+            return np.full(len(queries), ROUNDS)
+        return _event_rows(self._world.user, self._world.time, self._user, queries.user, queries.time) % ROUNDS
+
+    def scores(self, queries: Queries, items: Any = None) -> torch.Tensor:
+        """(B, M) float32 probabilities, or (B, C) for items (B, C)."""
+        import torch
+
+        table = torch.from_numpy(self.probabilities(queries))
+        return table if items is None else table.gather(1, torch.as_tensor(items, dtype=torch.int64))
+
+    def best_scores(
+        self, queries: Queries, k: tuple[int, ...] = (5, 10, 20, 50), block: int = _BLOCK
+    ) -> dict[str, float]:
+        """Expected recall@k and ndcg@k of the best ranking there is."""
+        return best_scores(self.probabilities, queries, k, block)

@@ -1,0 +1,210 @@
+"""T5 as a backbone: an encoder and a decoder over vectors, packed prompts in, one state a prompt out.
+
+`transformers` is imported when a backbone is made. `tiny` is a small T5 from its config, with a tokenizer trained on
+the given texts, so that it needs no download; any other name is that of a T5 on the hub, or a folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from ..nn.dropout import Dropout
+from ..nn.transformer import Buckets
+
+TINY = "tiny"
+SLOTS = {"cpu": 1 << 14, "cuda": 1 << 18}  # tokens that are encoded together at most, padding among them
+MEND = 'pip install "dglrec[lm]"'
+_EXTRA = ("transformers", "tokenizers")
+
+
+def library(name: str) -> Any:
+    """An optional library: of the extra `lm`, or sentence-transformers, which only text encoders need.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != name.partition(".")[0]:
+            raise
+        mend = MEND if name in _EXTRA else f"pip install {name.replace('_', '-')}"
+        raise ConfigError(f"language models need {name}, which is not installed: {mend}") from None
+
+
+class Backbone(nn.Module):
+    """The word table, the encoder and the decoder of a T5.
+
+    Args:
+        name: "tiny", the name of a T5 on the hub, or a folder that holds one.
+        texts: what the tokenizer of "tiny" is trained on.
+        dim, layers, heads, inner, dropout: of "tiny"; a pre-trained model has its own.
+
+    Attributes:
+        dim: width d.
+        end: the token that ends a prompt.
+        tokenize: text -> token numbers, without the end.
+        pretrained: whether weights were loaded.
+
+    Raises:
+        ConfigError: `transformers` is not installed, or there is no such model here and it cannot be fetched.
+    """
+
+    tokenize: Callable[[str], list[int]]
+    _work: tuple[int, int] = (0, 0)  # tokens that were encoded in training, and padding beside them
+
+    def __init__(
+        self, name: str, texts: Sequence[str], dim: int, layers: int, heads: int, inner: int, dropout: float
+    ) -> None:
+        super().__init__()
+        transformers = library("transformers")
+        self.pretrained = name != TINY
+        if self.pretrained:
+            model, self.tokenize, self.end = _fetched(transformers, name)
+        else:
+            self.tokenize, count = _trained_tokenizer(texts)
+            self.end = 1
+            config = transformers.T5Config(
+                vocab_size=count, d_model=dim, d_kv=dim // heads, d_ff=inner, num_layers=layers,
+                num_decoder_layers=layers, num_heads=heads, dropout_rate=dropout, feed_forward_proj="gated-gelu",
+                pad_token_id=0, eos_token_id=1, decoder_start_token_id=0,
+            )  # fmt: skip
+            model = transformers.T5Model(config)
+        self.dim: int = model.config.d_model
+        self.words = nn.Embedding.from_pretrained(model.shared.weight.detach().clone(), freeze=False)
+        self.begin = nn.Parameter(self.words.weight[:1].detach().clone())  # T5 begins with its padding token
+        self.encoder, self.decoder = model.encoder, model.decoder
+        for stack in (self.encoder, self.decoder):
+            stack.embed_tokens = None  # they are given vectors; the table is `words`
+            _quicken(stack)
+
+    def pooled(self, encoder: nn.Module, vectors: Tensor, lengths: np.ndarray, first: bool = False) -> Tensor:
+        """The mean of each prompt's states, (B, d), or the state of the node's own token (see `Packed`).
+
+        Args:
+            encoder: this backbone's, or its momentum copy.
+            vectors: (T, d) packed token vectors.
+            lengths: (B,) tokens of each prompt.
+            first: take the second token's state, which is that of the node that the prompt is about.
+        """
+        found, order = [], []
+        for rows, padded, mask in self.parts(vectors, lengths):
+            states = encoder(inputs_embeds=padded, attention_mask=mask).last_hidden_state  # (b, L, d)
+            if first:
+                found.append(states[:, 1])
+            else:
+                weight = mask.to(states.dtype).unsqueeze(2)
+                found.append((states * weight).sum(1) / weight.sum(1))
+            order.append(rows)
+        return in_order(found, order)
+
+    def answers(self, vectors: Tensor, lengths: np.ndarray) -> Tensor:
+        """The decoder's first state for each prompt, (B, d): what is said next is one token."""
+        found, order = [], []
+        for rows, padded, mask in self.parts(vectors, lengths):
+            states = self.encoder(inputs_embeds=padded, attention_mask=mask).last_hidden_state
+            found.append(self.decode(states, mask, self.start(len(rows)))[:, 0])
+            order.append(rows)
+        return in_order(found, order)
+
+    def parts(self, vectors: Tensor, lengths: np.ndarray, widen: int = 1) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """`padded_parts`; in training what is encoded is counted."""
+        if self.training:
+            tokens = int(lengths.sum())
+            slots = sum(rows * length for rows, length in Buckets(lengths).shapes)
+            self._work = self._work[0] + tokens, self._work[1] + slots - tokens
+        return padded_parts(vectors, lengths, widen)
+
+    def figures(self) -> dict[str, float]:
+        """Tokens that were encoded in training since this was asked last, and the share of padding."""
+        (tokens, padding), self._work = self._work, (0, 0)
+        return {"tokens": tokens, "padding": padding / max(tokens + padding, 1)}
+
+    def start(self, rows: int) -> Tensor:
+        """(B, 1, d): what decoding begins with."""
+        return self.begin.expand(rows, 1, -1)
+
+    def decode(self, states: Tensor, mask: Tensor, said: Tensor) -> Tensor:
+        """Decoder states (B, t, d) after what was said (B, t, d), on encoder states (B, L, d) with mask (B, L)."""
+        found = self.decoder(
+            inputs_embeds=said, encoder_hidden_states=states, encoder_attention_mask=mask, use_cache=False
+        )
+        return found.last_hidden_state
+
+
+def padded_parts(vectors: Tensor, lengths: np.ndarray, widen: int = 1) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Packed prompts in parts of similar length: which prompts (b,), their vectors (b, L, d), which are real (b, L).
+
+    Args:
+        vectors: (T, d).
+        lengths: (B,).
+        widen: how many times over each prompt will be read; parts are smaller by that.
+    """
+    device = vectors.device
+    buckets = Buckets(lengths)
+    order = buckets.order.to(device)
+    padded = vectors.index_select(0, buckets.slots().slots.to(device))  # a padding slot repeats a row, masked below
+    first, slot = 0, 0
+    limit = SLOTS.get(device.type, SLOTS["cpu"]) // widen
+    for rows, length in buckets.shapes:
+        step = max(1, limit // length)
+        part = padded[slot : slot + rows * length].view(rows, length, -1)
+        own = buckets.lengths[first : first + rows].to(device)
+        mask = (torch.arange(length, device=device) < own[:, None]).long()
+        for begin in range(0, rows, step):
+            piece = slice(begin, begin + step)
+            yield order[first : first + rows][piece], part[piece], mask[piece]
+        first, slot = first + rows, slot + rows * length
+
+
+def _quicken(stack: nn.Module) -> None:
+    """Dropout by the package's own module, and none of the attention's weights: a quarter of a step on a CPU."""
+    for module in list(stack.modules()):
+        for name, part in list(module.named_children()):
+            if type(part) is nn.Dropout:
+                setattr(module, name, Dropout(part.p))
+        if type(module).__name__ == "T5Attention":
+            setattr(module, "dropout", 0.0)  # noqa: B010 - a number there, a module elsewhere
+
+
+def in_order(found: list[Tensor], order: list[Tensor]) -> Tensor:
+    """The rows of all parts, each at its own number."""
+    rows = torch.cat(found)
+    return torch.empty_like(rows).index_copy(0, torch.cat(order), rows)
+
+
+def _trained_tokenizer(texts: Sequence[str]) -> tuple[Callable[[str], list[int]], int]:
+    """A byte-pair tokenizer of the texts' words, and its number of tokens; 0 is padding, 1 the end, 2 unknown."""
+    tokenizers = library("tokenizers")
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="<unk>"))
+    tokenizer.normalizer = tokenizers.normalizers.Lowercase()
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=4096, special_tokens=["<pad>", "</s>", "<unk>"], show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return (lambda text: tokenizer.encode(text).ids), int(tokenizer.get_vocab_size())
+
+
+def _fetched(transformers: Any, name: str) -> tuple[Any, Callable[[str], list[int]], int]:
+    """A pre-trained T5, its tokenizer and its end token. Weights are read as safetensors, no code is fetched."""
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+        model = transformers.T5ForConditionalGeneration.from_pretrained(name, use_safetensors=True)
+    except Exception as error:  # the library raises a dozen different things
+        kind = "folder" if Path(name).exists() else "model"
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"backbone {name!r} is no {kind} that can be read ({reason[:120]}); without a network give the folder of a "
+            "downloaded T5 (with model.safetensors), or backbone='tiny', which needs no download"
+        ) from None
+    return model, (lambda text: tokenizer.encode(text, add_special_tokens=False)), int(model.config.eos_token_id)

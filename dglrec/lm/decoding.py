@@ -1,0 +1,91 @@
+"""Decoding names: a trie of what may be said, and beam search in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+
+
+class Trie(nn.Module):
+    """The beginnings of all names; state 0 is the empty one.
+
+    Args:
+        names: the token numbers of each item's name, 0 to `size` - 1, without the end token.
+        size: number of tokens; `size` itself is the end token.
+
+    Attributes:
+        next: (states, size + 1) int64, the state after each token, -1 where no name goes on so.
+        item: (states,) int64, the item whose name, with its end, leads to the state; -1 for none.
+        depth: the longest name, with its end.
+    """
+
+    next: Tensor
+    item: Tensor
+
+    def __init__(self, names: Sequence[Sequence[int]], size: int) -> None:
+        super().__init__()
+        children: list[dict[int, int]] = [{}]
+        ends: list[tuple[int, int]] = []
+        for item, name in enumerate(names):
+            state = 0
+            for token in (*name, size):
+                if token not in children[state]:
+                    children[state][token] = len(children)
+                    children.append({})
+                state = children[state][token]
+            ends.append((state, item))
+        if len({state for state, _ in ends}) < len(ends):
+            raise ConfigError("two items have one name; expected distinct names")
+        follow = torch.full((len(children), size + 1), -1)
+        for state, tokens in enumerate(children):
+            if tokens:
+                follow[state, list(tokens)] = torch.tensor(list(tokens.values()))
+        named = torch.full((len(children),), -1)
+        named[[state for state, _ in ends]] = torch.tensor([one for _, one in ends])
+        self.register_buffer("next", follow, persistent=False)
+        self.register_buffer("item", named, persistent=False)
+        self.depth = 1 + max(map(len, names), default=0)
+
+
+def beam_search(step: Callable[[Tensor], Tensor], trie: Trie, rows: int, beam: int) -> tuple[Tensor, Tensor]:
+    """The `beam` best names of each row: items (B, beam), -1 where there are fewer, and log-probabilities (B, beam).
+
+    A name's score is the sum of the log-probabilities of its tokens and its end. With a beam as wide as the catalogue
+    this is scoring every item.
+
+    Args:
+        step: the tokens so far (B, b, t) -> log-probabilities of the next token (B, b, size + 1).
+        trie: what may be said.
+        rows: B.
+        beam: names to keep at each step.
+    """
+    device = trie.next.device
+    tokens = torch.zeros(rows, 1, 0, dtype=torch.int64, device=device)
+    state = torch.zeros(rows, 1, dtype=torch.int64, device=device)
+    score = torch.zeros(rows, 1, device=device)
+    done_item = torch.full((rows, beam), -1, device=device)
+    done_score = torch.full((rows, beam), -torch.inf, device=device)
+    for _ in range(trie.depth):
+        follow = trie.next[state]  # (B, b, size + 1)
+        total = (score.unsqueeze(2) + step(tokens).float()).masked_fill(follow < 0, -torch.inf)
+        size = follow.shape[2]
+        ended = total[:, :, size - 1]  # (B, b)
+        item = trie.item[follow[:, :, size - 1].clamp(min=0)].masked_fill(ended.isinf(), -1)
+        done_score, best = torch.cat([done_score, ended], 1).topk(beam, 1)
+        done_item = torch.cat([done_item, item], 1).gather(1, best)
+        going = total[:, :, : size - 1].flatten(1)  # (B, b * size)
+        score, best = going.topk(min(beam, going.shape[1]), 1)
+        parent, token = best // (size - 1), best % (size - 1)
+        tokens = torch.cat(
+            [tokens.gather(1, parent.unsqueeze(2).expand(-1, -1, tokens.shape[2])), token[:, :, None]], 2
+        )
+        state = (
+            follow.flatten(1).gather(1, parent * size + token).clamp(min=0)
+        )  # where there is none, the score is -inf
+        if bool(score.isinf().all()):
+            break
+    return done_item, done_score

@@ -1,0 +1,174 @@
+"""External embeddings h of users and items (GAL-Rec, Eq. 2 and 3): from a trained model of this package, or from texts.
+
+They are learned from the training log alone, and for a fixed number of epochs, so that validation plays no part.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.log import InteractionLog
+from ..data.splits import Queries, Split
+from ..errors import ConfigError, DataError
+from ..streams import Streams, global_generator
+from .backbone import library
+
+if TYPE_CHECKING:
+    from ..models.base import Model
+
+TFIDF = "tfidf"
+_SENTENCES = 64  # texts that a pre-trained encoder reads at once
+
+
+def from_model(
+    kind: str, split: Split, source: str, dim: int, epochs: int, seed: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """h of users (U, d1) and items (M, d1) from a LightGCN or a SASRec, Eq. 3.
+
+    A user of SASRec is the state after the training history; one without a history is a zero vector.
+
+    Args:
+        kind: "lightgcn" or "sasrec".
+        split: what the vectors are for.
+        source: folder of a trained run of such a model on this split; "" trains one here.
+        dim, epochs, seed, device: of the training here, with all other settings as the preset has them.
+
+    Raises:
+        ConfigError: the run is of another model.
+        DataError: it is of another split.
+    """
+    from .. import checkpoint
+    from ..models import preset
+
+    if source:
+        model = checkpoint.load(source)
+        if type(model).__name__.lower() != kind:
+            raise ConfigError(
+                f"{source} is a run of {model.preset!r}; expected one of {kind!r}, or embeddings={kind!r} left out"
+            )
+        if model.split.digest != split.digest:
+            raise DataError(
+                f"the embeddings in {source} are of split {model.split.digest[:12]} of {model.split.log.name!r}, not "
+                f"of {split.digest[:12]} of {split.log.name!r}; train {kind} on this split, or leave source= out"
+            )
+        if model.item_vectors().shape[1] != dim:
+            raise ConfigError(f"{source} has vectors of width {model.item_vectors().shape[1]}; set source_dim to that")
+    else:
+        model = _trained(preset(kind, split, dim=dim, train={"seed": seed}).to(device), split, epochs)
+    model.eval()
+    with torch.no_grad():
+        users = _user_vectors(model, split.train)
+        return users, model.item_vectors().detach().clone()
+
+
+def _trained(model: Model, split: Split, epochs: int) -> Model:
+    """The model after so many epochs, as `fit` would train it, but without a look at validation."""
+    from ..train import make_optimizer
+
+    optimizer, seed = make_optimizer(model.train_config, model.parameters()), model.train_config.seed
+    model.train()
+    with global_generator():
+        for epoch in range(epochs):
+            streams = Streams(seed, epoch)
+            for number, batch in enumerate(model.batches(split, streams), 1):
+                torch.manual_seed(streams.torch_seed("dropout", number))
+                optimizer.zero_grad(set_to_none=True)
+                torch.stack(list(model.loss(batch).values())).sum().backward()
+                optimizer.step()
+    return model
+
+
+def _user_vectors(model: Model, train: InteractionLog) -> Tensor:
+    """(U, d): the query vectors of all users after their training histories."""
+    known = np.flatnonzero(np.diff(train.offsets) > 0)
+    histories = np.split(train.item, train.offsets[1:-1])
+    queries = Queries.from_histories([histories[user] for user in known.tolist()], users=known)
+    found = torch.cat(
+        [model.query_vectors(queries[first : first + 1024])[:, 0] for first in range(0, len(known), 1024)]
+    )
+    users = found.new_zeros(train.num_users, found.shape[1])
+    return users.index_copy(0, torch.as_tensor(known, device=users.device), found)
+
+
+def from_texts(log: InteractionLog, train: InteractionLog, encoder: str, dim: int) -> tuple[Tensor, Tensor]:
+    """h of users (U, d1) and items (M, d1) from the items' titles, Eq. 2.
+
+    A user is the mean of the training items, which the paper does not define.
+
+    Args:
+        log: has the titles.
+        train: the training log.
+        encoder: "tfidf", or the name or folder of a sentence-transformers model.
+        dim: d1; wider vectors are reduced to it by truncated SVD, narrower ones end in zeros.
+
+    Raises:
+        DataError: there are no titles.
+    """
+    titles = item_titles(log, train)
+    items = torch.zeros(len(titles), dim)
+    found = _reduced(_tfidf(titles) if encoder == TFIDF else _sentences(titles, encoder), dim)
+    items[:, : found.shape[1]] = torch.as_tensor(found)
+    return mean_of_items(items, train), items
+
+
+def item_titles(log: InteractionLog, train: InteractionLog) -> list[str]:
+    """Title of each item; one without a title is "unknown".
+
+    Raises:
+        DataError: no item that training knows has one.
+    """
+    if log.titles is None:
+        raise DataError(f"{log.name!r} has no titles; load it with its items table, or choose embeddings without texts")
+    if not (log.titles[np.unique(train.item)] != "").any():
+        raise DataError(f"no item of {log.name!r} has a title; load it with its items table")
+    return [title or "unknown" for title in log.titles.tolist()]
+
+
+def mean_of_items(items: Tensor, train: InteractionLog) -> Tensor:
+    """(U, d): mean of each user's training items, a zero vector for a user without any."""
+    offsets = torch.as_tensor(train.offsets, device=items.device)
+    rows = torch.as_tensor(train.item, device=items.device)
+    return torch.nn.functional.embedding_bag(rows, items, offsets, mode="mean", include_last_offset=True)
+
+
+def standardised(vectors: Tensor, rows: Tensor) -> Tensor:
+    """Vectors whose columns have mean 0 and variance 1 over `rows`, so that all kinds are mapped on equal terms."""
+    known = vectors[rows]
+    return (vectors - known.mean(0)) / known.std(0, correction=0).clamp(min=1e-6)
+
+
+def _tfidf(titles: list[str]) -> Any:
+    """(M, words) sparse."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    try:
+        return TfidfVectorizer(sublinear_tf=True).fit_transform(titles)
+    except ValueError:  # no word of two letters in any of them
+        raise DataError("the titles hold no words to tell items apart by; choose embeddings without texts") from None
+
+
+def _reduced(vectors: Any, dim: int) -> Any:
+    """(M, n) -> (M, at most dim)."""
+    from sklearn.decomposition import TruncatedSVD
+
+    if vectors.shape[1] <= dim:
+        return vectors.toarray() if hasattr(vectors, "toarray") else vectors
+    return TruncatedSVD(min(dim, *(size - 1 for size in vectors.shape)), random_state=0).fit_transform(vectors)
+
+
+def _sentences(titles: list[str], encoder: str) -> Any:
+    """Vectors of a sentence-transformers model."""
+    found = library("sentence_transformers")
+    try:
+        model = found.SentenceTransformer(encoder)
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"text encoder {encoder!r} cannot be read ({reason[:120]}); without a network give the folder of a "
+            "downloaded one, or text_encoder='tfidf', which needs no download"
+        ) from None
+    return np.asarray(model.encode(titles, batch_size=_SENTENCES, show_progress_bar=False))

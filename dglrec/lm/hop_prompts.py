@@ -1,0 +1,137 @@
+"""From targets and queries to the neighbourhoods that prompts are made of, and packed prompts on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.log import Floats, InteractionLog, Ints, _offsets
+from ..data.splits import Queries, _ranges
+from ..graphs import hops
+from .prompts import Neighbour
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """B questions: which item comes after a history.
+
+    Attributes:
+        user: (B,) int64, -1 for an unknown one.
+        history: the items of each history, newest first.
+        time: (B,) float64 seconds of the question; without end where it is not known. None for a log without times.
+        target: (B,) int64, the answer; -1 where it is not known.
+    """
+
+    user: Ints
+    history: Neighbour
+    time: Floats | None
+    target: Ints
+
+
+def targets_of(train: InteractionLog, rows: Ints, max_length: int) -> Asked:
+    """The events `rows` (B,) of the training log as questions, each with the `max_length` events before it."""
+    sizes = np.minimum(train.position[rows], max_length)
+    back, offsets = _ranges(np.zeros(len(rows), dtype=np.int64), sizes)  # 0 for the newest
+    history = Neighbour(offsets, train.item[np.repeat(rows - 1, sizes) - back])
+    time = None if train.time is None else train.time[rows]
+    return Asked(train.user[rows], history, time, train.item[rows])
+
+
+def history_of(queries: Queries, max_length: int) -> Asked:
+    """Queries as questions; those without a time may see all there is."""
+    sizes = np.minimum(queries.lengths, max_length)
+    back, offsets = _ranges(np.zeros(len(sizes), dtype=np.int64), sizes)
+    history = Neighbour(offsets, queries.items[np.repeat(queries.offsets[1:] - 1, sizes) - back])
+    time = np.full(len(queries), np.inf) if queries.time is None else queries.time
+    return Asked(queries.user, history, time, np.full(len(queries), -1))
+
+
+def around_users(
+    graph: Any, asked: Asked, fanouts: Sequence[int], before: Floats | None, order: Any
+) -> list[Neighbour]:
+    """The histories, who else touched their items, and, with two fanouts, what these touched besides."""
+    if not fanouts or len(asked.history.nodes) == 0:
+        empty = Neighbour(np.zeros(len(asked.user) + 1, dtype=np.int64), asked.history.nodes[:0])
+        return [asked.history, *(empty for _ in fanouts)]
+    row = np.repeat(np.arange(len(asked.user)), np.diff(asked.history.offsets))
+    cut = None if before is None else before[row]
+    trees = hops(graph, asked.history.nodes, fanouts, type="item", before=cut, exclude=asked.user[row], order=order)
+    return [asked.history, *(Neighbour.of(level, row, len(asked.user)) for level in trees.levels)]
+
+
+def around_items(
+    graph: Any, asked: Asked, fanouts: Sequence[int], before: Floats | None, order: Any
+) -> list[Neighbour]:
+    """Who touched the targets, the asking user apart, what these touched besides, and so on."""
+    trees = hops(graph, asked.target, fanouts, type="item", before=before, exclude=asked.user, order=order)
+    each = np.arange(len(asked.user))
+    return [Neighbour.of(level, each, len(each)) for level in trees.levels]
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """B lists one after the other, on a device.
+
+    Attributes:
+        offsets: (B + 1,) int64.
+        values: (T,) int64.
+        rows: (T,) int64, the list that each value is of.
+        lengths: (B,) on the host.
+    """
+
+    offsets: Tensor
+    values: Tensor
+    rows: Tensor
+    lengths: Ints
+
+    @classmethod
+    def of(cls, offsets: Ints, values: Ints, device: torch.device) -> Packed:
+        """From arrays on the host."""
+        lengths = np.diff(offsets)
+        rows = np.repeat(np.arange(len(lengths)), lengths)
+        first, second, third = (torch.as_tensor(part, device=device) for part in (offsets, values, rows))
+        return cls(first, second, third, lengths)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Packed]) -> Packed:
+        """The lists of several, one behind the other."""
+        lists, total = 0, 0
+        offsets, rows = [parts[0].offsets[:1]], []
+        for part in parts:
+            offsets.append(part.offsets[1:] + total)
+            rows.append(part.rows + lists)
+            lists, total = lists + len(part.lengths), total + part.values.shape[0]
+        values = torch.cat([part.values for part in parts])
+        return cls(torch.cat(offsets), values, torch.cat(rows), np.concatenate([part.lengths for part in parts]))
+
+    def repeated(self, times: int) -> Packed:
+        """All lists so many times over."""
+        return Packed.joined([self] * times)
+
+
+@dataclass(frozen=True, eq=False)
+class HopPrompts:
+    """B targets with their prompts.
+
+    Attributes:
+        prompts: "ask", and for the contrasts "user 0", "user 1", "user far", and the same of "item": B prompts each.
+        history: the items of the users' histories.
+        target: (B,) int64, the next items.
+        user: (B,) int64.
+    """
+
+    prompts: dict[str, Packed]
+    history: Packed
+    target: Tensor
+    user: Tensor
+
+
+def offsets_of(lists: Sequence[Sequence[int]]) -> tuple[Ints, Ints]:
+    """Row pointers and values of lists."""
+    values = np.array([value for one in lists for value in one], dtype=np.int64)
+    return _offsets(np.array([len(one) for one in lists], dtype=np.int64)), values

@@ -1,0 +1,149 @@
+"""Names of items for a language model: from the training log to strings of tokens (Hua et al., SIGIR-AP 2023).
+
+A name is a tuple of token strings. All names of a scheme are different, and none depends on what is held out: items
+that training has not seen get the names that are left.
+
+    iid(train)    ("<item 5>",)                one token an item, whose meaning is to be learned
+    sid(train)    ("10", "05")                 numbers in the order in which training meets the items, user by user
+    cid(train)    ("<3>", "<3.1>", "<# 12>")   the path through clusters of items that the same users took, and a number
+    p5(train)     ("83", "17")                 numbers in random order
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ..data.log import InteractionLog, Ints
+from ..errors import ConfigError, DataError
+
+Names: TypeAlias = list[tuple[str, ...]]
+
+FIRST = 1001  # the smallest number that is a name, as in the public code
+
+
+def iid(train: InteractionLog) -> Names:
+    """One token an item.
+
+    >>> log = InteractionLog.from_arrays(["a", "a", "b"], ["x", "y", "y"])
+    >>> iid(log)
+    [('<item 0>',), ('<item 1>',)]
+    """
+    return [(f"<item {item}>",) for item in range(train.num_items)]
+
+
+def sid(train: InteractionLog) -> Names:
+    """Consecutive numbers at first appearance, user after user; unseen items follow.
+
+    >>> log = InteractionLog.from_arrays([0, 0, 1], [2, 0, 1], user_ids=["a", "b"], item_ids=["x", "y", "z"])
+    >>> sid(log)
+    [('10', '02'), ('10', '03'), ('10', '01')]
+    """
+    number = np.empty(train.num_items, dtype=np.int64)
+    number[first_appearances(train)] = np.arange(train.num_items)
+    return [_pieces(FIRST + one) for one in number.tolist()]
+
+
+def p5(train: InteractionLog, seed: int = 0) -> Names:
+    """Numbers in random order: P5's names without its leak, which came from numbers that went on into the test item.
+
+    >>> log = InteractionLog.from_arrays(["a", "a", "b"], ["x", "y", "z"])
+    >>> sorted(p5(log))
+    [('10', '01'), ('10', '02'), ('10', '03')]
+    """
+    order = np.random.default_rng([int(seed), 0x9505]).permutation(train.num_items)
+    return [_pieces(FIRST + one) for one in order.tolist()]
+
+
+def cid(train: InteractionLog, clusters: int = 20, largest: int = 500, seed: int = 0) -> Names:
+    """The path of an item through clusters of clusters, and its number in the last of them.
+
+    Items are similar as often as they stand in one user's training history, each pair of events counting. Spectral
+    clustering cuts all items into `clusters`, and every cluster of more than `largest` items again.
+
+    Args:
+        train: the training log.
+        clusters: clusters of a cut, N.
+        largest: most items that are not cut again, M.
+        seed: of the clustering.
+
+    Raises:
+        ConfigError: fewer than 2 clusters, or `largest` below 1.
+    """
+    if clusters < 2 or largest < 1:
+        raise ConfigError(f"clusters is {clusters} and largest {largest}; expected at least 2 and 1")
+    together = co_occurrence(train)
+    names: Names = [()] * train.num_items
+    todo: list[tuple[tuple[int, ...], Ints]] = [((), first_appearances(train, unseen=False))]
+    while todo:
+        path, items = todo.pop()
+        if path and len(items) <= largest:
+            words = tuple(f"<{'.'.join(map(str, path[:end]))}>" for end in range(1, len(path) + 1))
+            for place, item in enumerate(items.tolist()):
+                names[item] = (*words, f"<# {place}>")
+            continue
+        label = _spectral(together[items][:, items], clusters, largest, seed)
+        todo += [((*path, part), items[label == part]) for part in np.unique(label).tolist()]
+    unseen = [item for item, name in enumerate(names) if not name]
+    for place, item in enumerate(unseen):
+        names[item] = ("<new>", f"<# {place}>")
+    return names
+
+
+def first_appearances(train: InteractionLog, unseen: bool = True) -> Ints:
+    """Items in the order in which training meets them, user after user; then, if wanted, those it does not meet."""
+    seen, first = np.unique(train.item, return_index=True)
+    found = seen[np.argsort(first)]
+    return np.concatenate([found, np.setdiff1d(np.arange(train.num_items), seen)]) if unseen else found
+
+
+def co_occurrence(train: InteractionLog) -> Any:
+    """(M, M) sparse: how many pairs of events of one user two items make; 0 on the diagonal."""
+    from scipy import sparse
+
+    ones = np.ones(len(train))
+    taken = sparse.csr_matrix((ones, (train.user, train.item)), shape=(train.num_users, train.num_items))
+    together = (taken.T @ taken).tolil()
+    together.setdiag(0)
+    return together.tocsr()
+
+
+def _spectral(affinity: Any, clusters: int, largest: int, seed: int) -> Ints:
+    """(n,) cluster of each item; where nothing holds items together, parts of equal size."""
+    import warnings
+
+    from sklearn.cluster import SpectralClustering
+
+    count = affinity.shape[0]
+    clusters = min(clusters, count)
+    even = np.arange(count) * clusters // max(count, 1)
+    if clusters < 2 or count <= clusters + 1 or affinity.nnz == 0:
+        return even
+    how = SpectralClustering(clusters, affinity="precomputed", assign_labels="cluster_qr", random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of graphs in several parts, which these often are
+        label = how.fit_predict(affinity)
+    stuck = np.bincount(label).max() == count and count > largest
+    return even if stuck else label.astype(np.int64)
+
+
+def _pieces(number: int) -> tuple[str, ...]:
+    """Two digits at a time, so that neighbours share their beginnings: 13101 -> ("13", "10", "1")."""
+    text = str(number)
+    return tuple(text[place : place + 2] for place in range(0, len(text), 2))
+
+
+def check_names(names: Names) -> None:
+    """Refuse names that are empty or not all different.
+
+    Raises:
+        DataError: two items have one name, or one has none.
+    """
+    known: dict[tuple[str, ...], int] = {}
+    for item, name in enumerate(names):
+        if not name:
+            raise DataError(f"item {item} has an empty name; expected at least one token")
+        if name in known:
+            raise DataError(f"items {known[name]} and {item} have one name, {' '.join(name)}; expected distinct names")
+        known[name] = item

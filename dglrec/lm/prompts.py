@@ -1,0 +1,187 @@
+"""Prompts: the neighbourhood of a user or an item in words, as token numbers, under a budget (GAL-Rec, section IV-B).
+
+A prompt of hop 0 names the node, one of hop 1 its neighbours too, one of hop 2 theirs as well:
+
+    user U took A B C and so did users V W . what does the user take next ?
+    item A taken by U V who took B C
+
+What stands in it is an entry: the tokens of a node's name, which stay together. Where a budget cuts, it takes the
+farthest hop's oldest entries first. All prompts of a batch are made at once from flat arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..data.log import Ints, _offsets
+from ..data.splits import _first_of_pairs, _ranges
+from ..errors import ConfigError
+from ..graphs import Hop
+
+# What stands before a node's own name, and before the names of its neighbours at each hop.
+WORDS = {
+    "user": ("user", "took", "and so did users", "who took"),
+    "item": ("item", "taken by", "who took", "and so did users"),
+}
+QUESTION = ". what does the user take next ?"
+MAX_HOPS = 3
+
+
+def texts() -> list[str]:
+    """All words of the prompts, for a tokenizer to be trained on."""
+    return [*WORDS["user"], *WORDS["item"], QUESTION]
+
+
+@dataclass(frozen=True, eq=False)
+class Prompts:
+    """B prompts as packed token numbers.
+
+    Attributes:
+        offsets: (B + 1,) int64.
+        tokens: (T,) int64.
+        cut: (B, hops) int64, entries that the budget left out at each hop.
+    """
+
+    offsets: Ints
+    tokens: Ints
+    cut: Ints
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> Ints:
+        """(B,) tokens of each prompt."""
+        return np.diff(self.offsets)
+
+    def of(self, prompt: int) -> Ints:
+        """The tokens of one prompt."""
+        return self.tokens[self.offsets[prompt] : self.offsets[prompt + 1]]
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbour:
+    """The neighbours of B nodes at one hop: those of node b are `nodes[offsets[b]:offsets[b + 1]]`, nearest first.
+
+    Attributes:
+        offsets: (B + 1,) int64.
+        nodes: (N,) int64, those that are to be kept longest come first.
+    """
+
+    offsets: Ints
+    nodes: Ints
+
+    @classmethod
+    def of(cls, hop: Hop, row: Ints, rows: int) -> Neighbour:
+        """A hop of trees whose seeds belong to prompts: `row` (S,) ascends; a node counts once in a prompt."""
+        own = row[hop.root]
+        keep = _first_of_pairs(own, hop.nodes, 1 + int(hop.nodes.max(initial=0)))
+        return cls(_offsets(np.bincount(own[keep], minlength=rows)), hop.nodes[keep])
+
+
+class Prompter:
+    """Makes prompts.
+
+    Args:
+        tokenize: text -> token numbers; called once for each of `texts()`.
+        user_names: (U + 1,) offsets and tokens of the users' names.
+        item_names: (M + 1,) offsets and tokens of the items' names.
+        budget: most tokens of a prompt.
+        end: the token that ends a prompt; None for none.
+        asker: the token that stands for a user without a name (-1); None for none.
+    """
+
+    def __init__(
+        self,
+        tokenize: Callable[[str], Sequence[int]],
+        user_names: tuple[Ints, Ints],
+        item_names: tuple[Ints, Ints],
+        *,
+        budget: int,
+        end: int | None = None,
+        asker: int | None = None,
+    ) -> None:
+        self.budget = budget
+        phrases = [tokenize(text) for text in texts()] + [[] if one is None else [one] for one in (end, asker, None)]
+        parts = [np.asarray(phrase, dtype=np.int64) for phrase in phrases] + [user_names[1], item_names[1]]
+        starts = _offsets(np.array([len(part) for part in parts]))
+        self._tokens = np.concatenate(parts)  # all that a prompt may hold
+        lengths = np.diff(starts)
+        # The phrases by (type, hop), the question, the end, the asker, nothing: start and length of each.
+        self._words = {"user": (starts[:4], lengths[:4]), "item": (starts[4:8], lengths[4:8])}
+        self._question, self._end, self._asker, self._nothing = ((starts[k], lengths[k]) for k in (8, 9, 10, 11))
+        self._names = {
+            "user": (starts[12] + user_names[0][:-1], np.diff(user_names[0])),
+            "item": (starts[13] + item_names[0][:-1], np.diff(item_names[0])),
+        }
+
+    def __call__(self, type: str, nodes: Ints, hops: Sequence[Neighbour] = (), question: bool = False) -> Prompts:
+        """The prompts of B nodes.
+
+        Args:
+            type: of the nodes, "user" or "item".
+            nodes: (B,); a user may be -1, the asker.
+            hops: neighbours at hop 1, 2, ...; oldest stand first in the prompt, and are cut first.
+            question: ask what comes next, as the recommendation task does.
+
+        Raises:
+            ConfigError: the budget is smaller than a prompt without any neighbour.
+        """
+        rows = len(nodes)
+        own_start, own_length = (
+            np.append(part, asker)[nodes] for part, asker in zip(self._names[type], self._asker, strict=True)
+        )
+        word_start, word_length = self._words[type]
+        ends = [self._question if question else self._nothing, self._end]
+        used = own_length + word_length[0] + sum(length for _, length in ends)  # (B,)
+        if rows and used.max() > self.budget:
+            raise ConfigError(
+                f"budget is {self.budget} tokens, but a prompt without neighbours takes {used.max()}; raise the budget"
+            )
+        # Each segment of a prompt: row, place within it, where its tokens start, how many they are.
+        each = np.arange(rows)
+        fixed = [(word_start[0], word_length[0]), (own_start, own_length)]
+        segments = [(each, np.full(rows, place), *_filled(part, rows)) for place, part in enumerate(fixed)]
+        place, cut = len(segments), np.zeros((rows, len(hops)), dtype=np.int64)
+        here = type
+        for number, hop in enumerate(hops):
+            here = "item" if here == "user" else "user"
+            row = np.repeat(each, np.diff(hop.offsets))
+            start, length = (part[hop.nodes] for part in self._names[here])
+            from_end = np.arange(len(row)) - hop.offsets[row]  # 0 for the newest, which stands last
+            cost = length + np.where(from_end == 0, word_length[number + 1], 0)
+            kept = _running(cost, hop.offsets, row) + used[row] <= self.budget
+            kept &= (cut[:, :number].sum(1) == 0)[row]  # nothing far is kept where something near was cut
+            used = used + np.bincount(row[kept], cost[kept], rows).astype(np.int64)
+            count = np.bincount(row[kept], minlength=rows)
+            cut[:, number] = np.diff(hop.offsets) - count
+            named = np.flatnonzero(count)
+            words = _filled((word_start[number + 1], word_length[number + 1]), len(named))
+            segments.append((named, np.full(len(named), place), *words))
+            longest = int(count.max(initial=0))
+            segments.append((row[kept], place + longest - from_end[kept], start[kept], length[kept]))
+            place += longest + 1
+        for part in ends:
+            segments.append((each, np.full(rows, place), *_filled(part, rows)))
+            place += 1
+        row, order, start, length = (np.concatenate(column) for column in zip(*segments, strict=True))
+        order = np.argsort(row * (place + 1) + order, kind="stable")
+        row, start, length = row[order], start[order], length[order]
+        tokens, _ = _ranges(start, start + length)
+        sizes = np.bincount(row, length, rows).astype(np.int64)
+        return Prompts(_offsets(sizes), self._tokens[tokens], cut)
+
+
+def _filled(part: tuple[Ints, Ints], rows: int) -> tuple[Ints, Ints]:
+    start, length = (np.broadcast_to(one, rows).astype(np.int64) for one in part)
+    return start, length
+
+
+def _running(values: Ints, offsets: Ints, row: Ints) -> Ints:
+    """(n,) sum of each row's values up to and with each of them."""
+    total = np.cumsum(values)
+    before = np.concatenate([[0], total])[offsets[:-1]]
+    return total - before[row]

@@ -1,0 +1,177 @@
+"""SID, CID and P5: a language model that says the name of the next item, token after token (Hua et al., SIGIR-AP 2023).
+
+A T5 reads the names of a history's items and learns to say that of the next one. What it says is looked for by beam
+search in the trie of all names, so that it is always an item. The names come from `dglrec.lm.indexing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import TrainConfig, check_limits
+from ..data.splits import Queries, Split
+from ..lm.backbone import Backbone, in_order
+from ..lm.decoding import Trie, beam_search
+from ..lm.hop_prompts import Asked, HopPrompts, Packed, history_of, offsets_of, targets_of
+from ..lm.indexing import Names, check_names, cid, p5, sid
+from ..lm.prompts import Prompter, texts
+from ..streams import Streams, seeded
+from .base import Model
+
+
+@dataclass(frozen=True)
+class IndexedConfig:
+    """How items are named, and the T5 that says the names; the same small one as GAL-Rec's.
+
+    Attributes:
+        scheme: numbers in the order of "sid", paths through the clusters of "cid", or the shuffled numbers of "p5".
+        clusters, largest: N and M of "cid".
+        backbone: "tiny", or the name or folder of a T5.
+        dim, layers, heads, inner, dropout: of "tiny"; a pre-trained T5 has its own.
+        max_length: items of a history that a prompt names, the newest.
+        budget: most tokens of a prompt.
+        beam: names that are followed, and so items that are ranked.
+        epoch_targets: targets of an epoch, drawn anew each time; 0 for all.
+        seen: whether evaluation keeps or masks the items of the history.
+    """
+
+    scheme: Literal["sid", "cid", "p5"] = "sid"
+    clusters: int = 20
+    largest: int = 500
+    backbone: str = "tiny"
+    dim: int = 64
+    layers: int = 2
+    heads: int = 4
+    inner: int = 128
+    dropout: float = 0.1
+    max_length: int = 20
+    budget: int = 256
+    beam: int = 20
+    epoch_targets: int = 0
+    seen: Literal["keep", "mask"] = "keep"
+    train: TrainConfig = field(
+        default_factory=lambda: TrainConfig(
+            optimizer="adamw", batch_size=64, weight_decay=1e-2, schedule="linear", clip=1.0, epochs=20, patience=5
+        )
+    )
+
+    def __post_init__(self) -> None:
+        check_limits(self, clusters=">=2", largest=">=1", dim=">=1", layers=">=1", heads=">=1", inner=">=1")
+        check_limits(self, dropout=">=0 <1", max_length=">=1", budget=">=1", beam=">=1", epoch_targets=">=0")
+
+
+class IndexedLM(Model):
+    """A generative model: `top` lists the `beam` items whose names are the most likely ones."""
+
+    Config = IndexedConfig
+    config: IndexedConfig
+    said: Tensor
+
+    def __init__(self, split: Split, config: IndexedConfig | None = None, **fields: Any) -> None:
+        super().__init__(split, config, **fields)
+        c = self.config
+        self.beam = min(c.beam, self.num_items)
+        names = self._names(split)
+        tokens = {token: number for number, token in enumerate(dict.fromkeys(part for name in names for part in name))}
+        numbers = [[tokens[part] for part in name] for name in names]
+        with seeded(c.train.seed, "init"):
+            self.backbone = Backbone(c.backbone, texts(), c.dim, c.layers, c.heads, c.inner, c.dropout)
+            self.name = nn.Embedding(len(tokens) + 1, self.backbone.dim)  # the last one ends a name
+        self.trie = Trie(numbers, len(tokens))
+        ended = [[*name, len(tokens)] + [-1] * (self.trie.depth - 1 - len(name)) for name in numbers]
+        self.register_buffer("said", torch.tensor(ended), persistent=False)  # (M, depth)
+        words = self.backbone.words.num_embeddings
+        offsets, values = offsets_of(numbers)
+        self._prompter = Prompter(
+            self.backbone.tokenize,
+            offsets_of([]),
+            (offsets, values + words),
+            budget=c.budget,
+            end=self.backbone.end,
+        )
+
+    def _names(self, split: Split) -> Names:
+        c = self.config
+        if c.scheme == "cid":
+            names = cid(split.train, c.clusters, c.largest)
+        else:
+            names = sid(split.train) if c.scheme == "sid" else p5(split.train, c.train.seed)
+        check_names(names)
+        return names
+
+    @property
+    def targets_per_epoch(self) -> int:
+        """Every training position that has a past, or as many as `epoch_targets` says."""
+        return min(super().targets_per_epoch, self.config.epoch_targets or len(self.split.train))
+
+    def batches(self, split: Split, streams: Streams) -> Iterator[HopPrompts]:
+        """`train.batch_size` targets a step."""
+        c, rng = self.config, streams.numpy("prompts")
+        rows = np.flatnonzero(split.train.position > 0)
+        rows = rows[rng.permutation(len(rows))][: self.targets_per_epoch]
+        for first in range(0, len(rows), c.train.batch_size):
+            yield self._prompts(targets_of(split.train, rows[first : first + c.train.batch_size], c.max_length))
+
+    def _prompts(self, asked: Asked) -> HopPrompts:
+        nobody = np.full(len(asked.user), -1)
+        made = self._prompter("user", nobody, [asked.history], question=True)
+        packed = {"ask": Packed.of(made.offsets, made.tokens, self.device)}
+        history = Packed.of(asked.history.offsets, asked.history.nodes, self.device)
+        return HopPrompts(
+            packed, history, *(torch.as_tensor(x, device=self.device) for x in (asked.target, asked.user))
+        )
+
+    def loss(self, batch: HopPrompts) -> dict[str, Tensor]:
+        """The negative log-likelihood of the next item's name and its end (GAL-Rec, Eq. 1), as a mean over targets."""
+        total = self.name.weight.new_zeros(())
+        for rows, states, mask in self._read(batch.prompts["ask"]):
+            wanted = self.said[batch.target[rows]]  # (b, depth)
+            logits = self._speak(states, mask, wanted[:, :-1].clamp(min=0))
+            total = total + F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=-1, reduction="sum")
+        return {"next_item": total / len(batch.target)}
+
+    def epoch_figures(self) -> dict[str, float]:
+        """Tokens that were encoded, and the share of padding."""
+        return self.backbone.figures()
+
+    def _read(self, ask: Packed, widen: int = 1) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Parts of the prompts: their numbers (b,), encoder states (b, L, d) and mask (b, L)."""
+        words = self.backbone.words.num_embeddings
+        is_word = (ask.values < words)[:, None]
+        named = self.name((ask.values - words).clamp(min=0))
+        vectors = torch.where(is_word, self.backbone.words(ask.values.clamp(max=words - 1)), named)
+        for rows, padded, mask in self.backbone.parts(vectors, ask.lengths, widen):
+            yield rows, self.backbone.encoder(inputs_embeds=padded, attention_mask=mask).last_hidden_state, mask
+
+    def _speak(self, states: Tensor, mask: Tensor, said: Tensor) -> Tensor:
+        """Logits (b, t + 1, size + 1) of each next token after what was said (b, t)."""
+        vectors = torch.cat([self.backbone.start(len(said)), self.name(said)], 1)
+        return self.backbone.decode(states, mask, vectors) @ self.name.weight.T * self.backbone.dim**-0.5
+
+    def top(self, queries: Queries, k: int) -> tuple[Tensor, Tensor]:
+        """The k most likely items of each query, of `beam` names that are followed: ids (B, k), log-probabilities."""
+        ask = self._prompts(history_of(queries, self.config.max_length)).prompts["ask"]
+        items: list[Tensor] = []
+        scores: list[Tensor] = []
+        order: list[Tensor] = []
+        assert self.beam is not None
+        for rows, states, mask in self._read(ask, widen=self.beam):
+
+            def step(said: Tensor, states: Tensor = states, mask: Tensor = mask) -> Tensor:
+                wide = said.shape[1]
+                logits = self._speak(
+                    states.repeat_interleave(wide, 0), mask.repeat_interleave(wide, 0), said.flatten(0, 1)
+                )
+                return logits[:, -1].log_softmax(1).unflatten(0, said.shape[:2])
+
+            found = beam_search(step, self.trie, len(rows), self.beam)
+            for kept, part in zip((items, scores, order), (*found, rows), strict=True):
+                kept.append(part[:, :k] if part.ndim == 2 else part)
+        return in_order(items, order), in_order(scores, order)

@@ -1,0 +1,94 @@
+"""The sample "hops": the process is the one that is described, its oracle knows it, and neighbours are what tells."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dglrec.data import HopOracle, InteractionLog, Split, leave_one_out, load, sample, sample_oracle
+from dglrec.data import hops as process
+from dglrec.errors import DataError
+from dglrec.evaluate import evaluate
+from dglrec.models import preset
+
+# Something new is a new version of the kind; its random stream depends on kind, version and seed alone.
+DIGEST = "453e33583b9916be008eef2670f4569ed400564b18ef010134117242af4b128b"
+
+
+@pytest.fixture(scope="module")
+def world() -> process.HopWorld:
+    return process.HopWorld(process.USERS, process.ITEMS, 0, process.NOISE)
+
+
+@pytest.fixture(scope="module")
+def split() -> Split:
+    return leave_one_out(sample("hops"))
+
+
+def test_it_has_the_promised_size_and_never_changes() -> None:
+    log = load("sample:hops")
+    assert (log.num_users, log.num_items, log.name) == (process.USERS, process.ITEMS, "sample-hops")
+    assert (np.diff(log.offsets) == process.ROUNDS).all()
+    assert len(np.unique(log.user * log.num_items + log.item)) == len(log), "an item comes once"
+    assert log.digest() == DIGEST
+    assert sample("hops", seed=1).digest() != DIGEST
+
+
+def test_what_is_copied_was_taken_by_a_mate_so_many_rounds_ago(world: process.HopWorld) -> None:
+    step = np.arange(len(world.user)) % process.ROUNDS
+    crews: dict[tuple[int, int, int], set[int]] = {}
+    for crew, when, item, user in zip(world.crew[world.user], step, world.item, world.user, strict=True):
+        crews.setdefault((crew, when, item), set()).add(user)
+    for row in np.flatnonzero(world.copied)[::7]:
+        key = world.crew[world.user[row]], step[row] - process.LAG, world.item[row]
+        assert crews[key] - {world.user[row]}
+    share = world.copied[step >= process.LAG].mean()
+    assert share == pytest.approx((1 - process.NOISE) * process.COPY, abs=0.02)
+    assert not world.copied[step < process.LAG].any()
+
+
+def test_times_of_a_crew_never_tie_and_rounds_do_not_overlap(world: process.HopWorld) -> None:
+    key = world.crew[world.user] * 1e12 + world.time
+    assert len(np.unique(key)) == len(key)
+    by_round = world.time.reshape(world.users, process.ROUNDS)
+    assert (by_round[:, :-1].max(0) < by_round[:, 1:].min(0)).all()
+
+
+def test_probabilities_are_those_of_the_draws(split: Split) -> None:
+    """They sum to 1, nothing taken is likely, and targets are as likely as the oracle says."""
+    oracle = sample_oracle("hops", log=split.log)
+    assert isinstance(oracle, HopOracle)
+    chances = oracle.probabilities(split.test)
+    assert chances.sum(1) == pytest.approx(np.ones(len(split.test)), abs=1e-4)
+    row = np.repeat(np.arange(len(split.test)), split.test.lengths)
+    assert (chances[row, split.test.items] == 0).all()
+    best, reached = oracle.best_scores(split.test), evaluate(oracle, split.test, seen="mask")
+    for name in best:
+        assert reached[name] == pytest.approx(best[name], abs=0.03)
+
+
+def test_it_cannot_be_told_by_counting(split: Split) -> None:
+    """Popularity is chance, and what came next before says little."""
+    best = sample_oracle("hops", log=split.log).best_scores(split.test)["recall@10"]
+    assert best > 0.6
+    for name, share in (("popularity", 0.03), ("transitions", 0.2)):
+        assert evaluate(preset(name, split), split.test, seen="mask")["recall@10"] < share * best
+
+
+def test_all_that_the_oracle_uses_is_in_the_training_log(split: Split) -> None:
+    """What mates took LAG rounds before a test target was not held out."""
+    log: InteractionLog = split.log
+    held_out = np.ones(len(log), dtype=bool).reshape(-1, process.ROUNDS)
+    held_out[:, : process.ROUNDS - 2] = False
+    assert len(split.train) == (~held_out).sum()
+    assert process.LAG >= 2
+
+
+def test_what_is_refused(split: Split) -> None:
+    with pytest.raises(DataError, match="hops needs more than 24"):
+        sample("hops", items=20)
+    with pytest.raises(DataError, match="none of this sample"):
+        sample_oracle("hops", items=100, log=split.log)
+    strangers = type(split.test).from_histories([[1, 2]])
+    with pytest.raises(DataError, match="knows its users by number"):
+        sample_oracle("hops", log=split.log).probabilities(strangers)

@@ -1,0 +1,84 @@
+"""Names of items: those of an example worked out by hand, all different, and blind to what is held out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import dglrec
+from dglrec.errors import ConfigError, DataError
+from dglrec.lm.indexing import check_names, cid, co_occurrence, iid, p5, sid
+from tests.contract.model_contract import poisoned
+
+SCHEMES = {"iid": iid, "sid": sid, "p5": p5, "cid": lambda train: cid(train, 3, 10)}
+
+
+def log_of(*histories, items):
+    user = np.repeat(np.arange(len(histories)), [len(one) for one in histories])
+    names = [f"u{number}" for number in range(len(histories))], [f"i{number}" for number in range(items)]
+    return dglrec.InteractionLog.from_arrays(user, np.concatenate(histories), user_ids=names[0], item_ids=names[1])
+
+
+def test_sequential_numbers_by_hand():
+    """Items 4, 2, 0 are met in this order; 1 and 3 are not met in training, and follow."""
+    log = log_of([4, 2], [2, 0, 4], items=5)
+    assert ["".join(name) for name in sid(log)] == ["1003", "1004", "1002", "1005", "1001"]
+
+
+def test_numbers_are_said_two_digits_at_a_time():
+    names = sid(log_of(np.arange(9100), items=9100))
+    assert names[0] == ("10", "01")
+    assert names[9099] == ("10", "10", "0")
+
+
+def test_co_occurrence_counts_both_orders():
+    together = co_occurrence(log_of([0, 1, 2], [1, 0], [0, 0, 1], items=4)).toarray()
+    assert together.tolist() == [[0, 4, 1, 0], [4, 0, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0]]
+
+
+def test_clusters_are_the_groups_that_users_took():
+    """Two groups of items that nobody mixes; item 8 is not in the training log."""
+    rng = np.random.default_rng(0)
+    histories = [rng.permutation(4)[:3] + 4 * (user % 2) for user in range(40)]
+    names = cid(log_of(*histories, items=9), clusters=2, largest=4)
+    assert len({name[0] for name in names[:4]}) == 1
+    assert len({name[0] for name in names[4:8]}) == 1
+    assert names[0][0] != names[4][0]
+    assert {len(name) for name in names[:8]} == {2}
+    assert names[8] == ("<new>", "<# 0>")
+
+
+def test_a_large_cluster_is_cut_again():
+    rng = np.random.default_rng(1)
+    histories = [rng.permutation(5)[:3] + 5 * (user % 6) for user in range(120)]
+    names = cid(log_of(*histories, items=30), clusters=2, largest=5)
+    check_names(names)
+    assert max(map(len, names)) > 2
+    sizes = {}
+    for name in names:
+        sizes[name[:-1]] = sizes.get(name[:-1], 0) + 1
+    assert max(sizes.values()) <= 5
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_names_differ_and_do_not_depend_on_what_is_held_out(split, scheme):
+    names = SCHEMES[scheme](split.train)
+    check_names(names)
+    assert len(names) == split.log.num_items
+    assert SCHEMES[scheme](poisoned(split).train) == names
+
+
+def test_shuffled_numbers_follow_no_order(split):
+    number = np.array([int("".join(name)) for name in p5(split.train)])
+    assert sorted(number) == list(range(1001, 1001 + split.log.num_items))
+    assert abs(np.corrcoef(number, np.arange(len(number)))[0, 1]) < 0.5
+    assert p5(split.train, seed=1) != p5(split.train)
+
+
+def test_what_is_refused(split):
+    with pytest.raises(ConfigError, match="clusters is 1"):
+        cid(split.train, clusters=1)
+    with pytest.raises(DataError, match="items 0 and 1 have one name, a b"):
+        check_names([("a", "b"), ("a", "b")])
+    with pytest.raises(DataError, match="item 1 has an empty name"):
+        check_names([("a",), ()])

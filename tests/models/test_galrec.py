@@ -1,0 +1,250 @@
+"""GAL-Rec and its relatives: the contract, and what the paper's equations say."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import dglrec
+from dglrec.errors import ConfigError, DataError
+from dglrec.models.galrec import KEYS, PAIRS
+from dglrec.streams import Streams
+from tests.contract.model_contract import GenerativeContract, ModelContract, fit
+
+pytest.importorskip("transformers")
+
+TINY = {"dim": 16, "layers": 1, "heads": 2, "inner": 32, "max_length": 10}
+SMALL = {**TINY, "source_dim": 16, "source_epochs": 2, "fanout": 4, "queue": 64}
+
+
+class TestGALRec(ModelContract):
+    preset = "galrec-lightgcn"
+    fields = SMALL
+    known = {"communities": 0.6}
+    known_fields = {"source_epochs": 10, "gal": False, "train": {"lr": 5e-3, "batch_size": 128}}
+    known_epochs = 2
+    meta = False  # how prompts fall into buckets depends on the data
+
+    def test_the_loss_falls(self, trained):
+        """That of the next item; the contrasts become harder as the queues fill."""
+        assert trained.rows[-1]["next_item"] < trained.rows[0]["next_item"]
+
+
+class TestIID(ModelContract):
+    preset = "iid"
+    fields = TINY
+    known = {"grammar": 0.6}
+    known_fields = {"train": {"lr": 1e-2, "batch_size": 64}}
+    known_epochs = 4
+    meta = False
+
+
+class TestP5(GenerativeContract):
+    preset = "p5"
+    fields = TINY
+    known = {"grammar": 0.5}
+    known_fields = {"train": {"lr": 1e-2, "batch_size": 64}}
+    known_epochs = 6
+    meta = False
+
+
+def make(split, **fields):
+    return dglrec.models.preset("galrec-lightgcn", split, **{**SMALL, "source_epochs": 0, "dropout": 0.0, **fields})
+
+
+def first_batch(model, split):
+    return next(iter(model.batches(split, Streams(0))))
+
+
+def test_the_terms_are_those_of_the_equations(split):
+    """Each loss, written out from the prompts' encodings, one pair at a time."""
+    model = make(split, lambda1=0.3, lambda2=0.2, lambda3=0.5, temperature=0.2, train={"batch_size": 32}).train()
+    batches = model.batches(split, Streams(0))
+    for _ in range(2):  # fills the queues
+        model.loss(next(batches))
+        model.after_batch(False)
+    batch = next(batches)
+    terms = model.loss(batch)
+    with torch.no_grad():
+        names = ("user 0", "item 0", "user 1", "item 1", "user far", "item far")
+        fast = model._encode(model._fast, batch, list(names))
+        slow = model._encode(model.slow, batch, list(names))
+    ids = {"user": batch.user, "item": batch.target}
+    wanted = {1: 0.0, 2: 0.0, 3: 0.0}
+    for query, key, number in PAIRS:
+        queue, own = model.queues[key], ids[key.split()[0]]
+        for row in range(len(own)):
+            negatives = queue.vectors[(queue.ids >= 0) & (queue.ids != own[row])]
+            scores = F.cosine_similarity(fast[query][row], torch.cat([slow[key][row : row + 1], negatives])) / 0.2
+            wanted[number] = wanted[number] - scores.log_softmax(0)[0] / len(own)
+    for number, weight in ((1, 0.3), (2, 0.2), (3, 0.5)):
+        assert terms[f"gal_{number}"].item() == pytest.approx(weight * float(wanted[number]), rel=1e-4)
+    nll = F.cross_entropy(model._answers(batch) @ model.item_vectors().T, batch.target)
+    assert terms["next_item"].item() == pytest.approx(nll.item(), rel=1e-4)
+
+
+def test_queues_hold_what_the_slow_encoder_said_and_it_follows(split):
+    model = make(split, momentum=0.9, train={"batch_size": 24}).train()
+    batch = first_batch(model, split)
+    model.loss(batch)
+    assert all((queue.ids == -1).all() for queue in model.queues.values())
+    before = {name: p.clone() for name, p in model.slow.named_parameters()}
+    with torch.no_grad():
+        said = model._encode(model.slow, batch, list(KEYS))
+        model.backbone.words.weight.add_(1.0)
+    model.after_batch(False)
+    assert all(torch.equal(p, before[name]) for name, p in model.slow.named_parameters())
+    for name, queue in model.queues.items():
+        ids = batch.user if name.startswith("user") else batch.target
+        assert torch.equal(queue.ids[:24], ids)
+        torch.testing.assert_close(queue.vectors[:24], said[name])
+    model.after_batch(True)
+    now = dict(model.slow.named_parameters())
+    moved = 0.9 * before["words.weight"] + 0.1 * model.backbone.words.weight
+    torch.testing.assert_close(now["words.weight"], moved)
+
+
+def test_losses_can_be_turned_off(split):
+    for number in (1, 2, 3):
+        model = make(split, **{f"lambda{number}": 0.0}).train()
+        assert set(model.loss(first_batch(model, split))) == {"next_item"} | {
+            f"gal_{n}" for n in (1, 2, 3) if n != number
+        }
+    assert set(make(split, gal=False).loss(first_batch(make(split, gal=False), split))) == {"next_item"}
+
+
+def test_prompts_grow_with_the_hops(split):
+    lengths = []
+    for hops in (1, 2, 3):
+        model = make(split, hops=hops)
+        lengths.append(float(first_batch(model, split).prompts["ask"].lengths.mean()))
+    assert lengths[0] < lengths[1] < lengths[2]
+
+
+def test_titles_stand_before_the_items_tokens(split):
+    model = make(split, titles=3, hops=1)
+    words, batch = model.backbone.words.num_embeddings, first_batch(model, split)
+    item = batch.prompts["item 0"].values[:6].tolist()
+    title = model.backbone.tokenize(split.log.titles[int(batch.target[0])])[:3]
+    assert item[1 : 1 + len(title)] == title
+    assert item[1 + len(title)] == words + int(batch.target[0])
+    assert torch.isfinite(model.loss(batch)["next_item"])
+
+
+def test_no_prompt_names_the_target_pair_or_what_is_later(split):
+    """The asking user is in no prompt, and what is asked for is in none of the user's first two hops."""
+    model = make(split, order="uniform")
+    words = model.backbone.words.num_embeddings
+    for batch in model.batches(split, Streams(1)):
+        for name, prompts in batch.prompts.items():
+            nodes = prompts.values.numpy() - words
+            row = prompts.rows.numpy()
+            user = words + model.num_items
+            assert not (prompts.values.numpy() == user + batch.user.numpy()[row]).any(), name
+            if name.startswith("user 1"):
+                assert not (nodes == batch.target.numpy()[row]).any(), name
+
+
+def test_cut_offs_leave_the_future_out(split):
+    """A user who is asked before anybody else did anything has neighbours only without cut-offs."""
+    first = int(np.argmin(split.train.time))
+    early = split.test[[0]]
+    early = type(early).from_histories([[int(split.train.item[first])]])
+    early = dataclasses.replace(early, time=split.train.time[[first]])
+    for cutoffs in (True, False):
+        model = make(split, cutoffs=cutoffs).eval()
+        ask = model.prompts(dglrec.lm.hop_prompts.history_of(early, 5), contrast=False).prompts["ask"]
+        users = (ask.values.numpy() >= model.backbone.words.num_embeddings + model.num_items).sum()
+        assert (users > 1) == (not cutoffs)  # one token is the asker
+
+
+@pytest.mark.parametrize("embeddings", ["sasrec", "text", "learned"])
+def test_other_embeddings_learn(split, embeddings):
+    model = make(split, embeddings=embeddings, source_epochs=1, train={"lr": 5e-3, "batch_size": 128})
+    rows = fit(model, split, epochs=3).rows
+    assert rows[-1]["next_item"] < rows[0]["next_item"]
+    assert rows[0]["tokens"] > 10_000
+    assert rows[0]["padding"] < 0.2
+
+
+@pytest.mark.parametrize("preset", ["cid", "sid"])
+def test_other_names_learn(split, preset):
+    model = dglrec.models.preset(preset, split, **TINY, train={"lr": 5e-3, "batch_size": 128})
+    rows = fit(model, split, epochs=2).rows
+    assert rows[-1]["next_item"] < rows[0]["next_item"]
+
+
+def test_embeddings_of_a_run(split, tmp_path):
+    fit(dglrec.models.preset("lightgcn", split, dim=16), split, epochs=2, out=tmp_path / "run")
+    source = str(tmp_path / "run")
+    model = make(split, source=source)
+    model.before_training()
+    known = np.unique(split.train.item)
+    items = dglrec.load_model(source).item_vectors()[known].detach()
+    wanted = (items - items.mean(0)) / items.std(0, correction=0)
+    torch.testing.assert_close(model.known_items[known], wanted, rtol=1e-3, atol=1e-4)
+    other = dglrec.leave_one_out(dglrec.sample("shop", users=50, items=43))
+    for wrong, error, words in (
+        (make(split, source=source, embeddings="sasrec"), ConfigError, "expected one of 'sasrec'"),
+        (make(split, source=source, source_dim=8), ConfigError, "set source_dim"),
+        (make(other, source=source), DataError, "are of split"),
+    ):
+        with pytest.raises(error, match=words):
+            wrong.before_training()
+
+
+def test_what_is_refused(split, tmp_path):
+    with pytest.raises(ConfigError, match=r"without a network give the folder.*backbone='tiny'"):
+        make(split, backbone=str(tmp_path))
+    with pytest.raises(ConfigError, match="a prompt without neighbours takes"):
+        make(split, budget=3).prompts(dglrec.lm.hop_prompts.history_of(split.test[:1], 5), contrast=False)
+    with pytest.raises(ConfigError, match="hops is 4"):
+        make(split, hops=4)
+    untitled = dglrec.leave_one_out(dglrec.sample("grammar", users=30, items=40))
+    with pytest.raises(DataError, match="has no titles"):
+        make(untitled, embeddings="text").before_training()
+    with pytest.raises(DataError, match="has no titles"):
+        make(untitled, titles=4)
+    with pytest.raises(ConfigError, match=r"needs no download|not installed"):
+        make(split, embeddings="text", text_encoder=str(tmp_path)).before_training()
+
+
+def test_a_t5_from_a_folder(split, tmp_path):
+    """Weights, widths and words are those of the folder, and it is found again by a saved model."""
+    import tokenizers
+    import transformers
+
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2, "user": 3}, "<unk>"))
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    named = {"unk_token": "<unk>", "pad_token": "<pad>", "eos_token": "</s>"}
+    transformers.PreTrainedTokenizerFast(tokenizer_object=words, **named).save_pretrained(tmp_path / "t5")
+    sizes = {"d_model": 24, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 3, "vocab_size": 10}
+    whole = transformers.T5ForConditionalGeneration(transformers.T5Config(**sizes, decoder_start_token_id=0))
+    whole.save_pretrained(tmp_path / "t5")
+    model = make(split, backbone=str(tmp_path / "t5"))
+    assert model.item_vectors().shape == (split.log.num_items, 24)
+    torch.testing.assert_close(model.backbone.words.weight, whole.get_input_embeddings().weight)
+    assert model.backbone.tokenize("user took") == [3, 2]
+    rows = fit(model, split, epochs=2).rows
+    assert rows[-1]["next_item"] < rows[0]["next_item"]
+    dglrec.save_model(model, tmp_path / "model")
+    loaded = dglrec.load_model(tmp_path / "model")
+    assert torch.equal(loaded.scores(split.test), model.eval().scores(split.test))
+
+
+def test_without_the_libraries_it_is_said_what_to_install(split, monkeypatch):
+    found = importlib.import_module
+
+    def missing(name, *rest):
+        if name == "transformers":
+            raise ModuleNotFoundError("No module named 'transformers'", name="transformers")
+        return found(name, *rest)
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    with pytest.raises(ConfigError, match=r'pip install "dglrec\[lm\]"'):
+        make(split)
