@@ -36,12 +36,12 @@ setup(
     ],
     extras_require={
         "fast": ["numba>=0.61"],
-        "lm": [
-            "transformers>=5",
-            "tokenizers>=0.20",
-        ],  # text encoders: sentence-transformers>=3, only where one is named
+        "lm": ["transformers>=5", "tokenizers>=0.20"],  # and sentence-transformers, where one is named as text encoder
         "docs": ["sphinx>=7", "myst-parser>=3"],
-        "test": ["pytest>=8", "hypothesis>=6.80", "numba>=0.61", "ranx>=0.3.20", "ruff>=0.9", "mypy>=1.14"],
+        "test": [
+            *("pytest>=8", "hypothesis>=6.80", "ranx>=0.3.20", "ruff>=0.9", "mypy>=1.14"),
+            *("numba>=0.61", "transformers>=5", "tokenizers>=0.20"),
+        ],
     },
     entry_points={"console_scripts": ["dglrec = dglrec.cli:main"]},
     classifiers=[
