@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -159,7 +159,31 @@ class Windows:
     seed: int = 2020
 
 
-_SPLITS: dict[str, Any] = {"leave-one-out": LeaveOneOut, "time-point": TimePoint, "windows": Windows}
+@dataclass(frozen=True)
+class Ratio:
+    """`--split ratio --set split.NAME=...`, see `dglrec.ratio`."""
+
+    valid: float = 0.1
+    test: float = 0.1
+    by: Literal["last", "random"] = "last"
+    seed: int = 2020
+
+
+@dataclass(frozen=True)
+class Given:
+    """`--split given --set split.NAME=...`, see `dglrec.given`."""
+
+    valid: float | None = None
+    seed: int = 2020
+
+
+_SPLITS: dict[str, Any] = {
+    "leave-one-out": LeaveOneOut,
+    "time-point": TimePoint,
+    "windows": Windows,
+    "ratio": Ratio,
+    "given": Given,
+}
 
 
 def _train(args: argparse.Namespace) -> Output:
@@ -279,7 +303,7 @@ def _check_preset(name: str, fields: dict[str, Any]) -> None:
 
 def _split(args: argparse.Namespace) -> Split:
     """The data and the split that --data, --k-core, --split, --ties and --set ask for."""
-    from .data import leave_one_out, load, time_point, windows
+    from .data import leave_one_out, load, ratio, shares, time_point, windows
 
     settings = _settings(args)
     given = {"k_core": args.k_core} if args.k_core is not None else {}
@@ -296,11 +320,14 @@ def _split(args: argparse.Namespace) -> Split:
         columns={ours: theirs for ours, theirs in dataclasses.asdict(options.columns).items() if ours != theirs},
     )
     log = log.one_pass_core() if options.one_pass_core else log
+    if args.split == "given":
+        return shares.given(log, **rule)
     if log.time is None and options.order == "time":
         raise DataError(f"{log.name!r} has no timestamps; if its rows stand oldest first, add --set data.order=file")
     if args.split == "time-point":
         return time_point(log, **rule)
-    return (windows if args.split == "windows" else leave_one_out)(log, order=options.order, **rule)
+    makers: dict[str, Callable[..., Split]] = {"windows": windows, "ratio": ratio}
+    return makers.get(args.split, leave_one_out)(log, order=options.order, **rule)
 
 
 def _free_folder(model: Model) -> Path:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ..errors import DataError, closest
-from .forms import NAMES, SUFFIXES, known_format, titles_beside
+from .forms import NAMES, PATTERNS, SUFFIXES, known_format, titles_beside
 from .log import InteractionLog, _first_line
 from .papers import PAPER_SETS, paper_log
 from .readers import _pl, from_frame, read_interactions, read_titles, stem
@@ -65,9 +65,11 @@ def load(
         name: name of the log.
         format: the form of a file that is not tidy: "movielens-1m" (`ratings.dat`), "movielens-100k" (`u.data`),
             "movielens-csv" (`ratings.csv`), "amazon-ratings" (user, item, rating, time, without a header),
-            "amazon-ratings-2018" (item first), "taobao" (`UserBehavior.csv`), "gowalla"
-            (`loc-gowalla_totalCheckins.txt`) or "yelp" (`yelp_academic_dataset_review.json`). Files and folders with
-            the names in brackets are known by them.
+            "amazon-ratings-2018" (item first), "amazon-reviews" (`reviews_*.json.gz`), "amazon-reviews-2023", "taobao"
+            (`UserBehavior.csv`), "gowalla" (`loc-gowalla_totalCheckins.txt`), "yelp"
+            (`yelp_academic_dataset_review.json`), "recbole" (`*.inter`), "lists" (a user and its items a line) or
+            "lightgcn" (`train.txt` beside `test.txt`, for `dglrec.given`). Files and folders with the names in brackets
+            are known by them.
         behaviors: for "taobao", what counts as an interaction, of "pv" (a view), "buy", "cart" and "fav".
 
     Raises:
@@ -124,7 +126,7 @@ def _load(
 
 def log_name(path: Path) -> str:
     """What a log is called after its file, or after its folder where the file has the name that all such files have."""
-    common = stem(path) == "interactions" or known_format(path) is not None
+    common = stem(path) == "interactions" or (path.name in NAMES and known_format(path) is not None)
     return path.absolute().parent.name if common else stem(path)
 
 
@@ -139,7 +141,8 @@ def find_table(source: str | os.PathLike[str], *, download: bool = True) -> Path
         DataError: there is none; the message says where it was looked for, and names the closest data set.
     """
     text = os.fspath(source)
-    is_path = not isinstance(source, str) or os.sep in text or "/" in text or text.endswith((*SUFFIXES, ".npz", *NAMES))
+    endings = (*SUFFIXES, ".npz", ".inter", ".json", ".json.gz", *NAMES)
+    is_path = not isinstance(source, str) or os.sep in text or "/" in text or text.endswith(endings)
     path = Path(text).expanduser() if is_path else _find_name(text, download)
     if path.is_dir():
         table = _interactions(path)
@@ -160,7 +163,10 @@ def find_items(path: Path, format: str | None = None) -> Path | None:
 
 def _interactions(folder: Path) -> Path | None:
     """The tidy table of a folder, or else the original there that is known by its name."""
-    originals = (folder / name for name in NAMES if (folder / name).is_file())
+    originals = [folder / name for name in NAMES if (folder / name).is_file()]
+    for pattern in PATTERNS:
+        found = list(folder.glob(pattern))
+        originals += found if len(found) == 1 else [path for path in found if path.name == f"{folder.name}.inter"]
     return _table(folder, "interactions") or next((path for path in originals if known_format(path)), None)
 
 
