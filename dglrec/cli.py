@@ -401,7 +401,12 @@ def _data_get(args: argparse.Namespace) -> Output:
     from tqdm import tqdm
 
     from .data import get
+    from .data.datasets import REGISTRY, is_here
 
+    if args.name in REGISTRY and not is_here(args.name):
+        _note(REGISTRY[args.name].about(args.name))
+        if not args.yes:
+            _ask_for_terms()
     with tqdm(unit="B", unit_scale=True, leave=False, disable=None, file=sys.stderr) as bar:
 
         def progress(done: int, size: int | None) -> None:
@@ -410,6 +415,15 @@ def _data_get(args: argparse.Namespace) -> Output:
 
         folder = get(args.name, progress=progress)
     return Output(str(folder), {"name": args.name, "path": str(folder)})
+
+
+def _ask_for_terms() -> None:
+    """Go on only where somebody says so."""
+    if not sys.stdin.isatty():
+        raise DataError("nobody is there to accept these terms; add --yes if you do")
+    _note("fetch it under these terms? [y/N]")
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise DataError("not fetched")
 
 
 def _reproduce(args: argparse.Namespace) -> Output:
@@ -550,6 +564,7 @@ def _add_data(commands: Any) -> None:
     check.add_argument("--format", metavar="NAME", help="form of a file that is not tidy, such as amazon-ratings")
     get = _command(parts, "get", _data_get, "fetch a data set into the cache; prints its folder")
     get.add_argument("name", metavar="NAME", help="see dglrec data list")
+    get.add_argument("--yes", action="store_true", help="accept the terms of its source, which are shown first")
 
 
 def _add_reproduce(commands: Any) -> None:
