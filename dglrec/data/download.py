@@ -1,7 +1,7 @@
 """Fetching one file over HTTP: what has arrived is kept and gone on with, and nothing is believed unchecked.
 
-A file in transit is `PATH`, and `PATH.json` beside it says which version of which address it is. It is gone on with by a
-Range request that holds for the same version alone (`If-Range`); a server that has another version, or does not know
+A file in transit is `PATH`, and `PATH.json` beside it says which version of which address it is. It is gone on with by
+a Range request that holds for the same version alone (`If-Range`); a server that has another version, or does not know
 Range, sends all of it, and the file begins anew.
 """
 
@@ -55,7 +55,7 @@ def download(url: str, path: Path, progress: Progress | None = None) -> str:
 
     Raises:
         Interrupted: too many connections broke.
-        DataError: the server refuses, does not exist, or sends more than the disk holds; what is at `path` is of no use.
+        DataError: the server refuses, does not exist, or sends more than the disk holds; `path` is of no use.
     """
     with _locked(path):
         tries, reason, most = 0, "", _size(path)
@@ -64,7 +64,7 @@ def download(url: str, path: Path, progress: Progress | None = None) -> str:
                 _connect(url, path, progress)
                 path.with_name(f"{path.name}.json").unlink(missing_ok=True)
                 return _sha256(path)
-            except _Broken as error:
+            except _Broken as error:  # noqa: PERF203 - a connection costs more than a try
                 reason = str(error)
                 tries = 0 if _size(path) > most else tries + 1  # a server may begin anew again and again
                 most = max(most, _size(path))

@@ -166,7 +166,7 @@ def test_a_file_that_changed_meanwhile_is_begun_anew(site: Site, cache: Path, mo
 
 def test_another_part_than_asked_for_is_not_taken(site: Site, cache: Path) -> None:
     site.each, site.shift = 50_000, 10
-    with pytest.raises(Interrupted, match="the server sent another part than it was asked for|they are kept"):
+    with pytest.raises(Interrupted, match="they are kept"):
         get("shop")
     site.shift, site.each = 0, len(CONTENT)
     get("shop")
@@ -254,7 +254,7 @@ def test_an_unknown_digest_is_said_and_what_came_is_recorded(
     assert (about["sha256"], about["checked"], about["bytes"]) == (DIGEST, None, len(CONTENT))
     site.content = b"<html>log in</html>"
     monkeypatch.setitem(REGISTRY, "other", REGISTRY["shop"])
-    with pytest.raises(DataError, match="not in the expected form .*web page"):
+    with pytest.raises(DataError, match=r"not in the expected form .*web page"):
         get("other")
     assert os.listdir(cache) == ["shop"]
 
