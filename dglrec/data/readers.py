@@ -40,7 +40,9 @@ COLUMNS = ("user_id", "item_id", "rating", "timestamp")
 # What a packed file may unpack to: so many times its own size, or so many bytes if that is more. Tables pack to about a
 # fifth; what packs to less than a hundredth was made to fill somebody's memory.
 _MOST_PACKED = 100
-_ALWAYS_UNPACKED = 1 << 28
+_ALWAYS_UNPACKED = 1 << 24
+
+_LARGEST_RATING = float(np.finfo(np.float32).max)
 
 # Headers that other sources use. They are not guessed at: the error says how to name them.
 _OTHER_SPELLINGS = {
@@ -84,7 +86,7 @@ def read_interactions(
     """
     path = Path(path)
     if path.suffix == ".parquet" and format is None:
-        frame = _read_parquet(path)
+        frame = _read_parquet(path, ("user_id", "item_id"), ("rating", "timestamp"), columns)
         return from_frame(frame, columns=columns, order=order, titles=titles, name=name or stem(path), source=str(path))
     form = form_of(path, format)
     has_behavior = "behavior" in (form.fields or ())
@@ -169,9 +171,8 @@ def read_titles(path: str | os.PathLike[str]) -> dict[str, str]:
     """
     path = Path(path)
     if path.suffix == ".parquet":
-        frame = _read_parquet(path)
-        wanted = _match_columns(frame.columns, ("item_id", "title"), (), None, str(path))
-        table = {column: _to_polars(frame[frame.columns[place]]) for column, place in wanted.items()}
+        frame = _read_parquet(path, ("item_id", "title"), (), None)
+        table = {column: frame[column] for column in ("item_id", "title")}
     else:
         table = _read_text(path, titles_form_of(path), ("item_id", "title"), (), None)
     ids, texts = table["item_id"].cast(_pl().String), table["title"].cast(_pl().String).fill_null("")
@@ -194,6 +195,7 @@ def find_problems(
     """
     path = Path(path)
     try:
+        _check_bloat(path)  # line by line it would take hours to find out
         form = form_of(path, format) if form is None else form
         rows = _rows(path, form)
         header = next(rows, None) if form.fields is None else list(form.fields)
@@ -268,8 +270,8 @@ def _row_problems(
             yield f"{column} is empty"
     if "rating" in place and (text := row[place["rating"]].strip()) != "":
         stars = _number(text)
-        if stars is None or math.isinf(stars):
-            yield f"rating is {_shown(text)}; expected a number, or nothing"
+        if stars is None or abs(stars) > _LARGEST_RATING:
+            yield f"rating is {_shown(text)}; expected a {'' if stars is None else 'smaller '}number, or nothing"
     if use_time and "timestamp" in place and (text := row[place["timestamp"]].strip()) != "":
         if dates:
             if not _is_date(text, dates):
@@ -462,10 +464,10 @@ def _to_log(
     rating = time = None
     if "rating" in table:
         stars, _ = _floats(table["rating"], "rating", source)
-        if np.isinf(stars).any():
-            raise DataError(
-                f"{source}: rating of row {_first(np.isinf(stars))} is infinite; expected a number, or nothing"
-            )
+        large = np.abs(stars) > _LARGEST_RATING
+        if large.any():
+            row = _first(large)
+            raise DataError(f"{source}: rating of row {row} is {stars[row]}; expected a smaller number, or nothing")
         rating = None if np.isnan(stars).all() else stars
     if "timestamp" in table and use_time:
         seconds, absent = _floats(table["timestamp"], "timestamp", source)
@@ -716,11 +718,26 @@ def _chunks(path: Path) -> Iterator[bytes]:
             lines += block.count(b"\n")
             unpacked += len(block)
             if packed and unpacked > max(_ALWAYS_UNPACKED, _MOST_PACKED * path.stat().st_size):
-                raise DataError(
+                raise _BloatError(
                     f"{path} unpacks to more than {_MOST_PACKED} times its size, in line {lines + 1}, which no table "
                     "does; if it is one, unpack it first"
                 )
             yield block
+
+
+class _BloatError(DataError):
+    """A packed file that unpacks to what no table is."""
+
+
+def _check_bloat(path: Path) -> None:
+    if _is_packed(path):
+        try:
+            for _ in _chunks(path):
+                pass
+        except _BloatError:
+            raise
+        except DataError:  # it is damaged; the lines before that may be worth a look
+            return
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -754,10 +771,19 @@ def _check_encoding(path: Path, data: bytes) -> None:
         )
 
 
-def _read_parquet(path: Path) -> polars.DataFrame:
+def _read_parquet(
+    path: Path, required: Sequence[str], optional: Sequence[str], columns: Mapping[str, str] | None
+) -> polars.DataFrame:
+    """The columns of a Parquet file that were asked for, under the file's names."""
     pl = _pl()
     try:
-        frame: polars.DataFrame = pl.read_parquet(path)
+        lazy = pl.scan_parquet(path)
+        header = lazy.collect_schema().names()
+        place = _match_columns(header, required, optional, columns, str(path))
+        rows = lazy.select(pl.len()).collect().item()
+        if rows > max(_ALWAYS_UNPACKED, _MOST_PACKED * path.stat().st_size):
+            raise DataError(f"{path} has {rows:,} rows in {path.stat().st_size:,} bytes, which no log has")
+        frame: polars.DataFrame = lazy.select(header[number] for number in place.values()).collect()
     except FileNotFoundError as error:
         raise DataError(f"no file {path}") from error
     except (OSError, pl.exceptions.PolarsError) as error:

