@@ -10,6 +10,7 @@ from ..errors import ConfigError, closest
 from .base import Model
 from .comirec import ComiRec, ComiRecConfig
 from .counts import Counts, CountsConfig
+from .graphau import GraphAU, GraphAUConfig
 from .gsau import GSAU, GSAUConfig
 from .lightgcn import LightGCN, LightGCNConfig
 from .mdgr import MDGR, MDGRConfig
@@ -19,8 +20,8 @@ from .surge import SURGE, SURGEConfig
 
 __all__ = [
     "GSAU", "MDGR", "MIP", "PRESETS", "SURGE", "ComiRec", "ComiRecConfig", "Counts", "CountsConfig", "GSAUConfig",
-    "LightGCN", "LightGCNConfig", "MDGRConfig", "MIPConfig", "Model", "Preset", "SASRec", "SASRecConfig",
-    "SURGEConfig", "preset",
+    "GraphAU", "GraphAUConfig", "LightGCN", "LightGCNConfig", "MDGRConfig", "MIPConfig", "Model", "Preset",
+    "SASRec", "SASRecConfig", "SURGEConfig", "preset",
 ]  # fmt: skip
 
 
@@ -41,6 +42,22 @@ PRESETS = {
     "sasrec": Preset(SASRec, {}, "Kang and McAuley, ICDM 2018, as in GSAU's Table 1"),
     "gsau": Preset(GSAU, {}, "Cao et al., WWW 2025 Companion"),
     "gsau-rec": Preset(GSAU, {"rec": True}, "GSAU (rec): cross-entropy in place of the sequential alignment"),
+    "directau": Preset(
+        GSAU,
+        {"sequential": False, "gamma": 0.5, "seen": "mask"},
+        "Wang et al., KDD 2022, as in GSAU's Table 1; w/o sequential in its Table 2",
+    ),
+    "graphau": Preset(GraphAU, {}, "Yang et al., CIKM 2023, as GSAU's Table 1 has it"),
+    "graphau-original": Preset(
+        GraphAU,
+        {"form": "original", "dim": 32, "gamma": 0.4, "train.lr": 0.1, "train.batch_size": 2048},
+        "Yang et al., CIKM 2023, as published",
+    ),
+    "sasrec-u": Preset(
+        GSAU,
+        {"graph": False, "rec": True, "gamma": 0.05},
+        "Chung and Kim, NeurIPS SSL workshop 2023, as in GSAU's Table 1; w/o graph in its Table 2",
+    ),
     "mdgr": Preset(MDGR, {}, "Xiao et al., MDGR: interest sub-graphs by dynamic graph clustering"),
     "mdgr-w": Preset(MDGR, {"weights": False}, "Xiao et al., MDGR-W: interests without weights"),
     "mdgr-dgc": Preset(MDGR, {"m": 0}, "Xiao et al., MDGR-DGC: one clustering in place of dynamic graph clustering"),

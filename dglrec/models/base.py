@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -55,7 +56,7 @@ class Model(nn.Module):
         fitting = {
             name: len(known.fields)
             for name, known in PRESETS.items()
-            if known.model is type(self) and all(getattr(self.config, k) == v for k, v in known.fields.items())
+            if known.model is type(self) and all(attrgetter(k)(self.config) == v for k, v in known.fields.items())
         }
         return max(fitting, key=lambda name: fitting[name], default=type(self).__name__.lower())
 

@@ -13,6 +13,7 @@ The counts go to `kills.json` beside this file, which keeps those of other prese
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -84,10 +85,13 @@ def measure(preset: str, kills: int, seed: int) -> dict[str, Any]:
             shutil.rmtree(folder, ignore_errors=True)
             process = train(folder, [*begin, "--out", str(folder)])
             until_begun(process, folder)
-            time.sleep(rng.uniform(0, lasted))
+            began = time.monotonic()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(rng.uniform(0, lasted))
             process.send_signal(signal.SIGKILL)
-            _, _ = process.communicate()
-            if process.returncode == 0:  # it was faster this time; not a kill
+            process.communicate()
+            if process.returncode == 0:  # it was faster this time
+                lasted = min(lasted, time.monotonic() - began)
                 continue
             latest = folder / "state" / "latest.json"
             epochs.append(json.loads(latest.read_text())["epoch"] + 1 if latest.exists() else 0)

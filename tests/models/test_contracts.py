@@ -81,11 +81,21 @@ class TestGSAUUnseenNegatives(GSAUContract):
     known = GRAMMAR
 
 
+class TestGraphAU(ModelContract):
+    preset = "graphau"
+    fields = {"dim": 16, "gamma": 0.2}
+    known = {"communities": 0.85}
+
+
+class TestGraphAUOriginal(TestGraphAU):
+    preset = "graphau-original"
+
+
 class TestDirectAU(ModelContract):
     """GSAU without its sequential encoder: it ranks by the graph."""
 
-    preset = "gsau"
-    fields = {"dim": 16, "sequential": False, "gamma": 0.2, "seen": "mask"}
+    preset = "directau"
+    fields = {"dim": 16, "gamma": 0.2}
     known = {"communities": 0.85}
 
     def targets(self, batch):
@@ -95,8 +105,8 @@ class TestDirectAU(ModelContract):
 class TestSASRecU(ModelContract):
     """GSAU without its graph encoder; as in the authors' runs an epoch has the steps of the edges."""
 
-    preset = "gsau-rec"
-    fields = {**SMALL, "graph": False, "gamma": 0.05}
+    preset = "sasrec-u"
+    fields = SMALL
     known, known_fields = GRAMMAR, FAST
 
     @pytest.mark.skip(
