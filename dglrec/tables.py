@@ -197,7 +197,7 @@ _PLANS = (
         f"{_GSAU}, Table 1: overall performance",
         metrics=("recall@10", "recall@50", "ndcg@10", "ndcg@50"),
         data=_LEAVE_ONE_OUT,
-        rows=("lightgcn", "directau", "graphau", "sasrec", "sasrec-u", "gsau", "gsau-rec"),
+        rows=("lightgcn", "directau", "graphau", "sasrec", "bert4rec", "sasrec-u", "bert4rec-u", "gsau", "gsau-rec"),
         compare="gsau-rec",
     ),
     Plan(
@@ -205,7 +205,7 @@ _PLANS = (
         f"{_GSAU}, Table 2: what the parts contribute",
         metrics=("recall@10", "recall@50", "ndcg@10", "ndcg@50"),
         data=_LEAVE_ONE_OUT[:1],
-        rows=("sasrec-u", "directau", "gsau", "gsau-rec,ui_uniformity=false", "gsau-rec"),
+        rows=("sasrec-u", "directau", "gsau", "gsau-rec,ui_uniformity=false", "gsau-rec-bert4rec", "gsau-rec"),
         compare="gsau-rec",
     ),
     Plan(

@@ -8,6 +8,7 @@ from typing import Any
 from ..data.splits import Split
 from ..errors import ConfigError, closest
 from .base import Model
+from .bert4rec import BERT4Rec, BERT4RecConfig
 from .comirec import ComiRec, ComiRecConfig
 from .counts import Counts, CountsConfig
 from .graphau import GraphAU, GraphAUConfig
@@ -19,9 +20,9 @@ from .sasrec import SASRec, SASRecConfig
 from .surge import SURGE, SURGEConfig
 
 __all__ = [
-    "GSAU", "MDGR", "MIP", "PRESETS", "SURGE", "ComiRec", "ComiRecConfig", "Counts", "CountsConfig", "GSAUConfig",
-    "GraphAU", "GraphAUConfig", "LightGCN", "LightGCNConfig", "MDGRConfig", "MIPConfig", "Model", "Preset",
-    "SASRec", "SASRecConfig", "SURGEConfig", "preset",
+    "GSAU", "MDGR", "MIP", "PRESETS", "SURGE", "BERT4Rec", "BERT4RecConfig", "ComiRec", "ComiRecConfig", "Counts",
+    "CountsConfig", "GSAUConfig", "GraphAU", "GraphAUConfig", "LightGCN", "LightGCNConfig", "MDGRConfig",
+    "MIPConfig", "Model", "Preset", "SASRec", "SASRecConfig", "SURGEConfig", "preset",
 ]  # fmt: skip
 
 
@@ -40,6 +41,7 @@ PRESETS = {
     "transitions": Preset(Counts, {"what": "transitions"}, "what came right after the last item"),
     "lightgcn": Preset(LightGCN, {}, "He et al., SIGIR 2020, as in GSAU's Table 1"),
     "sasrec": Preset(SASRec, {}, "Kang and McAuley, ICDM 2018, as in GSAU's Table 1"),
+    "bert4rec": Preset(BERT4Rec, {}, "Sun et al., CIKM 2019, as in GSAU's Table 1"),
     "gsau": Preset(GSAU, {}, "Cao et al., WWW 2025 Companion"),
     "gsau-rec": Preset(GSAU, {"rec": True}, "GSAU (rec): cross-entropy in place of the sequential alignment"),
     "directau": Preset(
@@ -57,6 +59,23 @@ PRESETS = {
         GSAU,
         {"graph": False, "rec": True, "gamma": 0.05},
         "Chung and Kim, NeurIPS SSL workshop 2023, as in GSAU's Table 1; w/o graph in its Table 2",
+    ),
+    "bert4rec-u": Preset(
+        GSAU,
+        {
+            "graph": False,
+            "rec": True,
+            "gamma": 0.05,
+            "encoder": "bert4rec",
+            "dropout": 0.2,
+            "attention_dropout": 0.2,
+        },
+        "the same with BERT4Rec",
+    ),
+    "gsau-rec-bert4rec": Preset(
+        GSAU,
+        {"rec": True, "encoder": "bert4rec", "dropout": 0.2, "attention_dropout": 0.2},
+        "replace sequential in GSAU's Table 2",
     ),
     "mdgr": Preset(MDGR, {}, "Xiao et al., MDGR: interest sub-graphs by dynamic graph clustering"),
     "mdgr-w": Preset(MDGR, {"weights": False}, "Xiao et al., MDGR-W: interests without weights"),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from .cloze import ClozeEncoder
 from .propagation import Adjacency, LightGCNEncoder, message_passing
 from .slices import SliceAdjacency, SliceEncoder, slice_message_passing
-from .transformer import CausalTransformer
+from .transformer import BidirectionalTransformer, CausalTransformer
 
 __all__ = [
     "Adjacency",
+    "BidirectionalTransformer",
     "CausalTransformer",
+    "ClozeEncoder",
     "LightGCNEncoder",
     "SliceAdjacency",
     "SliceEncoder",

@@ -226,7 +226,7 @@ def _objects(text: str) -> list[Row] | str | None:
             type(n) not in (int, float) for n in (at, stars)
         ):
             return UNSURE
-        if not (math.isfinite(float(at)) and math.isfinite(float(stars))) or "\\u" in line:
+        if not (abs(at) < 1e300 and abs(stars) < LARGEST) or "\\u" in line:
             return UNSURE
         rows.append((user, item, float(at)))
     return rows or None
@@ -369,7 +369,7 @@ def limit_memory() -> int:
     return mapped
 
 
-def work(files: int, seed: int, with_bombs: bool, folder: Path) -> dict[str, Any]:
+def work(files: range, seed: int, with_bombs: bool, folder: Path) -> dict[str, Any]:
     """Reads mutants one after the other; what they came to."""
     from dglrec.data import read_interactions
 
@@ -409,7 +409,7 @@ def work(files: int, seed: int, with_bombs: bool, folder: Path) -> dict[str, Any
             )
         (folder / name).unlink()
 
-    for number in range(files):
+    for number in files:
         rng = np.random.default_rng([seed, number])
         kinds = list(sound(rng).items())
         name, (format, content) = kinds[number % len(kinds)]
@@ -469,27 +469,52 @@ def checkpoints(number: int, seed: int, folder: Path) -> dict[str, int]:
     return dict(counts)
 
 
+def feed(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """All files, dealt out to processes with bounds of their own; what they found, added up.
+
+    Raises:
+        SystemExit: a process died; the file that it read is named.
+    """
+    environment = {**os.environ, "POLARS_MAX_THREADS": "2"}
+    running = []
+    for worker in range(args.workers):
+        place = folder / str(worker)
+        place.mkdir()
+        words = ["--work", str(place), "--files", str(args.files), "--seed", str(args.seed)]
+        words += ["--workers", str(args.workers), *["--no-bombs"] * (args.no_bombs or worker > 0)]
+        command = [sys.executable, __file__, *words]
+        running.append((place, subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)))
+    counts: Counter[str] = Counter()
+    results: dict[str, Any] = {"counts": {}, "wrong": [], "peak_bytes_above_rest": 0, "slowest_seconds": 0.0}
+    for place, process in running:
+        text, _ = process.communicate()
+        if process.returncode:
+            raise SystemExit(f"a reader ended with {process.returncode} at file {(place / 'now').read_text()}")
+        found = json.loads(text)
+        counts.update(found["counts"])
+        results["wrong"] += found["wrong"]
+        for name in ("peak_bytes_above_rest", "slowest_seconds"):
+            results[name] = max(results[name], found[name])
+    return results | {"counts": dict(counts.most_common())}
+
+
 def main() -> int:
-    """Feeds all files in processes with bounds of their own, and writes `hostile.json`."""
+    """Feeds all files to the readers, breaks checkpoints, and writes `hostile.json`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--files", type=int, default=12_000)
     parser.add_argument("--checkpoints", type=int, default=1_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--no-bombs", action="store_true")
     parser.add_argument("--quick", action="store_true", help="nothing is written")
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.work is not None:
-        print(json.dumps(work(args.files, args.seed, not args.no_bombs, args.work)))
+        numbers = range(int(args.work.name), args.files, args.workers)
+        print(json.dumps(work(numbers, args.seed, not args.no_bombs, args.work)))
         return 0
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, __file__, "--work", folder, "--files", str(args.files), "--seed", str(args.seed)]
-        environment = {**os.environ, "POLARS_MAX_THREADS": "2"}
-        done = subprocess.run([*command, *["--no-bombs"] * args.no_bombs], stdout=subprocess.PIPE, env=environment)
-        if done.returncode:
-            print(f"the reader's process ended with {done.returncode} at {(Path(folder) / 'now').read_text()}")
-            return 1
-        results = {"files": args.files, "seed": args.seed, **json.loads(done.stdout)}
+        results = {"files": args.files, "seed": args.seed, **feed(args, Path(folder))}
         if args.checkpoints:
             results["checkpoints"] = checkpoints(args.checkpoints, args.seed, Path(folder) / "run")
     print(json.dumps(results, indent=1))
