@@ -34,7 +34,7 @@ def test_broken_files_are_refused_or_read_rightly() -> None:
 
 @pytest.mark.slow
 def test_many_broken_files_bombs_and_checkpoints() -> None:
-    results = run("--files", 12_000, "--checkpoints", 1_000, "--seed", 3)
+    results = run("--files", 12_000, "--checkpoints", 1_000, "--seed", 3, "--workers", 2)
     assert results["peak_bytes_above_rest"] < 1 << 30
     assert results["checkpoints"]["wrong"] == 0
 
