@@ -373,11 +373,11 @@ def _read_text(
         raise _with_line(path, failed, problems()) from None
     if len(table) == 0:
         raise DataError(f"{path} has a header and no rows; expected at least one")
-    # A row that is too short arrives as nulls at its end.
-    short = table[:, -1].null_count() > 0 and data.count(delimiter.encode()) != (len(table) + header_lines) * (
-        len(header) - 1
-    )
-    if short:
+    # A row that is too short arrives as nulls at its end, and an empty field too many at the file's end not at all.
+    # Within quotes a delimiter may be text.
+    exact = not form.quotes or b'"' not in data
+    uneven = data.count(delimiter.encode()) != (len(table) + header_lines) * (len(header) - 1)
+    if uneven and (exact or table[:, -1].null_count() > 0):
         problem = next(problems(), None)
         if problem is not None:
             raise _error(path, problem)
@@ -420,8 +420,10 @@ def _read_json(
     problems = functools.partial(find_problems, path, columns, required=required, optional=optional, form=form)
     numbers = [place.get(column) for column in (("rating",) if form.dates else ("rating", "timestamp"))]
     kinds = {name: pl.Float64 if number in numbers else pl.String for number, name in enumerate(header)}
-    source = io.BytesIO(_read_bytes(path)) if _is_packed(path) else path
-    _open(path).close()  # says what is wrong with a file that cannot be opened
+    with _open(path) as file:  # which says what is wrong with a file that cannot be opened
+        marked = not _is_packed(path) and file.read(3) == b"\xef\xbb\xbf"
+    in_memory = marked or _is_packed(path)
+    source = io.BytesIO(_read_bytes(path).removeprefix(b"\xef\xbb\xbf")) if in_memory else path
     try:
         table = pl.scan_ndjson(source, schema=kinds).select(header[number] for number in place.values()).collect()
     except (OSError, pl.exceptions.PolarsError) as error:

@@ -104,6 +104,13 @@ def test_an_archive_of_one_file(tmp_path: Path) -> None:
     assert len(load(path, format="amazon-ratings")) == 3
 
 
+def test_json_may_have_the_mark_of_excel(tmp_path: Path) -> None:
+    for name, pack in (("reviews_a.json", bytes), ("reviews_a.json.gz", gzip.compress)):
+        path = tmp_path / name
+        path.write_bytes(pack(b"\xef\xbb\xbf" + reviews().encode()))
+        assert len(load(path)) == 3
+
+
 def test_taobao_counts_views_unless_told_otherwise(tmp_path: Path) -> None:
     path = tmp_path / "UserBehavior.csv"
     path.write_text(taobao())
@@ -291,6 +298,12 @@ BAD = {
         None,
         gowalla() + "1\t2010-10-19T23:55:27Z\t1\t2\n",
         r"line 4: the number of fields is 4, expected 5",
+    ),
+    "a field too many at the end": (
+        "ratings.dat",
+        None,
+        lines("::").strip() + "::",
+        r"line 3: the number of fields is 5",
     ),
     "no json": ("r.json", "yelp", yelp() + "1,2,3\n", r"line 4: '1,2,3' is no JSON"),
     "no object": ("r.json", "yelp", yelp() + "[1]\n", r"line 4: '\[1\]' is no JSON object"),
