@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import dglrec
+from dglrec.cli import main
 from dglrec.data import InteractionLog, given, make_split, ratio, sample
 from dglrec.data.splits import Split
 from dglrec.errors import DataError
@@ -168,3 +171,19 @@ def test_a_model_trains_and_is_ranked_under_both() -> None:
 def test_what_cannot_be_split_is_refused(log: InteractionLog, make, message: str) -> None:
     with pytest.raises(DataError, match=message):
         make(log)
+
+
+def test_the_command_line_splits_by_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "train.txt").write_text(
+        "".join(f"{u} {' '.join(str((u + i) % 9) for i in range(5))}\n" for u in range(20))
+    )
+    (tmp_path / "test.txt").write_text("".join(f"{u} {(u + 6) % 9}\n" for u in range(20)))
+    train = ["train", "popularity", "--data", str(tmp_path), "--device", "cpu", "--json"]
+    for number, words in enumerate(
+        (["--split", "given"], ["--split", "ratio", "--set", "split.by=random", "--set", "data.order=file"])
+    ):
+        assert main([*train, *words, "--out", str(tmp_path / f"run{number}")]) == 0
+        protocol = json.loads(capsys.readouterr().out)["protocol"]
+        assert protocol["split"].startswith(words[1]) and protocol["kind"] == ("given", "random")[number]
+        assert main(["evaluate", str(tmp_path / f"run{number}"), "--device", "cpu"]) == 0
+        capsys.readouterr()

@@ -53,6 +53,7 @@ class TestBERT4Rec(ClozeContract):
 class TestBERT4RecOnHistories(ClozeContract):
     preset = "bert4rec"
     fields = {**SMALL, "recbole": False, "targets": "histories"}
+    train = {"batch_size": 16, "lr": 5e-3}
     known = {"grammar": 0.8}
     known_fields = {"layers": 1, "train": {"lr": 5e-3, "batch_size": 16, "patience": 99}}
     known_epochs = 99  # of 13 steps each: a history is one sequence, not as many as it has prefixes
