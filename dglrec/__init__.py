@@ -13,7 +13,19 @@ from __future__ import annotations
 from . import data, graphs, losses, models, nn
 from .checkpoint import load as load_model
 from .checkpoint import save as save_model
-from .data import InteractionLog, Queries, Split, leave_one_out, load, make_split, sample, time_point, windows
+from .data import (
+    InteractionLog,
+    Queries,
+    Split,
+    given,
+    leave_one_out,
+    load,
+    make_split,
+    ratio,
+    sample,
+    time_point,
+    windows,
+)
 from .errors import CheckpointError, ConfigError, DataError, DglrecError
 from .evaluate import Metrics, evaluate
 from .intervals import Interval, user_bootstrap
@@ -25,7 +37,7 @@ from .version import __version__
 
 __all__ = [
     "CheckpointError", "ConfigError", "DataError", "DglrecError", "InteractionLog", "Interval", "Metrics", "Protocol",
-    "Queries", "Recommendations", "Run", "Split", "__version__", "data", "evaluate", "fit", "graphs", "leave_one_out",
-    "load", "load_model", "losses", "make_split", "models", "nn", "recommend", "reproduce", "sample",
-    "save_model", "time_point", "user_bootstrap", "windows",
+    "Queries", "Recommendations", "Run", "Split", "__version__", "data", "evaluate", "fit", "given", "graphs",
+    "leave_one_out", "load", "load_model", "losses", "make_split", "models", "nn", "ratio", "recommend", "reproduce",
+    "sample", "save_model", "time_point", "user_bootstrap", "windows",
 ]  # fmt: skip

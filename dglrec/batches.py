@@ -1,15 +1,17 @@
 """Batches: slices of flat tensors, made without a loop over users.
 
 What a batch holds is part of the method. `Edges` are user-item pairs; `Prefixes` are independent (history, next item)
-pairs, for losses that compare the rows of a batch with each other; `Positions` are whole windows of histories in which
-every position predicts the next one, at a fraction of the work, for losses that do not. Batch size counts targets.
-`Windows` are histories, each with many items that follow and many that do not; there, batch size counts histories.
+pairs, for losses that compare the rows of a batch with each other; `Positions` are whole windows of histories in
+which every position predicts the next one, at a fraction of the work, for losses that do not. Batch size counts
+targets. `Cloze` are histories with masked items. `Windows` are histories, each with many items that follow and many
+that do not; there, batch size counts histories.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -63,6 +65,23 @@ class Positions:
     history: Sequences
     row: Tensor
     target: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Cloze:
+    """N masked places in a few histories, in random order.
+
+    Attributes:
+        history: the histories, packed; in masked places stands the number of items, as the index of the mask.
+        row: (N,) int64, the packed rows of the places.
+        target: (N,) int64, the items that stood there.
+        user: (N,) int64.
+    """
+
+    history: Sequences
+    row: Tensor
+    target: Tensor
+    user: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,6 +160,59 @@ def prefix_batches(
     for first in range(0, len(target), size):
         part = slice(first, first + size)
         yield Prefixes(packed.windows(starts[part], sizes[part]), item[rows[part]], user[rows[part]])
+
+
+def cloze_batches(
+    train: InteractionLog,
+    size: int,
+    max_length: int,
+    rng: np.random.Generator,
+    device: torch.device,
+    *,
+    ratio: float = 0.2,
+    last_share: float = 0.5,
+    first: bool = False,
+    form: Literal["prefixes", "histories"] = "prefixes",
+) -> Iterator[Cloze]:
+    """Sequences of items, `size` a batch, in random order, of which some are masked.
+
+    Args:
+        train: the training log.
+        size: sequences a batch.
+        max_length: the last so many items of a sequence are read.
+        rng: of the order and of the masks.
+        device: where the batches go.
+        ratio: probability that an item is masked; of a sequence the first `ratio * max_length` drawn ones are.
+        last_share: share of the batches in which the last item of each sequence is masked instead, and nothing else.
+        first: whether a masked first item is a target; RecBole masks it and leaves it out.
+        form: "prefixes" (i_1..i_t) with 1 <= t < n of each user's n items, as RecBole: the item after a prefix is not
+            part of it; or whole "histories" of two items or more.
+    """
+    if form == "prefixes":
+        ends = np.flatnonzero(train.position > 0)  # rows of the log; the sequence ends before them
+        sizes = np.minimum(train.position[ends], max_length)
+    else:
+        lengths = np.diff(train.offsets)
+        ends, sizes = train.offsets[1:][lengths > 1], np.minimum(lengths[lengths > 1], max_length)
+    order = rng.permutation(len(ends))
+    ends, sizes, most = ends[order], sizes[order], max(1, int(ratio * max_length))
+    for begin in range(0, len(ends), size):
+        count = sizes[begin : begin + size]
+        bounds = np.concatenate([[0], np.cumsum(count)])
+        place = np.arange(bounds[-1]) - np.repeat(bounds[:-1], count)  # (T,) within the sequence
+        rows = np.repeat(ends[begin : begin + size] - count, count) + place  # of the log
+        last = place == np.repeat(count - 1, count)
+        drawn = rng.random(len(rows)) < ratio
+        drawn &= np.cumsum(drawn) - np.repeat((np.cumsum(drawn) - drawn)[bounds[:-1]], count) <= most
+        masked = last if rng.random() < last_share else drawn
+        if not (masked & (first | (place > 0))).any():  # nothing to learn from
+            masked = last
+        asked = np.flatnonzero(masked & (first | (place > 0)))
+        asked = asked[rng.permutation(len(asked))] if len(asked) else np.flatnonzero(masked)
+        items = np.where(masked, train.num_items, train.item[rows])
+        arrays = (bounds, items, asked, train.item[rows[asked]], train.user[rows[asked]])
+        offsets, packed, *found = (torch.as_tensor(values, device=device) for values in arrays)
+        yield Cloze(Sequences(offsets, packed, None, count), *found)
 
 
 def window_batches(

@@ -164,7 +164,31 @@ class Windows:
     seed: int = 2020
 
 
-_SPLITS: dict[str, Any] = {"leave-one-out": LeaveOneOut, "time-point": TimePoint, "windows": Windows}
+@dataclass(frozen=True)
+class Ratio:
+    """`--split ratio --set split.NAME=...`, see `dglrec.ratio`."""
+
+    valid: float = 0.1
+    test: float = 0.1
+    by: Literal["last", "random"] = "last"
+    seed: int = 2020
+
+
+@dataclass(frozen=True)
+class Given:
+    """`--split given --set split.NAME=...`, see `dglrec.given`."""
+
+    valid: float | None = None
+    seed: int = 2020
+
+
+_SPLITS: dict[str, Any] = {
+    "leave-one-out": LeaveOneOut,
+    "time-point": TimePoint,
+    "windows": Windows,
+    "ratio": Ratio,
+    "given": Given,
+}
 
 
 def _train(args: argparse.Namespace) -> Output:
@@ -286,7 +310,7 @@ def _check_preset(name: str, fields: dict[str, Any]) -> None:
 
 def _split(args: argparse.Namespace, preset: str) -> Split:
     """The data and the split that --data, --k-core, --split, --ties and --set ask for; else the split of the preset."""
-    from .data import leave_one_out, load, time_point, windows
+    from .data import leave_one_out, load, ratio, shares, time_point, windows
     from .models import PRESETS
 
     settings = _settings(args)
@@ -305,12 +329,14 @@ def _split(args: argparse.Namespace, preset: str) -> Split:
         columns={ours: theirs for ours, theirs in dataclasses.asdict(options.columns).items() if ours != theirs},
     )
     log = log.one_pass_core() if options.one_pass_core else log
+    if kind == "given":
+        return shares.given(log, **rule)
     if log.time is None and options.order == "time":
         raise DataError(f"{log.name!r} has no timestamps; if its rows stand oldest first, add --set data.order=file")
     if kind == "time-point":
         return time_point(log, **rule)
-    if kind == "leave-one-out":
-        return leave_one_out(log, order=options.order, **rule)
+    if kind != "windows":
+        return (ratio if kind == "ratio" else leave_one_out)(log, order=options.order, **rule)
     try:
         split = windows(log, order=options.order, **rule)
     except DataError as error:
@@ -394,7 +420,12 @@ def _data_get(args: argparse.Namespace) -> Output:
     from tqdm import tqdm
 
     from .data import get
+    from .data.datasets import REGISTRY, is_here
 
+    if args.name in REGISTRY and not is_here(args.name):
+        _note(REGISTRY[args.name].about(args.name))
+        if not args.yes:
+            _ask_for_terms()
     with tqdm(unit="B", unit_scale=True, leave=False, disable=None, file=sys.stderr) as bar:
 
         def progress(done: int, size: int | None) -> None:
@@ -403,6 +434,15 @@ def _data_get(args: argparse.Namespace) -> Output:
 
         folder = get(args.name, progress=progress)
     return Output(str(folder), {"name": args.name, "path": str(folder)})
+
+
+def _ask_for_terms() -> None:
+    """Go on only where somebody says so."""
+    if not sys.stdin.isatty():
+        raise DataError("nobody is there to accept these terms; add --yes if you do")
+    _note("fetch it under these terms? [y/N]")
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise DataError("not fetched")
 
 
 def _reproduce(args: argparse.Namespace) -> Output:
@@ -545,6 +585,7 @@ def _add_data(commands: Any) -> None:
     check.add_argument("--format", metavar="NAME", help="form of a file that is not tidy, such as amazon-ratings")
     get = _command(parts, "get", _data_get, "fetch a data set into the cache; prints its folder")
     get.add_argument("name", metavar="NAME", help="see dglrec data list")
+    get.add_argument("--yes", action="store_true", help="accept the terms of its source, which are shown first")
 
 
 def _add_reproduce(commands: Any) -> None:

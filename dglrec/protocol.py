@@ -36,7 +36,7 @@ class Protocol:
         filters: what was filtered before ids were assigned, e.g. ("5-core",).
         split: the rule of the split as text, e.g. "leave_one_out(order='time', ties='file')".
         split_digest: digest of the log and the rule; "" for queries made by hand.
-        kind: "position" (leave-one-out) or "time" (a global time point); "" where it is not known.
+        kind: of the split, such as "position" (leave-one-out) or "time" (a global time point); "": not known.
         part: "valid", "test", either with "-new" (only items that are new to the user), or "" (made by hand).
         seen: "mask" (items of the history are not ranked, the query's own positives always are) or "keep".
         candidates: "full", or positives + negatives of a query: "1+999", "50+50".

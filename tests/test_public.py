@@ -11,7 +11,18 @@ import pytest
 import dglrec
 
 NAMES = [
-    *("load", "leave_one_out", "time_point", "make_split", "sample", "InteractionLog", "Split", "Queries"),
+    *(
+        "load",
+        "leave_one_out",
+        "time_point",
+        "ratio",
+        "given",
+        "make_split",
+        "sample",
+        "InteractionLog",
+        "Split",
+        "Queries",
+    ),
     *("data.check", "data.get", "data.list_datasets", "data.sample", "data.sample_oracle", "data.from_frame"),
     *("graphs.user_item", "graphs.sequences", "graphs.Sequences", "graphs.hops", "graphs.Hops", "graphs.Neighbours"),
     *("graphs.time_slices", "graphs.slice_boundaries", "graphs.slice_names", "graphs.slice_times", "nn.SliceEncoder"),

@@ -11,6 +11,7 @@ from .log import InteractionLog
 from .papers import PAPER_SETS, PaperSet, paper_log
 from .readers import from_frame, read_interactions
 from .sample import Oracle, sample, sample_oracle
+from .shares import given, ratio
 from .splits import Queries, Split, leave_one_out, make_split, time_point
 from .windows import windows
 
@@ -28,11 +29,13 @@ __all__ = [
     "check",
     "from_frame",
     "get",
+    "given",
     "leave_one_out",
     "list_datasets",
     "load",
     "make_split",
     "paper_log",
+    "ratio",
     "read_interactions",
     "sample",
     "sample_oracle",

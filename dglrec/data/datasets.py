@@ -11,13 +11,10 @@ import contextlib
 import dataclasses
 import gzip
 import hashlib
-import http.client
 import json
 import os
-import secrets
 import shutil
-import urllib.error
-import urllib.request
+import sys
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ..errors import DataError, closest
-from .forms import NAMES, SUFFIXES, known_format, titles_beside
+from .download import Interrupted, Progress, download
+from .forms import NAMES, PATTERNS, SUFFIXES, known_format, titles_beside
 from .log import InteractionLog, _first_line
 from .papers import PAPER_SETS, paper_log
 from .readers import _pl, from_frame, read_interactions, read_titles, stem
@@ -35,9 +33,6 @@ if TYPE_CHECKING:
     import polars
 
 Tables: TypeAlias = "tuple[polars.DataFrame, polars.DataFrame | None]"
-
-_TIMEOUT_S = 30.0
-_BLOCK_BYTES = 1 << 20
 
 
 def load(
@@ -65,9 +60,11 @@ def load(
         name: name of the log.
         format: the form of a file that is not tidy: "movielens-1m" (`ratings.dat`), "movielens-100k" (`u.data`),
             "movielens-csv" (`ratings.csv`), "amazon-ratings" (user, item, rating, time, without a header),
-            "amazon-ratings-2018" (item first), "taobao" (`UserBehavior.csv`), "gowalla"
-            (`loc-gowalla_totalCheckins.txt`) or "yelp" (`yelp_academic_dataset_review.json`). Files and folders with
-            the names in brackets are known by them.
+            "amazon-ratings-2018" (item first), "amazon-reviews" (`reviews_*.json.gz`), "amazon-reviews-2023", "taobao"
+            (`UserBehavior.csv`), "gowalla" (`loc-gowalla_totalCheckins.txt`), "yelp"
+            (`yelp_academic_dataset_review.json`), "recbole" (`*.inter`), "lists" (a user and its items a line) or
+            "lightgcn" (`train.txt` beside `test.txt`, for `dglrec.given`). Files and folders with the names in brackets
+            are known by them.
         behaviors: for "taobao", what counts as an interaction, of "pv" (a view), "buy", "cart" and "fav".
 
     Raises:
@@ -124,7 +121,7 @@ def _load(
 
 def log_name(path: Path) -> str:
     """What a log is called after its file, or after its folder where the file has the name that all such files have."""
-    common = stem(path) == "interactions" or known_format(path) is not None
+    common = stem(path) == "interactions" or (path.name in NAMES and known_format(path) is not None)
     return path.absolute().parent.name if common else stem(path)
 
 
@@ -139,7 +136,8 @@ def find_table(source: str | os.PathLike[str], *, download: bool = True) -> Path
         DataError: there is none; the message says where it was looked for, and names the closest data set.
     """
     text = os.fspath(source)
-    is_path = not isinstance(source, str) or os.sep in text or "/" in text or text.endswith((*SUFFIXES, ".npz", *NAMES))
+    endings = (*SUFFIXES, ".npz", ".inter", ".json", ".json.gz", *NAMES)
+    is_path = not isinstance(source, str) or os.sep in text or "/" in text or text.endswith(endings)
     path = Path(text).expanduser() if is_path else _find_name(text, download)
     if path.is_dir():
         table = _interactions(path)
@@ -160,7 +158,10 @@ def find_items(path: Path, format: str | None = None) -> Path | None:
 
 def _interactions(folder: Path) -> Path | None:
     """The tidy table of a folder, or else the original there that is known by its name."""
-    originals = (folder / name for name in NAMES if (folder / name).is_file())
+    originals = [folder / name for name in NAMES if (folder / name).is_file()]
+    for pattern in PATTERNS:
+        found = list(folder.glob(pattern))
+        originals += found if len(found) == 1 else [path for path in found if path.name == f"{folder.name}.inter"]
     return _table(folder, "interactions") or next((path for path in originals if known_format(path)), None)
 
 
@@ -181,14 +182,15 @@ def folders() -> list[Path]:
     return ([Path(given)] if given else []) + [cache_folder()]
 
 
-def _find_name(name: str, download: bool) -> Path:
+def _find_name(name: str, fetch: bool) -> Path:
     """The folder of a data set; one that can be fetched is fetched."""
     for folder in folders():
         if name and (folder / name).is_dir():
             return folder / name
     if name and Path(name).is_dir():  # a folder of this name in the working directory
         return Path(name)
-    if name in REGISTRY and download:
+    if name in REGISTRY and fetch:
+        print(f"fetching {REGISTRY[name].about(name)}", file=sys.stderr)
         return get(name)
     known = [*(info.name for info in list_datasets()), *PAPER_SETS]
     looked = " or ".join(str(folder) for folder in folders())
@@ -200,7 +202,10 @@ def _find_name(name: str, download: bool) -> Path:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a data set comes from, and how it becomes tidy tables. At least one of the two digests is set.
+    """Where a data set comes from, and how it becomes tidy tables.
+
+    A digest stands here where it is known from a public source; without one, what came is taken, and `source.json`
+    says so.
 
     Attributes:
         url: the original file.
@@ -219,6 +224,12 @@ class Source:
     sha256: str | None = None
     table_sha256: str | None = None
     k_core: int | None = None
+
+    def about(self, name: str) -> str:
+        """What a user should know before fetching: the address, the terms, and what is checked."""
+        checked = "file" if self.sha256 else f"{self.k_core}-core" if self.table_sha256 else None
+        digest = f"the SHA-256 of the {checked} is checked" if checked else "its SHA-256 is unknown, nothing is checked"
+        return f"{name} from {self.url} ({digest})\nterms: {self.terms}\nsee {self.page}"
 
 
 @dataclass(frozen=True)
@@ -261,6 +272,12 @@ REGISTRY: dict[str, Source] = {
     "amazon-beauty": _amazon("Beauty", "7b3efda763bc808f2efa9b1c43d4849d5cfea488e9982125570d002e3095fe93"),
     "amazon-sports": _amazon("Sports_and_Outdoors", "81438a2e10c7a3527d8d4640e34f7b019d79473a89e2c0ca0de8f4e4454dd2c6"),
     "amazon-toys": _amazon("Toys_and_Games", "2036e523da463f02d643ac7bf11bebf83137fa0cf2c04deaa260b20111cbbd6a"),
+    "gowalla": Source(
+        "https://snap.stanford.edu/data/loc-gowalla_totalCheckins.txt.gz",
+        "gowalla",
+        "https://snap.stanford.edu/data/loc-gowalla.html",
+        "no licence stated; the source asks to cite Cho, Myers & Leskovec (KDD 2011)",
+    ),
     "ml-100k": _movielens(
         "ml-100k", "movielens-100k", "50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229"
     ),
@@ -271,6 +288,11 @@ REGISTRY: dict[str, Source] = {
         "ml-latest-small", "movielens-csv", "696d65a3dfceac7c45750ad32df2c259311949efec81f0f144fdfb91ebc9e436"
     ),
 }
+
+
+def is_here(name: str) -> bool:
+    """Whether a data set that can be fetched is in the cache."""
+    return _table(cache_folder() / name, "interactions") is not None
 
 
 def list_datasets() -> list[DatasetInfo]:
@@ -289,13 +311,10 @@ def list_datasets() -> list[DatasetInfo]:
     return [*found.values(), *(DatasetInfo(f"sample:{kind}", "sample") for kind in KINDS)]
 
 
-def get(
-    name: str,
-    *,
-    folder: str | os.PathLike[str] | None = None,
-    progress: Callable[[int, int | None], object] | None = None,
-) -> Path:
+def get(name: str, *, folder: str | os.PathLike[str] | None = None, progress: Progress | None = None) -> Path:
     """Downloads a data set, checks it and turns it into tidy tables; does nothing if it is there.
+
+    Who calls this fetches the set under the terms of its source: `REGISTRY[name].terms`, and the page named there.
 
     Args:
         name: a key of `REGISTRY`.
@@ -303,11 +322,11 @@ def get(
         progress: called with bytes so far and bytes in all (None: unknown).
 
     Returns:
-        The data set's folder.
+        The data set's folder. `source.json` there says where it came from, and the SHA-256 that was seen.
 
     Raises:
         DataError: an unknown name, no connection, a full disk, or a file that is not the expected one. Nothing
-            half-finished stays.
+            half-finished stays but, where the connection broke, what has arrived: the next call goes on from there.
     """
     if name not in REGISTRY:
         raise DataError(f"data set {name!r} cannot be fetched; {closest(name, REGISTRY)}")
@@ -316,69 +335,51 @@ def get(
     target = parent / name
     if target.is_dir() and _table(target, "interactions"):
         return target
-    part = parent / f".{name}.{secrets.token_hex(4)}.part"
+    part = parent / f".{name}.part"
+    original, tables = part / "original", part / name
     try:
-        part.mkdir(parents=True)
-        original = part / "original"
-        digest = _download(source.url, original, progress)
+        part.mkdir(parents=True, exist_ok=True)
+        digest = download(source.url, original, progress)
         if source.sha256 is not None and digest != source.sha256:
             raise DataError(
                 f"{source.url} has SHA-256 {digest[:12]}..., expected {source.sha256[:12]}...: "
-                "it was changed or cut off; try again, or put the tidy tables there yourself"
+                f"{_seen(original)}; try again, or put the tidy tables there yourself"
             )
-        _write_tables(name, source, original, part)
-        original.unlink()
+        shutil.rmtree(tables, ignore_errors=True)
+        tables.mkdir()
+        _write_tables(name, source, original, tables, digest)
         with contextlib.suppress(FileExistsError):  # another process was faster
-            os.replace(part, target)
+            os.replace(tables, target)
+    except (Interrupted, KeyboardInterrupt):
+        raise
     except OSError as error:
-        raise DataError(f"cannot write {target}: {error.strerror or error}; nothing was changed there") from error
-    finally:
         shutil.rmtree(part, ignore_errors=True)
+        raise DataError(f"cannot write {target}: {error.strerror or error}; nothing was changed there") from error
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    shutil.rmtree(part, ignore_errors=True)
     return target
 
 
-def _download(url: str, path: Path, progress: Callable[[int, int | None], object] | None) -> str:
-    """Fetches a file; its hex SHA-256."""
-    hasher, done = hashlib.sha256(), 0
-    try:
-        request = urllib.request.Request(url, headers={"User-Agent": "dglrec"})
-        response = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
-    except (OSError, http.client.HTTPException) as error:
-        raise DataError(
-            f"cannot fetch {url} ({_reason(error)}); is there a connection? See also data/README.md"
-        ) from error
-    with response, open(path, "wb") as file:
-        size = int(response.headers.get("Content-Length") or 0) or None
-        while True:
-            try:
-                block = response.read(_BLOCK_BYTES)
-            except (OSError, http.client.HTTPException) as error:
-                raise DataError(f"{url} broke off after {done:,} bytes ({_reason(error)}); try again") from error
-            if not block:
-                break
-            file.write(block)
-            hasher.update(block)
-            done += len(block)
-            if progress is not None:
-                progress(done, size)
-    if size is not None and done != size:
-        raise DataError(f"{url} broke off after {done:,} of {size:,} bytes; try again")
-    return hasher.hexdigest()
+def _seen(path: Path) -> str:
+    """What a file seems to be that is not the expected one."""
+    with open(path, "rb") as file:
+        begin = file.read(200).lstrip().lower()
+    page = begin.startswith((b"<!doctype html", b"<html"))
+    return "it is a web page, perhaps of a proxy" if page else "it was changed or cut off"
 
 
-def _reason(error: BaseException) -> str:
-    reason = getattr(error, "reason", None)
-    return _first_line(reason if isinstance(reason, BaseException) else error)
-
-
-def _write_tables(name: str, source: Source, original: Path, folder: Path) -> None:
+def _write_tables(name: str, source: Source, original: Path, folder: Path, sha256: str) -> None:
     """The original file -> interactions.tsv.gz, items.tsv.gz and source.json in `folder`."""
     pl = _pl()
     try:
         interactions, items = CONVERTERS[source.convert](original)
         log = from_frame(interactions, name=name, source=source.url)
-    except (pl.exceptions.PolarsError, zipfile.BadZipFile, KeyError, UnicodeDecodeError) as error:
-        raise DataError(f"{source.url} is not in the expected form ({_first_line(error)})") from error
+    except (pl.exceptions.PolarsError, zipfile.BadZipFile, gzip.BadGzipFile, KeyError, ValueError, EOFError) as error:
+        raise DataError(
+            f"{source.url} is not in the expected form ({_first_line(error)}; {_seen(original)})"
+        ) from error
     if source.k_core is not None:
         log = log.k_core(source.k_core)
     if source.table_sha256 is not None and (digest := table_digest(log)) != source.table_sha256:
@@ -395,7 +396,9 @@ def _write_tables(name: str, source: Source, original: Path, folder: Path) -> No
     if items is not None:
         plain = items.with_columns(pl.col(pl.String).str.replace_all(r"[\t\r\n]+", " "))
         _write_tsv(plain, folder / "items.tsv.gz")
-    about = {"url": source.url, "page": source.page, "terms": source.terms, "k_core": source.k_core}
+    checked = "sha256" if source.sha256 else "table_sha256" if source.table_sha256 else None
+    seen = {"bytes": original.stat().st_size, "sha256": sha256, "table_sha256": table_digest(log), "checked": checked}
+    about = {"url": source.url, "page": source.page, "terms": source.terms, "k_core": source.k_core, **seen}
     (folder / "source.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
@@ -499,8 +502,18 @@ def _amazon_ratings(path: Path) -> Tables:
     return ratings.sort("item_id", maintain_order=True), None
 
 
+def _gowalla(path: Path) -> Tables:
+    pl = _pl()
+    with gzip.open(path) as file:
+        columns = ["user_id", "timestamp", "latitude", "longitude", "item_id"]
+        table = _columns(file.read(), "\t", columns, header=False)
+    times = pl.col("timestamp").str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_unit="us")
+    return table.select("user_id", "item_id", times), None
+
+
 CONVERTERS: dict[str, Callable[[Path], Tables]] = {
     "amazon-ratings": _amazon_ratings,
+    "gowalla": _gowalla,
     "movielens-100k": _movielens_100k,
     "movielens-1m": _movielens_1m,
     "movielens-csv": _movielens_csv,

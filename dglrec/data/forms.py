@@ -1,16 +1,17 @@
-"""Forms of files: how lines are laid out in tidy tables, and in the originals of several sources: MovieLens, Amazon,
-Taobao, Gowalla (SNAP) and Yelp.
+"""Forms of files: how lines are laid out in tidy tables, in the originals of several sources (MovieLens, Amazon,
+Taobao, Gowalla, Yelp), and in what other codes pass around (RecBole's atomic files, lists of items, LightGCN's files).
 
 An original is known by the name that its source gives it (`ratings.dat`, `u.data`, `ratings.csv`, `UserBehavior.csv`,
-`loc-gowalla_totalCheckins.txt`, `yelp_academic_dataset_review.json`), or its form is named:
-`dglrec.load("ratings_Books.csv", format="amazon-ratings")`.
+`loc-gowalla_totalCheckins.txt`, `yelp_academic_dataset_review.json`, `reviews_*.json.gz`, `*.inter`, `train.txt` beside
+`test.txt`), or its form is named: `dglrec.load("ratings_Books.csv", format="amazon-ratings")`.
 """
 
 from __future__ import annotations
 
 import csv
 import dataclasses
-from collections.abc import Mapping
+import fnmatch
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -33,6 +34,10 @@ class Form:
         titles: name of the file of titles that its source puts beside it, or "".
         dates: how times are written, as `strptime` calls it, in UTC; "": seconds.
         json: a line is a JSON object with `fields`; there is no delimiter then.
+        per_second: units of time in a second; 1000: milliseconds.
+        typed: the names in the header have a type of RecBole's behind them, as in `user_id:token`.
+        lists: a line is a user and items of that user, separated by spaces, oldest first; there are no times.
+        split: the file is `train.txt`, the test part stands in `test.txt` beside it, and users may be without items.
     """
 
     delimiter: str
@@ -43,11 +48,19 @@ class Form:
     titles: str = ""
     dates: str = ""
     json: bool = False
+    per_second: int = 1
+    typed: bool = False
+    lists: bool = False
+    split: bool = False
 
     def expected(self) -> str:
         """What an empty file should hold."""
+        if self.typed:
+            return "a header line such as: user_id:token item_id:token rating:float timestamp:float"
         if self.fields is None:
             return "a header line such as: user_id item_id rating timestamp"
+        if self.lists:
+            return "lines of a user and its items, such as: 1 10 7 12"
         if self.json:
             return f"lines of JSON objects with {', '.join(self.fields)}"
         return f"lines of {(' ' if self.delimiter.isspace() else self.delimiter).join(self.fields)}"
@@ -56,6 +69,22 @@ class Form:
         """Bytes of the file in UTF-8, with one character between fields."""
         data = data if self.encoding == "utf-8" else data.decode(self.encoding).encode()
         return data.replace(b"::", b"\t") if self.delimiter == "::" else data
+
+    def labels(self, header: Sequence[str]) -> list[str]:
+        """The names in a header line, without RecBole's types.
+
+        Raises:
+            DataError: a name has no type, or the rows are no interactions.
+        """
+        if not self.typed:
+            return list(header)
+        names, kinds = [label.rpartition(":")[0] for label in header], [label.rpartition(":")[2] for label in header]
+        wrong = next((label for label, kind in zip(header, kinds, strict=True) if kind not in _RECBOLE_TYPES), None)
+        if wrong is not None:
+            raise DataError(f"{wrong[:40]!r} in the header has no type; RecBole's labels are such as 'user_id:token'")
+        if "item_id_list" in names:
+            raise DataError("the header has 'item_id_list': each row is a prefix; take the .inter before it")
+        return names
 
     @property
     def quoting(self) -> Literal[0, 3]:
@@ -68,12 +97,26 @@ class Form:
         return "\t" if self.delimiter == "::" else self.delimiter
 
 
+_RECBOLE_TYPES = ("token", "token_seq", "float", "float_seq")
 _RATINGS = ("user_id", "item_id", "rating", "timestamp")
 _MOVIELENS_HEADER = "userId,movieId,rating,timestamp"
 
 FORMATS = {
     "amazon-ratings": Form(",", quotes=True, fields=_RATINGS),
     "amazon-ratings-2018": Form(",", quotes=True, fields=("item_id", "user_id", "rating", "timestamp")),
+    "amazon-reviews": Form(
+        "",
+        fields=("reviewerID", "asin", "overall", "unixReviewTime"),
+        columns={"user_id": "reviewerID", "item_id": "asin", "rating": "overall", "timestamp": "unixReviewTime"},
+        json=True,
+    ),
+    "amazon-reviews-2023": Form(
+        "",
+        fields=("user_id", "parent_asin", "rating", "timestamp"),
+        columns={"item_id": "parent_asin"},
+        json=True,
+        per_second=1000,
+    ),
     "movielens-100k": Form("\t", fields=_RATINGS, titles="u.item"),
     "movielens-1m": Form("::", fields=_RATINGS, titles="movies.dat"),
     "movielens-csv": Form(",", quotes=True, columns={"user_id": "userId", "item_id": "movieId"}, titles="movies.csv"),
@@ -88,6 +131,9 @@ FORMATS = {
         dates="%Y-%m-%d %H:%M:%S",
         json=True,
     ),
+    "recbole": Form("\t", titles=".item", typed=True),
+    "lists": Form(" ", fields=("user_id", "item_id"), lists=True),
+    "lightgcn": Form(" ", fields=("user_id", "item_id"), lists=True, split=True),
 }
 NAMES = {
     "ratings.dat": "movielens-1m",
@@ -97,7 +143,11 @@ NAMES = {
     "loc-gowalla_totalCheckins.txt": "gowalla",
     "loc-gowalla_totalCheckins.txt.gz": "gowalla",
     "yelp_academic_dataset_review.json": "yelp",
+    "train.txt": "lightgcn",  # where test.txt is beside it
+    "train.txt.gz": "lightgcn",
+    "train.txt.xz": "lightgcn",
 }
+PATTERNS = {"*.inter": "recbole", "reviews_*.json": "amazon-reviews", "reviews_*.json.gz": "amazon-reviews"}
 _TITLES = {
     "movies.dat": Form("::", fields=("item_id", "title", "genres"), encoding="latin-1"),
     "u.item": Form("|", fields=("item_id", "title", *(f"field {n}" for n in range(3, 25))), encoding="latin-1"),
@@ -107,7 +157,10 @@ _TITLES = {
 
 def known_format(path: Path) -> str | None:
     """The format of an original that has the name which its source gives it, and None for any other file."""
-    name = NAMES.get(path.name)
+    patterns = (format for pattern, format in PATTERNS.items() if fnmatch.fnmatchcase(path.name, pattern))
+    name = NAMES.get(path.name) or next(patterns, None)
+    if name == "lightgcn" and test_beside(path) is None:
+        return None
     if name == "movielens-csv":
         try:
             with open(path, encoding="utf-8", errors="replace") as file:
@@ -143,6 +196,8 @@ def titles_form_of(path: Path) -> Form:
     Raises:
         DataError: the file's name does not say what it is.
     """
+    if path.suffix == ".item" and path.name not in _TITLES:
+        return Form("\t", columns={"title": _title_label(path) or "title"}, typed=True)
     form = _TITLES.get(path.name)
     if form is None or (form.columns and known_format(path.with_name("ratings.csv")) is None):
         return form_of(path)
@@ -163,4 +218,23 @@ def titles_beside(path: Path, format: str | None = None) -> Path | None:
     """The file of titles that stands beside an original, if there is one."""
     known = format or known_format(path)
     name = FORMATS[known].titles if known in FORMATS else ""
+    if name == ".item":
+        beside = path.with_suffix(name)
+        return beside if beside.is_file() and _title_label(beside) else None
     return path.with_name(name) if name and path.with_name(name).is_file() else None
+
+
+def test_beside(path: Path) -> Path | None:
+    """The file with the test part that stands beside a training part, plain or packed."""
+    names = (path.name.replace("train", "test", 1), "test.txt", "test.txt.gz", "test.txt.xz")
+    return next((path.with_name(name) for name in names if name != path.name and path.with_name(name).is_file()), None)
+
+
+def _title_label(path: Path) -> str | None:
+    """What RecBole's file of items calls its titles; None where it has none."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            names = [label.rpartition(":")[0] for label in file.readline(1 << 16).strip("\ufeff\r\n").split("\t")]
+    except OSError:
+        return None
+    return next((name for name in ("title", "movie_title", "item_name", "name") if name in names), None)

@@ -44,6 +44,8 @@ class InteractionLog:
         titles: (num_items,) str, "" where an item has none; None where the source has no titles.
         name: name of the data set.
         filters: what was filtered, in order, such as ("5-core",).
+        part: (n,) int8, the part of the split that the source comes with: 0 training, 1 validation, 2 test; None where
+            it comes without one. `dglrec.given` makes the split.
 
     >>> log = InteractionLog.from_arrays(["ann", "bob", "ann"], ["tea", "tea", "jam"], time=[20, 10, 10])
     >>> log.num_users, log.num_items, len(log)
@@ -61,11 +63,12 @@ class InteractionLog:
     titles: npt.NDArray[np.object_] | None = None
     name: str = "log"
     filters: tuple[str, ...] = ()
+    part: npt.NDArray[np.int8] | None = None
 
     def __post_init__(self) -> None:
         if self.user.dtype != np.int64 or self.item.dtype != np.int64:
             raise DataError("InteractionLog takes int64 indices; InteractionLog.from_arrays takes anything")
-        for column in ("item", "time", "rating"):
+        for column in ("item", "time", "rating", "part"):
             values = getattr(self, column)
             if values is not None and values.shape != self.user.shape:
                 raise DataError(f"column {column!r} has shape {values.shape}; expected {self.user.shape} as 'user' has")
@@ -74,6 +77,8 @@ class InteractionLog:
                 raise DataError(
                     f"{what} indices run from {values.min()} to {values.max()}; expected 0 to {len(ids) - 1}"
                 )
+        if self.part is not None and not np.isin(self.part, (0, 1, 2)).all():
+            raise DataError("part holds other values than 0 (training), 1 (validation) and 2 (test)")
         if self.titles is not None and len(self.titles) != len(self.item_ids):
             raise DataError(f"{len(self.titles)} titles for {len(self.item_ids)} items; expected one an item")
         step = np.diff(self.user)
@@ -94,6 +99,7 @@ class InteractionLog:
         titles: Mapping[str, str] | npt.ArrayLike | None = None,
         name: str = "log",
         filters: Sequence[str] = (),
+        part: npt.ArrayLike | None = None,
     ) -> InteractionLog:
         """A log from columns in file order.
 
@@ -108,6 +114,7 @@ class InteractionLog:
             titles: id -> title, or one title for each of `item_ids`.
             name: name of the data set.
             filters: what was filtered already.
+            part: (n,) 0, 1 or 2, the part of a split that the source comes with.
 
         Raises:
             DataError: no rows, columns of different lengths, an empty id, a time that is NaN or infinite.
@@ -119,8 +126,9 @@ class InteractionLog:
         item_index, items = _encode(item, item_ids, "item")
         seconds = None if time is None else _seconds(time)
         stars = None if rating is None else _numbers(rating, "rating").astype(np.float32)
+        parts = None if part is None else _numbers(part, "part").astype(np.int8)
         n = len(user_index)
-        for column, values in (("item", item_index), ("time", seconds), ("rating", stars)):
+        for column, values in (("item", item_index), ("time", seconds), ("rating", stars), ("part", parts)):
             if values is not None and len(values) != n:
                 raise DataError(
                     f"column {column!r} has {len(values)} rows and 'user' has {n}; expected the same number"
@@ -138,6 +146,7 @@ class InteractionLog:
             titles=None if titles is None else _titles(titles, items),
             name=name,
             filters=tuple(filters),
+            part=None if parts is None else parts[order],
         )
 
     @property
@@ -196,6 +205,7 @@ class InteractionLog:
             item=self.item[index],
             time=None if self.time is None else self.time[index],
             rating=None if self.rating is None else self.rating[index],
+            part=None if self.part is None else self.part[index],
         )
 
     def k_core(self, k: int) -> InteractionLog:
@@ -330,7 +340,8 @@ class InteractionLog:
         rating = self.rating
         if rating is not None:
             rating = np.where(np.isnan(rating), np.float32(np.nan), rating)  # one bit pattern for every NaN
-        for label, values in (("user", self.user), ("item", self.item), ("time", self.time), ("rating", rating)):
+        columns = {"user": self.user, "item": self.item, "time": self.time, "rating": rating, "part": self.part}
+        for label, values in columns.items():
             if values is not None:
                 hasher.update(f"|{label} {len(values)}|".encode())
                 hasher.update(np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")).tobytes())
@@ -395,6 +406,8 @@ class InteractionLog:
             arrays["time"] = self.time
         if self.rating is not None:
             arrays["rating"] = self.rating
+        if self.part is not None:
+            arrays["part"] = self.part
         if self.titles is not None:
             encoded = [title.encode() for title in self.titles.tolist()]
             arrays["title_bytes"] = np.frombuffer(b"".join(encoded), dtype=np.uint8)
@@ -436,6 +449,7 @@ class InteractionLog:
                 titles=titles,
                 name=str(arrays["name"]),
                 filters=tuple(arrays["filters"].tolist()),
+                part=arrays.get("part"),
             )
         except (KeyError, ValueError, AttributeError) as error:
             raise DataError(f"{path} is no complete log ({_first_line(error)}); save it again") from error

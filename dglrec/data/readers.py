@@ -9,6 +9,7 @@ wrong.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import datetime
 import difflib
 import functools
@@ -16,8 +17,10 @@ import gzip
 import io
 import itertools
 import json
+import lzma
 import math
 import os
+import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,13 +29,20 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from ..errors import DataError, closest
-from .forms import SUFFIXES, Form, form_of, titles_form_of
+from .forms import SUFFIXES, Form, form_of, test_beside, titles_form_of
 from .log import Bools, Floats, InteractionLog, Ints, Strings, _first_line
 
 if TYPE_CHECKING:
     import polars
 
 COLUMNS = ("user_id", "item_id", "rating", "timestamp")
+
+# What a packed file may unpack to: so many times its own size, or so many bytes if that is more. Tables pack to about a
+# fifth; what packs to less than a hundredth was made to fill somebody's memory.
+_MOST_PACKED = 100
+_ALWAYS_UNPACKED = 1 << 24
+
+_LARGEST_RATING = float(np.finfo(np.float32).max)
 
 # Headers that other sources use. They are not guessed at: the error says how to name them.
 _OTHER_SPELLINGS = {
@@ -76,7 +86,7 @@ def read_interactions(
     """
     path = Path(path)
     if path.suffix == ".parquet" and format is None:
-        frame = _read_parquet(path)
+        frame = _read_parquet(path, ("user_id", "item_id"), ("rating", "timestamp"), columns)
         return from_frame(frame, columns=columns, order=order, titles=titles, name=name or stem(path), source=str(path))
     form = form_of(path, format)
     has_behavior = "behavior" in (form.fields or ())
@@ -85,12 +95,28 @@ def read_interactions(
     if has_behavior:
         table = _with_behaviors(table, behaviors, path)
     use_time = order == "time"
+    part = None
+    if form.split:
+        table, part = _with_test(table, path, form)
     try:
         if use_time:
             table = _with_dates(table, form.dates, str(path))
-        return _to_log(table, use_time, titles, name or stem(path), str(path))
+        log = _to_log(table, use_time, titles, name or stem(path), str(path), part)
     except DataError as error:
         raise _with_line(path, error, find_problems(path, columns, use_time, format=format)) from None
+    if form.per_second > 1 and log.time is not None:
+        return dataclasses.replace(log, time=log.time / form.per_second)
+    return log
+
+
+def _with_test(table: dict[str, polars.Series], path: Path, form: Form) -> tuple[dict[str, polars.Series], Ints]:
+    """The rows of a training part and of the test part beside it, and to which part each row belongs."""
+    beside = test_beside(path)
+    if beside is None:
+        raise DataError(f"{path} has no test.txt beside it; expected both parts of the split in one folder")
+    test = _read_text(beside, form, form.fields or (), (), None)
+    part = np.repeat([0, 2], [len(rows["user_id"]) for rows in (table, test)])
+    return {name: values.append(test[name]) for name, values in table.items()}, part
 
 
 def _with_behaviors(table: dict[str, polars.Series], behaviors: Sequence[str], path: Path) -> dict[str, polars.Series]:
@@ -145,9 +171,8 @@ def read_titles(path: str | os.PathLike[str]) -> dict[str, str]:
     """
     path = Path(path)
     if path.suffix == ".parquet":
-        frame = _read_parquet(path)
-        wanted = _match_columns(frame.columns, ("item_id", "title"), (), None, str(path))
-        table = {column: _to_polars(frame[frame.columns[place]]) for column, place in wanted.items()}
+        frame = _read_parquet(path, ("item_id", "title"), (), None)
+        table = {column: frame[column] for column in ("item_id", "title")}
     else:
         table = _read_text(path, titles_form_of(path), ("item_id", "title"), (), None)
     ids, texts = table["item_id"].cast(_pl().String), table["title"].cast(_pl().String).fill_null("")
@@ -170,6 +195,7 @@ def find_problems(
     """
     path = Path(path)
     try:
+        _check_bloat(path)  # line by line it would take hours to find out
         form = form_of(path, format) if form is None else form
         rows = _rows(path, form)
         header = next(rows, None) if form.fields is None else list(form.fields)
@@ -183,6 +209,7 @@ def find_problems(
     try:
         if _undecodable("".join(header)):
             raise DataError("the header is not UTF-8; save the file with encoding UTF-8")
+        header = form.labels(header)
         place = _match_columns(header, required, optional, {**form.columns, **(columns or {})}, "")
     except DataError as error:
         yield Problem(1, str(error))
@@ -232,6 +259,9 @@ def _row_problems(
     if broken is not None:
         yield f"{_shown(broken)} is not UTF-8; save the file with encoding UTF-8"
         return
+    if any("\0" in cell for cell in row):
+        yield "the line holds a zero byte; expected text"
+        return
     if len(row) != width:
         yield f"the number of fields is {len(row)}, {expected}"
         return
@@ -240,8 +270,8 @@ def _row_problems(
             yield f"{column} is empty"
     if "rating" in place and (text := row[place["rating"]].strip()) != "":
         stars = _number(text)
-        if stars is None or math.isinf(stars):
-            yield f"rating is {_shown(text)}; expected a number, or nothing"
+        if stars is None or abs(stars) > _LARGEST_RATING:
+            yield f"rating is {_shown(text)}; expected a {'' if stars is None else 'smaller '}number, or nothing"
     if use_time and "timestamp" in place and (text := row[place["timestamp"]].strip()) != "":
         if dates:
             if not _is_date(text, dates):
@@ -261,7 +291,7 @@ def first_duplicate(
     path = Path(path)
     form = form_of(path, format)
     rows = _rows(path, form)
-    header = next(rows) if form.fields is None else form.fields
+    header = form.labels(next(rows)) if form.fields is None else form.fields
     names = {**form.columns, **(columns or {})}
     place = _match_columns(header, ("user_id", "item_id"), ("timestamp",), names, str(path))
     seen: set[tuple[str, ...]] = set()
@@ -276,7 +306,7 @@ def first_duplicate(
 
 def stem(path: Path) -> str:
     """The name of a file without its suffixes: "clicks" for clicks.tsv.gz."""
-    suffix = next((suffix for suffix in (*SUFFIXES, ".npz") if path.name.endswith(suffix)), "")
+    suffix = next((suffix for suffix in (*SUFFIXES, ".npz", ".inter") if path.name.endswith(suffix)), "")
     return path.name[: len(path.name) - len(suffix)] or path.name
 
 
@@ -306,6 +336,8 @@ def _read_text(
     data = _read_bytes(path)
     delimiter, quoting = form.separator, form.quoting
     _check_encoding(path, data)
+    if form.lists:
+        return _read_lists(path, form, data.removeprefix(b"\xef\xbb\xbf"))
     data = form.tidy(data.removeprefix(b"\xef\xbb\xbf"))  # the mark that Excel puts before UTF-8
     while data.endswith((b"\n\n", b"\r\n\r\n")):  # blank lines at the end
         data = data.rstrip(b"\r\n") + b"\n"
@@ -315,10 +347,10 @@ def _read_text(
     if form.fields is None:
         try:
             first = io.BytesIO(data).readline().rstrip(b"\r\n").decode()
-            header = next(csv.reader([first], delimiter=delimiter, quoting=quoting), [])
+            header = form.labels(next(csv.reader([first], delimiter=delimiter, quoting=quoting), []))
         except UnicodeDecodeError as error:
             raise DataError(f"{path} line 1: the header is not UTF-8; save the file with encoding UTF-8") from error
-        except csv.Error as error:
+        except (csv.Error, DataError) as error:
             raise DataError(f"{path} line 1: {error}") from error
     header_lines = 1 if form.fields is None else 0
     place = _match_columns(header, required, optional, {**form.columns, **(columns or {})}, str(path))
@@ -341,15 +373,34 @@ def _read_text(
         raise _with_line(path, failed, problems()) from None
     if len(table) == 0:
         raise DataError(f"{path} has a header and no rows; expected at least one")
-    # A row that is too short arrives as nulls at its end.
-    short = table[:, -1].null_count() > 0 and data.count(delimiter.encode()) != (len(table) + header_lines) * (
-        len(header) - 1
-    )
-    if short:
+    # A row that is too short arrives as nulls at its end, and an empty field too many at the file's end not at all.
+    # Within quotes a delimiter may be text.
+    exact = not form.quotes or b'"' not in data
+    uneven = data.count(delimiter.encode()) != (len(table) + header_lines) * (len(header) - 1)
+    if uneven and (exact or table[:, -1].null_count() > 0):
         problem = next(problems(), None)
         if problem is not None:
             raise _error(path, problem)
     return {column: table[:, number] for column, number in place.items()}
+
+
+def _read_lists(path: Path, form: Form, data: bytes) -> dict[str, polars.Series]:
+    """The users and items of a file with a user and its items a line."""
+    pl = _pl()
+    problems = find_problems(path, required=form.fields or (), optional=(), form=form)
+    try:
+        text = data.decode().rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise _with_line(path, DataError(f"{path} is not UTF-8 ({error})"), problems) from None
+    if not text.strip():
+        raise DataError(f"{path} is empty; expected {form.expected()}")
+    fields = pl.Series("item_id", [text]).str.split("\n").explode().str.extract_all(r"[^ \t\r]+")
+    least = 1 if form.split else 2
+    if (fields.list.len() < least).any() and (problem := next(problems, None)) is not None:
+        raise _error(path, problem)
+    table = pl.DataFrame({"user_id": fields.list.first(), "item_id": fields.list.slice(1)})
+    table = table.filter(pl.col("item_id").list.len() > 0).explode("item_id")
+    return {name: table[name] for name in ("user_id", "item_id")}
 
 
 def _read_json(
@@ -367,9 +418,12 @@ def _read_json(
     header = form.fields or ()
     place = _match_columns(header, required, optional, {**form.columns, **(columns or {})}, str(path))
     problems = functools.partial(find_problems, path, columns, required=required, optional=optional, form=form)
-    kinds = {name: pl.Float64 if place.get("rating") == number else pl.String for number, name in enumerate(header)}
-    source = io.BytesIO(_read_bytes(path)) if path.name.endswith(".gz") else path
-    _open(path).close()  # says what is wrong with a file that cannot be opened
+    numbers = [place.get(column) for column in (("rating",) if form.dates else ("rating", "timestamp"))]
+    kinds = {name: pl.Float64 if number in numbers else pl.String for number, name in enumerate(header)}
+    with _open(path) as file:  # which says what is wrong with a file that cannot be opened
+        marked = not _is_packed(path) and file.read(3) == b"\xef\xbb\xbf"
+    in_memory = marked or _is_packed(path)
+    source = io.BytesIO(_read_bytes(path).removeprefix(b"\xef\xbb\xbf")) if in_memory else path
     try:
         table = pl.scan_ndjson(source, schema=kinds).select(header[number] for number in place.values()).collect()
     except (OSError, pl.exceptions.PolarsError) as error:
@@ -377,6 +431,9 @@ def _read_json(
         raise _with_line(path, failed, problems()) from None
     if len(table) == 0:
         raise DataError(f"{path} is empty; expected {form.expected()}")
+    ids = [table[header[place[column]]] for column in ("user_id", "item_id") if column in place]
+    if any(values.str.contains(r"^[\[{]").any() for values in ids) and (problem := next(problems(), None)) is not None:
+        raise _error(path, problem)  # the text of a list or an object
     return {column: table[header[number]].cast(pl.String) for column, number in place.items()}
 
 
@@ -401,6 +458,7 @@ def _to_log(
     titles: Mapping[str, str] | None,
     name: str,
     source: str,
+    part: Ints | None = None,
 ) -> InteractionLog:
     """Columns -> a log; an error names the row (from 0), and the caller may know the line."""
     user, user_ids = _codes(table["user_id"], "user_id", source)
@@ -408,10 +466,10 @@ def _to_log(
     rating = time = None
     if "rating" in table:
         stars, _ = _floats(table["rating"], "rating", source)
-        if np.isinf(stars).any():
-            raise DataError(
-                f"{source}: rating of row {_first(np.isinf(stars))} is infinite; expected a number, or nothing"
-            )
+        large = np.abs(stars) > _LARGEST_RATING
+        if large.any():
+            row = _first(large)
+            raise DataError(f"{source}: rating of row {row} is {stars[row]}; expected a smaller number, or nothing")
         rating = None if np.isnan(stars).all() else stars
     if "timestamp" in table and use_time:
         seconds, absent = _floats(table["timestamp"], "timestamp", source)
@@ -430,7 +488,7 @@ def _to_log(
     if len(user) == 0:
         raise DataError(f"{source} has no rows; expected at least one interaction")
     return InteractionLog.from_arrays(
-        user, item, time, rating, user_ids=user_ids, item_ids=item_ids, titles=titles, name=name
+        user, item, time, rating, user_ids=user_ids, item_ids=item_ids, titles=titles, name=name, part=part
     )
 
 
@@ -447,6 +505,9 @@ def _codes(ids: polars.Series, column: str, source: str) -> tuple[Ints, Strings]
         raise DataError(f"{source}: {column} of row {_first(empty)} is empty; expected an id in every row")
     frame = text.alias("id").to_frame()
     known = frame.unique(maintain_order=True)
+    if known["id"].str.contains("\0", literal=True).any():  # NumPy would take off those at the end
+        row = _first(text.str.contains("\0", literal=True).to_numpy())
+        raise DataError(f"{source}: {column} of row {row} holds a zero byte; expected text")
     index = frame.join(known.with_row_index("code"), on="id", how="left", maintain_order="left")["code"]
     return index.to_numpy().astype(np.int64), np.array(known["id"].to_list(), dtype=np.str_)
 
@@ -506,7 +567,7 @@ def _match_columns(
     where = f"{source}: " if source else ""
     names = {column: column for column in (*required, *optional)}
     for ours, theirs in (columns or {}).items():
-        if ours not in COLUMNS:
+        if ours not in (*COLUMNS, *required):
             raise DataError(f"columns has no {ours!r}; {closest(ours, COLUMNS)}")
         if ours in names:
             names[ours] = theirs
@@ -571,12 +632,39 @@ class _JsonRows:
             return []
         try:
             found = json.loads(line)
-        except ValueError as error:
-            raise csv.Error(f"{_shown(line.rstrip())} is no JSON ({error})") from error
+        except (ValueError, RecursionError) as error:
+            raise csv.Error(f"{_shown(line.rstrip())} is no JSON ({_first_line(error)})") from error
         if not isinstance(found, dict):
             raise csv.Error(f"{_shown(line.rstrip())} is no JSON object")
-        values = [found.get(name) for name in self._fields]
-        return ["" if value is None else str(value) for value in values]
+        values = {name: found.get(name) for name in self._fields}
+        wrong = next((name for name, value in values.items() if isinstance(value, list | dict)), None)
+        if wrong is not None:
+            raise csv.Error(f"{wrong} is {_shown(json.dumps(values[wrong]))}; expected text or a number")
+        return ["" if value is None else str(value) for value in values.values()]
+
+
+class _ListRows:
+    """Lines with a user and its items as rows of a user and one item; counts lines as `csv.reader` does."""
+
+    def __init__(self, lines: Iterator[str], may_be_empty: bool) -> None:
+        self._lines, self._may_be_empty = lines, may_be_empty
+        self._rows: Iterator[list[str]] = iter(())
+        self.line_num = 0
+
+    def __iter__(self) -> _ListRows:
+        return self
+
+    def __next__(self) -> list[str]:
+        while (row := next(self._rows, None)) is None:
+            line = next(self._lines)
+            self.line_num += 1
+            user, *items = re.findall(r"[^ \t\r\n]+", line) or [""]
+            if user == "":
+                return []
+            if not items and not self._may_be_empty:
+                raise csv.Error(f"{_shown(user)} stands alone; expected a user and its items, separated by spaces")
+            self._rows = iter([[user, item] for item in items])
+        return row
 
 
 def _rows(path: Path, form: Form) -> Any:
@@ -584,14 +672,18 @@ def _rows(path: Path, form: Form) -> Any:
     lines = _text_lines(path, form.encoding)
     if form.json:
         return _JsonRows(lines, form.fields or ())
+    if form.lists:
+        return _ListRows(lines, form.split)
     if form.delimiter == "::":
         lines = (line.replace("::", "\t") for line in lines)
     return csv.reader(lines, delimiter=form.separator, quoting=form.quoting)
 
 
 def _open(path: Path) -> Any:
-    """The file's bytes as a stream, decompressed where the name ends in .gz."""
+    """The file's bytes as a stream, decompressed where the name ends in .gz or .xz."""
     try:
+        if path.name.endswith(".xz"):
+            return lzma.open(path, "rb")
         return gzip.open(path, "rb") if path.name.endswith(".gz") else open(path, "rb")
     except FileNotFoundError as error:
         raise DataError(f"no file {path}") from error
@@ -599,13 +691,18 @@ def _open(path: Path) -> Any:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
 
 
+def _is_packed(path: Path) -> bool:
+    return path.name.endswith((".gz", ".xz"))
+
+
 def _chunks(path: Path) -> Iterator[bytes]:
-    """The file's bytes in blocks; a damaged or cut-off .gz is an error that names the last line."""
-    lines = 0
+    """The file's bytes in blocks; a damaged, cut-off or bloated .gz is an error that names the last line."""
+    lines = unpacked = 0
+    packed = _is_packed(path)
     with _open(path) as stream:
         while True:
             try:
-                block = stream.read1(1 << 20) if path.name.endswith(".gz") else stream.read(1 << 24)
+                block = stream.read1(1 << 20) if packed else stream.read(1 << 24)
             except EOFError as error:
                 raise DataError(
                     f"{path} is cut off in line {lines + 1}: the compressed file has no end; fetch it again"
@@ -614,14 +711,35 @@ def _chunks(path: Path) -> Iterator[bytes]:
                 raise DataError(
                     f"{path} is damaged or no gzip file, in line {lines + 1} ({error}); fetch it again"
                 ) from error
-            except zlib.error as error:
+            except (zlib.error, lzma.LZMAError) as error:
                 raise DataError(f"{path} is damaged in line {lines + 1} ({error}); fetch it again") from error
             except OSError as error:
                 raise DataError(f"cannot read {path}: {error.strerror or error}") from error
             if not block:
                 return
             lines += block.count(b"\n")
+            unpacked += len(block)
+            if packed and unpacked > max(_ALWAYS_UNPACKED, _MOST_PACKED * path.stat().st_size):
+                raise _BloatError(
+                    f"{path} unpacks to more than {_MOST_PACKED} times its size, in line {lines + 1}, which no table "
+                    "does; if it is one, unpack it first"
+                )
             yield block
+
+
+class _BloatError(DataError):
+    """A packed file that unpacks to what no table is."""
+
+
+def _check_bloat(path: Path) -> None:
+    if _is_packed(path):
+        try:
+            for _ in _chunks(path):
+                pass
+        except _BloatError:
+            raise
+        except DataError:  # it is damaged; the lines before that may be worth a look
+            return
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -655,10 +773,19 @@ def _check_encoding(path: Path, data: bytes) -> None:
         )
 
 
-def _read_parquet(path: Path) -> polars.DataFrame:
+def _read_parquet(
+    path: Path, required: Sequence[str], optional: Sequence[str], columns: Mapping[str, str] | None
+) -> polars.DataFrame:
+    """The columns of a Parquet file that were asked for, under the file's names."""
     pl = _pl()
     try:
-        frame: polars.DataFrame = pl.read_parquet(path)
+        lazy = pl.scan_parquet(path)
+        header = lazy.collect_schema().names()
+        place = _match_columns(header, required, optional, columns, str(path))
+        rows = lazy.select(pl.len()).collect().item()
+        if rows > max(_ALWAYS_UNPACKED, _MOST_PACKED * path.stat().st_size):
+            raise DataError(f"{path} has {rows:,} rows in {path.stat().st_size:,} bytes, which no log has")
+        frame: polars.DataFrame = lazy.select(header[number] for number in place.values()).collect()
     except FileNotFoundError as error:
         raise DataError(f"no file {path}") from error
     except (OSError, pl.exceptions.PolarsError) as error:

@@ -1,9 +1,9 @@
 """Splits: a training log, and the queries that are held out for validation and test.
 
-A split is cut by position (the last event of each user), by time (all events from a moment on), or into windows of
-fixed length (`dglrec.data.windows`). It carries the recipe that made it (`rule`) and a digest of log and recipe, so
-that weights and results can name the split they belong to, and it counts what a reader of a metric should know: cold
-targets, repeats, targets that only a tie decides.
+A split is cut by position (the last event of each user), by time (all events from a moment on), into windows of fixed
+length (`dglrec.data.windows`), or by ratio and as the source gives it (`dglrec.data.shares`). It carries the recipe
+that made it (`rule`) and a digest of log and recipe, so that weights and results can name the split they belong to, and
+it counts what a reader of a metric should know: cold targets, repeats, targets that only a tie decides.
 """
 
 from __future__ import annotations
@@ -196,8 +196,9 @@ class Split:
         train: the training log, over the same users and items.
         valid: queries to select by.
         test: queries to report.
-        kind: "position" (the end of each user's history is held out), "time" (all that happens from a moment on), or
-            "window" and "user" (windows of all users, or all windows of some users; see `windows`).
+        kind: "position" (the end of each user's history is held out), "time" (all that happens from a moment on),
+            "window" and "user" (windows of all users, or all windows of some users; see `windows`), "random" (any
+            events of each user; see `ratio`), or "given" (by the source).
         rule: the recipe, {"function": name, argument: value, ...}; `make_split(log, rule)` makes the split again.
         digest: hex SHA-256 of log and rule.
         counts: what a reader of a metric should know; see `leave_one_out`, `time_point` and `windows`.
@@ -211,7 +212,7 @@ class Split:
     train: InteractionLog
     valid: Queries
     test: Queries
-    kind: Literal["position", "time", "window", "user"]
+    kind: Literal["position", "time", "window", "user", "random", "given"]
     rule: Rule
     digest: str
     counts: dict[str, int | float]
@@ -246,6 +247,11 @@ class Split:
             from .windows import verify_windows
 
             verify_windows(self)
+            return
+        if self.rule["function"] in ("ratio", "given"):
+            from .shares import verify_parts
+
+            verify_parts(self)
             return
         if "negatives" in self.rule:
             from .negatives import verify_negatives
@@ -521,12 +527,15 @@ def make_split(log: InteractionLog, rule: Mapping[str, Any]) -> Split:
     >>> make_split(log, split.rule).digest == split.digest
     True
     """
+    from .shares import given, ratio
     from .windows import windows
 
     rules: dict[str, Callable[..., Split]] = {
         "leave_one_out": leave_one_out,
         "time_point": time_point,
         "windows": windows,
+        "ratio": ratio,
+        "given": given,
     }
     arguments = dict(rule)
     name = str(arguments.pop("function", ""))
@@ -607,7 +616,7 @@ def _counts(train: InteractionLog, valid: Queries, test: Queries) -> dict[str, i
         counts[f"targets_{name}"] = len(queries.targets)
         counts[f"cold_targets_{name}"] = int((~known[queries.targets]).sum())
         counts[f"repeat_targets_{name}"] = int(seen.sum())
-        if queries.time is not None and train.time is not None:
+        if queries.time is not None and train.time is not None and len(queries):
             counts[f"older_share_{name}"] = float((queries.time < train.time.max()).mean())
     return counts
 

@@ -9,9 +9,11 @@ from ..config import replace
 from ..data.splits import Split
 from ..errors import ConfigError, closest
 from .base import Model
+from .bert4rec import BERT4Rec, BERT4RecConfig
 from .comirec import ComiRec, ComiRecConfig
 from .counts import Counts, CountsConfig
 from .galrec import GALRec, GALRecConfig
+from .graphau import GraphAU, GraphAUConfig
 from .gsau import GSAU, GSAUConfig
 from .hardgnn import HardGNN, HardGNNConfig
 from .indexed import IndexedConfig, IndexedLM
@@ -23,10 +25,10 @@ from .selfgnn import SelfGNN, SelfGNNConfig
 from .surge import SURGE, SURGEConfig
 
 __all__ = [
-    "GSAU", "MDGR", "MIP", "PRESETS", "SURGE", "ComiRec", "ComiRecConfig", "Counts", "CountsConfig", "GALRec",
-    "GALRecConfig", "GSAUConfig", "HardGNN", "HardGNNConfig", "IndexedConfig", "IndexedLM", "LightGCN",
-    "LightGCNConfig", "MDGRConfig", "MIPConfig", "Model", "Preset", "SASRec", "SASRecConfig", "SURGEConfig", "SelfGNN",
-    "SelfGNNConfig", "preset",
+    "GSAU", "MDGR", "MIP", "PRESETS", "SURGE", "BERT4Rec", "BERT4RecConfig", "ComiRec", "ComiRecConfig", "Counts",
+    "CountsConfig", "GALRec", "GALRecConfig", "GSAUConfig", "GraphAU", "GraphAUConfig", "HardGNN", "HardGNNConfig",
+    "IndexedConfig", "IndexedLM", "LightGCN", "LightGCNConfig", "MDGRConfig", "MIPConfig", "Model", "Preset", "SASRec",
+    "SASRecConfig", "SURGEConfig", "SelfGNN", "SelfGNNConfig", "preset",
 ]  # fmt: skip
 
 
@@ -52,8 +54,42 @@ PRESETS = {
     "transitions": Preset(Counts, {"what": "transitions"}, "what came right after the last item"),
     "lightgcn": Preset(LightGCN, {}, "He et al., SIGIR 2020, as in GSAU's Table 1"),
     "sasrec": Preset(SASRec, {}, "Kang and McAuley, ICDM 2018, as in GSAU's Table 1"),
+    "bert4rec": Preset(BERT4Rec, {}, "Sun et al., CIKM 2019, as in GSAU's Table 1"),
     "gsau": Preset(GSAU, {}, "Cao et al., WWW 2025 Companion"),
     "gsau-rec": Preset(GSAU, {"rec": True}, "GSAU (rec): cross-entropy in place of the sequential alignment"),
+    "directau": Preset(
+        GSAU,
+        {"sequential": False, "gamma": 0.5, "seen": "mask"},
+        "Wang et al., KDD 2022, as in GSAU's Table 1; w/o sequential in its Table 2",
+    ),
+    "graphau": Preset(GraphAU, {}, "Yang et al., CIKM 2023, as GSAU's Table 1 has it"),
+    "graphau-original": Preset(
+        GraphAU,
+        {"form": "original", "dim": 32, "gamma": 0.4, "train.lr": 0.1, "train.batch_size": 2048},
+        "Yang et al., CIKM 2023, as published",
+    ),
+    "sasrec-u": Preset(
+        GSAU,
+        {"graph": False, "rec": True, "gamma": 0.05},
+        "Chung and Kim, NeurIPS SSL workshop 2023, as in GSAU's Table 1; w/o graph in its Table 2",
+    ),
+    "bert4rec-u": Preset(
+        GSAU,
+        {
+            "graph": False,
+            "rec": True,
+            "gamma": 0.05,
+            "encoder": "bert4rec",
+            "dropout": 0.2,
+            "attention_dropout": 0.2,
+        },
+        "the same with BERT4Rec",
+    ),
+    "gsau-rec-bert4rec": Preset(
+        GSAU,
+        {"rec": True, "encoder": "bert4rec", "dropout": 0.2, "attention_dropout": 0.2},
+        "replace sequential in GSAU's Table 2",
+    ),
     "mdgr": Preset(MDGR, {}, "Xiao et al., MDGR: interest sub-graphs by dynamic graph clustering"),
     "mdgr-w": Preset(MDGR, {"weights": False}, "Xiao et al., MDGR-W: interests without weights"),
     "mdgr-dgc": Preset(MDGR, {"m": 0}, "Xiao et al., MDGR-DGC: one clustering in place of dynamic graph clustering"),

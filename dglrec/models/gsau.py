@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from typing import Any, Literal
 
@@ -16,12 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..batches import Edges, Prefixes, edge_batches, prefix_batches
+from ..batches import Cloze, Edges, Prefixes, cloze_batches, edge_batches, prefix_batches
 from ..config import TrainConfig, check_limits
 from ..data.splits import Queries, Split
 from ..errors import ConfigError
 from ..graphs import user_item
 from ..losses import alignment, cross_uniformity, item_cross_entropy, uniformity
+from ..nn.cloze import ClozeEncoder
 from ..nn.propagation import Adjacency, LightGCNEncoder, fold_in
 from ..nn.transformer import CausalTransformer
 from ..streams import Streams, seeded
@@ -34,6 +36,9 @@ class GSAUConfig:
 
     Attributes:
         dim: width d of the shared embedding space.
+        encoder: of sequences, "sasrec" or "bert4rec". With the second, sequential targets are the masked items of
+            prefixes in place of the items after them: see `BERT4RecConfig`, whose usual values are taken here.
+        mask_ratio: of "bert4rec".
         graph, sequential: whether the encoder takes part; without "sequential" the graph scores items.
         rec: cross-entropy over all items in place of the sequential alignment loss: GSAU (rec).
         gamma: weight of the uniformity terms (Eq. 10). DirectAU's own gamma is twice this one.
@@ -53,6 +58,8 @@ class GSAUConfig:
     dim: int = 64
     graph: bool = True
     sequential: bool = True
+    encoder: Literal["sasrec", "bert4rec"] = "sasrec"
+    mask_ratio: float = 0.2
     rec: bool = False
     gamma: float = 0.1
     ui_uniformity: bool = True
@@ -75,20 +82,20 @@ class GSAUConfig:
 
     def __post_init__(self) -> None:
         check_transformer(self)
-        check_limits(self, graph_layers=">=0", gamma=">=0", temperature=">0")
+        check_limits(self, graph_layers=">=0", gamma=">=0", temperature=">0", mask_ratio=">0 <1")
         if not self.graph and not self.sequential:
             raise ConfigError("graph and sequential are both false; expected at least one encoder")
 
 
 @dataclass(frozen=True, eq=False)
 class GraphAndSequence:
-    """One step: a batch of graph edges and, independent of it, a batch of prefixes."""
+    """One step: a batch of graph edges and, independent of it, a batch of prefixes, with or without masks."""
 
     edges: Edges | None
-    prefixes: Prefixes | None
+    prefixes: Prefixes | Cloze | None
 
 
-def repeated(make: Callable[[int], Iterator[Prefixes]]) -> Iterator[Prefixes]:
+def repeated(make: Callable[[int], Iterator[Prefixes | Cloze]]) -> Iterator[Prefixes | Cloze]:
     """The batches of `make(0)`, then those of `make(1)` and so on, until one of them has none."""
     for again in count():
         empty = True
@@ -116,7 +123,8 @@ class GSAU(Model):
             self.user = nn.Embedding(self.num_users, c.dim)
             self.item = nn.Embedding(self.num_items, c.dim)
             self.graph_encoder = LightGCNEncoder(c.graph_layers, c.combine)
-            self.sequence_encoder = CausalTransformer(
+            kind = CausalTransformer if c.encoder == "sasrec" else ClozeEncoder
+            self.sequence_encoder = kind(
                 c.dim, c.max_length, c.layers, c.heads, c.inner, c.dropout, c.attention_dropout
             )
             initialise(self, c.init)
@@ -132,9 +140,14 @@ class GSAU(Model):
         c, train = self.config, split.train
         size = c.train.batch_size
         edges = edge_batches(train, size, streams.numpy("edges"), self.device)
-        prefixes = repeated(
-            lambda again: prefix_batches(train, size, c.max_length, streams.numpy("prefixes", again), self.device)
-        )
+
+        def sequences(again: int) -> Iterator[Prefixes | Cloze]:
+            rng = streams.numpy("prefixes", again)
+            if c.encoder == "sasrec":
+                return prefix_batches(train, size, c.max_length, rng, self.device)
+            return cloze_batches(train, size, c.max_length, rng, self.device, ratio=c.mask_ratio)
+
+        prefixes = repeated(sequences)
         for pair in edges:  # each user has one edge more than prefixes
             yield GraphAndSequence(pair if c.graph else None, next(prefixes, None) if c.sequential else None)
 
@@ -156,9 +169,10 @@ class GSAU(Model):
             "graph_uniformity": self.config.gamma * (uniformity(item) + uniformity(user)),  # Eq. 5 over Eq. 7
         }
 
-    def _sequence_terms(self, prefixes: Prefixes) -> dict[str, Tensor]:
+    def _sequence_terms(self, prefixes: Prefixes | Cloze) -> dict[str, Tensor]:
         c = self.config
-        raw = self.sequence_encoder(prefixes.history, self.item.weight, last=True)  # Eq. 3, (B, d)
+        where = {"last": True} if isinstance(prefixes, Prefixes) else {"row": prefixes.row}
+        raw = self.sequence_encoder(prefixes.history, self.item.weight, **where)  # Eq. 3, (B, d)
         sequence, target = F.normalize(raw), F.normalize(self.item(prefixes.target))  # f, (B, d) each
         if c.rec:
             query = (sequence if c.normalise_query else raw) / c.temperature
@@ -171,7 +185,7 @@ class GSAU(Model):
             spread = spread + cross_uniformity(sequence, target[self._negative_rows(prefixes)])  # third subset of Eq. 9
         return terms | {"sequence_uniformity": c.gamma * spread}
 
-    def _negative_rows(self, prefixes: Prefixes) -> Tensor:
+    def _negative_rows(self, prefixes: Prefixes | Cloze) -> Tensor:
         """(B,): for each row another row of the batch, whose target is its negative item.
 
         Rows are in random order, so the next row is a random permutation without a fixed point.
@@ -192,7 +206,9 @@ class GSAU(Model):
         """The sequence vector of each history; without that encoder the propagated user, folded in if unknown."""
         if self.config.sequential:
             history = query_sequences(queries, self.config.max_length, self.device)
-            vectors = self.sequence_encoder(history, self.item.weight, last=True)
+            encoder = self.sequence_encoder
+            ask = encoder.ask if isinstance(encoder, ClozeEncoder) else partial(encoder, last=True)
+            vectors = ask(history, self.item.weight)
         else:
             vectors = fold_in(self.graph_encoder, self.adjacency, (self.user.weight, self.item.weight), queries)
         return vectors.unsqueeze(1)  # (B, 1, d)

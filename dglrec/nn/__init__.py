@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from .cloze import ClozeEncoder
 from .intervals import InstanceEncoder, IntervalFusion, Reliability
 from .propagation import Adjacency, LightGCNEncoder, message_passing
 from .slices import SliceAdjacency, SliceEncoder, slice_message_passing
-from .transformer import CausalTransformer
+from .transformer import BidirectionalTransformer, CausalTransformer
 
 __all__ = [
     "Adjacency",
+    "BidirectionalTransformer",
     "CausalTransformer",
+    "ClozeEncoder",
     "InstanceEncoder",
     "IntervalFusion",
     "LightGCNEncoder",

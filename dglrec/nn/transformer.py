@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -133,6 +133,22 @@ def causal_attention(query: Tensor, key: Tensor, value: Tensor, buckets: Buckets
     return slots.unpad(mixed).view(query.shape)
 
 
+def full_attention(query: Tensor, key: Tensor, value: Tensor, buckets: Buckets, heads: int, p: float) -> Tensor:
+    """Softmax attention of each position to all positions of its sequence, with dropout `p` on the weights.
+
+    Shapes: packed rows (T, d) each, d of all heads together -> (T, d).
+    """
+    slots = buckets.slots(heads)
+    padded = (slots.pad(x.reshape(len(slots.places), -1)) for x in (query, key, value))  # (P, d / heads) each
+    shapes = [(rows * heads, length) for rows, length in buckets.shapes]
+    lengths = buckets.lengths.repeat_interleave(heads).split([rows for rows, _ in shapes])
+    mixed = []
+    for (q, k, v), n in zip(_views(shapes, *padded), lengths, strict=True):
+        real = torch.arange(k.shape[1], device=k.device) < n[:, None]  # (b, L): what is not padding
+        mixed.append(F.scaled_dot_product_attention(q, k, v, attn_mask=real[:, None], dropout_p=p).flatten(0, 1))
+    return slots.unpad(torch.cat(mixed)).view(query.shape)
+
+
 class _BucketAttention(torch.autograd.Function):
     """Causal attention, bucket by bucket, with the products of a bucket as the only small operations.
 
@@ -208,6 +224,8 @@ class CausalTransformer(nn.Module):
     Shapes: graph or sequences of B users and T items, table (M, d) -> states (T, d), or (B, d) with `last=True`.
     """
 
+    attention: ClassVar[Any] = staticmethod(causal_attention)
+
     def __init__(
         self,
         dim: int = 64,
@@ -225,7 +243,7 @@ class CausalTransformer(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=epsilon)
         self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(
-            Block(dim, heads, inner, dropout, attention_dropout, epsilon) for _ in range(layers)
+            Block(dim, heads, inner, dropout, attention_dropout, epsilon, self.attention) for _ in range(layers)
         )
 
     def forward(self, graph: Any, x: Tensor, last: bool = False) -> Tensor:
@@ -254,13 +272,27 @@ class CausalTransformer(nn.Module):
         return states if not last or len(self.blocks) else states[final]
 
 
+class BidirectionalTransformer(CausalTransformer):
+    """The same with attention to all positions of a sequence, the later ones too."""
+
+    attention: ClassVar[Any] = staticmethod(full_attention)
+
+
 class Block(nn.Module):
     """One post-norm block: x = LN(x + attention(x)), x = LN(x + feed-forward(x)) with exact GELU."""
 
     def __init__(
-        self, dim: int, heads: int, inner: int, dropout: float, attention_dropout: float, epsilon: float
+        self,
+        dim: int,
+        heads: int,
+        inner: int,
+        dropout: float,
+        attention_dropout: float,
+        epsilon: float,
+        attention: Any = causal_attention,
     ) -> None:
         super().__init__()
+        self.attention = attention
         self.heads = heads
         self.attention_dropout = attention_dropout
         self.query, self.key, self.value, self.out = (nn.Linear(dim, dim) for _ in range(4))
@@ -272,7 +304,7 @@ class Block(nn.Module):
         """(T, d) -> (T, d), or (B, d) for the rows `only` (B,), the last of each sequence."""
         if only is None:
             p = self.attention_dropout if self.training else 0.0
-            mixed = causal_attention(self.query(x), self.key(x), self.value(x), buckets, self.heads, p)
+            mixed = self.attention(self.query(x), self.key(x), self.value(x), buckets, self.heads, p)
         else:
             mixed = self._attend_last(x, only, buckets)
             x = x[only]

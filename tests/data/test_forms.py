@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import lzma
 from datetime import datetime, timezone
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import dglrec
 from dglrec.cli import main
 from dglrec.data import InteractionLog, list_datasets, load, read_interactions
 from dglrec.data.check import check
@@ -47,6 +50,12 @@ def yelp() -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
+def reviews(second: int = 1, names: tuple[str, ...] = ("reviewerID", "asin", "overall", "unixReviewTime")) -> str:
+    rows = [(user, item, float(stars), second * int(at)) for user, item, stars, at in ROWS]
+    return "".join(json.dumps({**dict(zip(names, row, strict=True)), "helpful": [0, 0]}) + "\n" for row in rows)
+
+
+RECBOLE = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
 HEADER = "userId,movieId,rating,timestamp\n"
 FILES = {  # name, format (None: known by its name), text
     "ratings.dat": (None, lines("::")),
@@ -59,6 +68,13 @@ FILES = {  # name, format (None: known by its name), text
     "no end.csv": ("amazon-ratings", lines(",").rstrip()),
     "yelp_academic_dataset_review.json": (None, yelp()),
     "reviews.json": ("yelp", yelp().rstrip()),
+    "reviews_Beauty_5.json": ("amazon-reviews", reviews()),
+    "All_Beauty.jsonl": (
+        "amazon-reviews-2023",
+        reviews(1000, ("user_id", "parent_asin", "rating", "timestamp")),
+    ),
+    "films.inter": (None, RECBOLE + lines("\t")),
+    "other.inter": ("recbole", RECBOLE.strip() + "\tage:float\n" + lines("\t").replace("\n", "\t7\n")),
 }
 
 
@@ -73,7 +89,7 @@ def test_every_form_gives_the_same_log(name: str, tmp_path: Path) -> None:
     path.write_text(text)
     log = load(path, format=format)
     assert log.digest() == expected.digest()
-    assert log.name == ("films" if format is None else path.name.removesuffix(".csv"))
+    assert log.name == ("films" if format is None else path.name.removesuffix(".csv").removesuffix(".inter"))
     assert log.time is not None and log.time.tolist() == expected.time.tolist()  # type: ignore[union-attr]
     assert list(find_problems(path, format=format)) == []
     report = check(path, format=format)
@@ -86,6 +102,13 @@ def test_an_archive_of_one_file(tmp_path: Path) -> None:
     path = tmp_path / "ratings_Books.csv.gz"
     path.write_bytes(gzip.compress(lines(",").encode()))
     assert len(load(path, format="amazon-ratings")) == 3
+
+
+def test_json_may_have_the_mark_of_excel(tmp_path: Path) -> None:
+    for name, pack in (("reviews_a.json", bytes), ("reviews_a.json.gz", gzip.compress)):
+        path = tmp_path / name
+        path.write_bytes(pack(b"\xef\xbb\xbf" + reviews().encode()))
+        assert len(load(path)) == 3
 
 
 def test_taobao_counts_views_unless_told_otherwise(tmp_path: Path) -> None:
@@ -120,6 +143,82 @@ def test_yelp_may_be_packed_and_without_stars(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(yelp().replace('"stars"', '"points"').encode()))
     log = load(path, format="yelp")
     assert (len(log), log.rating) == (3, None)
+
+
+def test_reviews_may_be_packed_and_are_known_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "reviews_Beauty_5.json.gz"
+    path.write_bytes(gzip.compress(reviews().encode()))
+    for source in (path, tmp_path):
+        log = load(source)
+        assert (len(log), log.num_items, log.rating is not None) == (3, 2, True)
+    text = reviews() + json.dumps({"reviewerID": "z", "asin": "y", "overall": "5.0", "unixReviewTime": "978300760"})
+    path.write_bytes(gzip.compress(text.encode()))
+    with pytest.raises(DataError, match=r"reviews_Beauty_5\.json\.gz"):  # a number as text
+        load(path)
+
+
+@pytest.mark.parametrize("title", ["title", "movie_title", "name"])
+def test_recbole_has_titles_beside(title: str, tmp_path: Path) -> None:
+    folder = tmp_path / "films"
+    folder.mkdir()
+    (folder / "films.inter").write_text(RECBOLE + lines("\t"))
+    (folder / "films.train.inter").write_text(RECBOLE + lines("\t").splitlines()[0])  # another file of RecBole's
+    items = folder / "films.item"
+    items.write_text(f"item_id:token\t{title}:token_seq\tclass:token_seq\n10\tCafé, The\tDrama\n7\tHeat\t\n")
+    log = load(folder)
+    assert log.titles is not None and sorted(log.titles.tolist()) == ["Café, The", "Heat"]
+    assert (log.name, len(log), check(folder).ok) == ("films", 3, True)
+    assert read_titles(items)["7"] == "Heat"
+    items.write_text("item_id:token\tlatitude:float\n10\t30.2\n")
+    assert load(folder).titles is None
+    with pytest.raises(DataError, match="no column 'title'"):
+        read_titles(items)
+
+
+LISTS = "5 9 7 9\n3\t7  8\n5 2 \n\n"  # spaces, tabs, a user on two lines, a repeated item
+
+
+def test_lists_of_items_have_an_order_and_no_times(tmp_path: Path) -> None:
+    path = tmp_path / "Beauty.txt"
+    for text in (LISTS, LISTS.strip(), LISTS.replace("\n", "\r\n")):
+        path.write_bytes(text.encode())
+        log = load(path, format="lists", order="file")
+        assert (log.user_ids.tolist(), log.time, log.rating) == (["5", "3"], None, None)
+        assert log.item_ids[log.item].tolist() == ["9", "7", "9", "2", "7", "8"]
+        assert list(find_problems(path, format="lists")) == []
+        assert check(path, format="lists").ok
+    pairs = tmp_path / "pairs.txt"
+    pairs.write_text("5 9\n5 7\n3 7\n5 9\n3 8\n5 2\n")  # SASRec's files: a pair a line
+    assert load(pairs, format="lists").digest() == log.digest()
+    split = dglrec.leave_one_out(log, order="file")
+    assert log.item_ids[split.test.targets].tolist() == ["2"]
+
+
+def test_the_two_files_of_lightgcn_are_one_log_with_its_split(tmp_path: Path) -> None:
+    train, test = "0 10 11 12 13\n1 12 10 14\n2 11 14\n", "0 14\n1 11 13\n2\n"  # user 2 has no test items
+    (tmp_path / "train.txt").write_text(train)
+    with pytest.raises(DataError, match=r"is no table that can be read"):
+        load(tmp_path / "train.txt")
+    with pytest.raises(DataError, match=r"has no test\.txt beside it"):
+        load(tmp_path / "train.txt", format="lightgcn")
+    (tmp_path / "test.txt").write_text(test)
+    log = load(tmp_path)
+    assert (len(log), log.num_users, log.num_items, log.name) == (12, 3, 5, tmp_path.name)
+    assert log.part is not None and log.part.tolist() == [0, 0, 0, 0, 2, 0, 0, 0, 2, 2, 0, 0]
+    split = dglrec.given(log, valid=0.3)
+    assert [log.item_ids[split.test[q].targets].tolist() for q in range(2)] == [["14"], ["11", "13"]]
+    assert len(split.train) + len(split.valid.targets) == 9
+    split.verify()
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    for name, text in (("train", train), ("test", test)):
+        (packed / f"{name}.txt.xz").write_bytes(lzma.compress(text.encode()))
+    assert load(packed).digest() == log.digest()
+    log.save(tmp_path / "log.npz")
+    assert np.array_equal(load(tmp_path / "log.npz").part, log.part)
+    (tmp_path / "test.txt").write_text(test + "1 caf\udce9\n", errors="surrogateescape")
+    with pytest.raises(DataError, match=r"test\.txt line 4: .* is not UTF-8"):
+        load(tmp_path)
 
 
 def test_titles_of_movielens_10m_are_utf_8(tmp_path: Path) -> None:
@@ -200,6 +299,12 @@ BAD = {
         gowalla() + "1\t2010-10-19T23:55:27Z\t1\t2\n",
         r"line 4: the number of fields is 4, expected 5",
     ),
+    "a field too many at the end": (
+        "ratings.dat",
+        None,
+        lines("::").strip() + "::",
+        r"line 3: the number of fields is 5",
+    ),
     "no json": ("r.json", "yelp", yelp() + "1,2,3\n", r"line 4: '1,2,3' is no JSON"),
     "no object": ("r.json", "yelp", yelp() + "[1]\n", r"line 4: '\[1\]' is no JSON object"),
     "no business": (
@@ -216,13 +321,32 @@ BAD = {
         r"line 1: rating is 'five'",
     ),
     "empty json": ("r.json", "yelp", "", r"is empty; expected lines of JSON objects with user_id, business_id"),
-    "unknown format": ("b.csv", "amazon", lines(","), r"unknown format 'amazon'; did you mean 'amazon-ratings'"),
+    "no type": ("r.inter", None, RECBOLE.replace(":float", "") + lines("\t"), r"line 1: 'rating' in the header has no"),
+    "prefixes": ("r.inter", None, RECBOLE.strip() + "\titem_id_list:token_seq\n", r"line 1: .* row is a prefix"),
+    "other names in recbole": ("r.inter", None, RECBOLE.replace("item_id", "venue_id"), r"no column 'item_id'"),
+    "text in recbole": ("r.inter", None, RECBOLE + "1\t2\tgood\t3\n", r"line 2: rating is 'good'"),
+    "empty recbole": ("r.inter", None, "", r"is empty; expected a header line such as: user_id:token"),
+    "a list as an id": (
+        "r.json",
+        "amazon-reviews",
+        reviews() + '{"reviewerID": ["a"], "asin": "b", "overall": 5, "unixReviewTime": 3}\n',
+        r"line 4: reviewerID is '\[\"a\"\]'; expected text",
+    ),
+    "deep json": ("r.json", "amazon-reviews", reviews() + "[" * 100_000 + "\n", r"line 4: .* is no JSON"),
+    "a user alone": ("b.txt", "lists", "1 2 3\n4\n", r"line 2: '4' stands alone; expected a user and its items"),
+    "commas in lists": ("b.txt", "lists", "1,2,3\n", r"line 1: '1,2,3' stands alone"),
+    "a blank line in lists": ("b.txt", "lists", "1 2\n\n3 4\n", r"line 2: the line is empty"),
+    "empty lists": ("b.txt", "lists", " \n", r"is empty; expected lines of a user and its items"),
+    "zero bytes late": ("u.data", None, lines("\t") * 200 + "a\0\t1\t2\t3\n", r"line 601: the line holds a zero byte"),
+    "unknown format": ("b.csv", "amazon", lines(","), r"unknown format 'amazon'; did you mean 'amazon-reviews'"),
     "unknown form": ("b.txt", None, lines(","), r"is no table that can be read"),
 }
 BAD_BYTES = {
     "utf-16": ("ratings.dat", lines("::").encode("utf-16"), r"is encoded as UTF-16, in line 1"),
     "latin-1": ("u.data", lines("\t").encode() + "caf\xe9\t1\t2\t3\n".encode("latin-1"), r"line 4: .* is not UTF-8"),
     "zero bytes": ("UserBehavior.csv", b"1,2,\0,pv,3\n", r"holds zero bytes, in line 1"),
+    "latin-1 in lists": ("train.txt", b"1 caf\xe9\n", r"is no table that can be read"),
+    "not packed": ("reviews_a.json.gz", reviews().encode(), r"is damaged or no gzip file, in line 1"),
     "compressed": ("ratings.dat", gzip.compress(b"1::2::3::4\n"), r"is compressed"),
 }
 

@@ -33,6 +33,40 @@ class TestSASRecOnPrefixes(ModelContract):
     known, known_fields = GRAMMAR, FAST
 
 
+class ClozeContract(ModelContract):
+    """Sequences of which some items are masked: which ones is drawn, so that not every target comes once."""
+
+    fields = SMALL
+    known, known_fields = GRAMMAR, FAST
+    known_epochs = 20
+
+    @pytest.mark.skip(reason="what is masked is drawn; see test_bert4rec.py")
+    def test_every_target_once_an_epoch(self):
+        pass
+
+
+class TestBERT4Rec(ClozeContract):
+    preset = "bert4rec"
+    fields = {**SMALL, "recbole": False}
+
+
+class TestBERT4RecOnHistories(ClozeContract):
+    preset = "bert4rec"
+    fields = {**SMALL, "recbole": False, "targets": "histories"}
+    train = {"batch_size": 16, "lr": 5e-3}
+    known = {"grammar": 0.8}
+    known_fields = {"layers": 1, "train": {"lr": 5e-3, "batch_size": 16, "patience": 99}}
+    known_epochs = 99  # of 13 steps each: a history is one sequence, not as many as it has prefixes
+
+
+class TestBERT4RecU(ClozeContract):
+    preset = "bert4rec-u"
+
+
+class TestGSAURecBERT4Rec(ClozeContract):
+    preset = "gsau-rec-bert4rec"
+
+
 class GSAUContract(ModelContract):
     """A step holds edges and prefixes; an epoch is over when the edges are."""
 
@@ -81,11 +115,21 @@ class TestGSAUUnseenNegatives(GSAUContract):
     known = GRAMMAR
 
 
+class TestGraphAU(ModelContract):
+    preset = "graphau"
+    fields = {"dim": 16, "gamma": 0.2}
+    known = {"communities": 0.85}
+
+
+class TestGraphAUOriginal(TestGraphAU):
+    preset = "graphau-original"
+
+
 class TestDirectAU(ModelContract):
     """GSAU without its sequential encoder: it ranks by the graph."""
 
-    preset = "gsau"
-    fields = {"dim": 16, "sequential": False, "gamma": 0.2, "seen": "mask"}
+    preset = "directau"
+    fields = {"dim": 16, "gamma": 0.2}
     known = {"communities": 0.85}
 
     def targets(self, batch):
@@ -95,8 +139,8 @@ class TestDirectAU(ModelContract):
 class TestSASRecU(ModelContract):
     """GSAU without its graph encoder; as in the authors' runs an epoch has the steps of the edges."""
 
-    preset = "gsau-rec"
-    fields = {**SMALL, "graph": False, "gamma": 0.05}
+    preset = "sasrec-u"
+    fields = SMALL
     known, known_fields = GRAMMAR, FAST
 
     @pytest.mark.skip(
