@@ -98,14 +98,17 @@ class HardGNN(SelfGNN):
             yield batch
 
     def _with_hard(self, batch: Sliced, hard: Tensor) -> Sliced:
-        """The batch with its mined items (B, K), which stand behind its other items."""
-        place = len(batch.items) + torch.arange(hard.numel(), device=hard.device).view_as(hard)  # (B, K)
+        """The batch with its mined items (B, K); those that it does not have yet stand behind its other items."""
+        distinct, place = torch.unique(hard, return_inverse=True)  # (n,) ascending, (B, K)
+        known = torch.searchsorted(batch.items, distinct).clamp(max=len(batch.items) - 1)  # items ascend
+        new = batch.items[known] != distinct
+        place = torch.where(new, len(batch.items) - 1 + new.cumsum(0), known)[place]  # (B, K), of the batch's items
         negative = batch.negative
         if self.config.hard_in_rec:  # in the first K places of each row; rows ascend
             slot = torch.arange(len(batch.row), device=hard.device) - torch.searchsorted(batch.row, batch.row)
             mined = place[batch.row, slot.clamp(max=self.config.k - 1)]
             negative = torch.where(slot < self.config.k, mined, negative)
-        return replace(batch, items=torch.cat([batch.items, hard.flatten()]), hard=place, negative=negative)
+        return replace(batch, items=torch.cat([batch.items, distinct[new]]), hard=place, negative=negative)
 
     @torch.no_grad()
     def mine(self) -> Tensor:

@@ -85,8 +85,20 @@ def test_its_batches_are_those_of_selfgnn(split):
     ):
         for field in ("user", "target", "row", "negative", "edge_node", "edge_item"):
             assert torch.equal(getattr(one, field), getattr(other, field))
-        assert torch.equal(one.items, torch.cat([other.items, one.items[one.hard].flatten()]))
+        assert torch.equal(one.items[: len(other.items)], other.items)
         assert other.hard is None and one.hard.shape == (len(one.user), 3)
+
+
+@pytest.mark.parametrize("name", ["hardgnn", "hardgnn-code"])
+def test_an_item_has_one_place_in_a_batch(name, split):
+    """Whether it is drawn, mined, or both: at a second place it would have another vector, by another dropout mask."""
+    model, plain = (make(split, one, train={"batch_size": 4}) for one in (name, name.replace("hard", "self")))
+    hard, drawn = model.mine(), []
+    for batch, other in zip(model.batches(split, Streams(0)), plain.batches(split, Streams(0)), strict=True):
+        assert len(torch.unique(batch.items)) == len(batch.items)
+        assert torch.equal(batch.items[batch.hard], hard[batch.user])
+        drawn += (batch.hard < len(other.items)).flatten().tolist()
+    assert set(drawn) == {True, False}
 
 
 @pytest.mark.parametrize(("refresh", "expected"), [(0, 1), (1, 3), (2, 2)])
