@@ -8,7 +8,7 @@ far a user's slice can be trusted. `docs/selfgnn.md` goes through the equations,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from ..errors import ConfigError
 from ..graphs import slice_boundaries, time_slices
 from ..losses import hinge, pair_cross_entropy
 from ..nn.intervals import InstanceEncoder, IntervalFusion, NoInstances, Reliability, SliceMean
-from ..nn.slices import SliceAdjacency, SliceEncoder, fold_in_slices
+from ..nn.slices import SliceAdjacency, SliceEncoder, fold_in_slices, item_layers
 from ..slice_batches import Sliced, SliceEdges, slice_batches
 from ..streams import Streams, seeded
 from .base import Model, check_times, initialise, query_sequences
@@ -238,16 +238,23 @@ class SelfGNN(Model):
         self._kept: tuple[Any, ...] | None = None
         return super().train(mode)
 
-    def all_vectors(self) -> tuple[Tensor, Tensor]:
-        """Long-term vectors of all users (U, d) and items (M, d); in evaluation they are made once and kept."""
+    def _once(self, make: Callable[[], Any]) -> Any:
+        """What one of our methods makes of the weights; in evaluation it is made once and kept."""
         if self.training or torch.is_grad_enabled() or self.user.is_inference():
-            return self._all_vectors()
+            return make()
         weights = tuple(self.parameters())
         key = tuple((weight.data_ptr(), weight._version) for weight in weights)
         if self._kept is None or self._kept[0] != key:
-            self._kept = (key, self._all_vectors(), weights)  # what the key names stays alive
-        found: tuple[Tensor, Tensor] = self._kept[1]
-        return found
+            self._kept = (key, {}, weights)  # what the key names stays alive
+        made = self._kept[1]
+        if make.__name__ not in made:
+            made[make.__name__] = make()
+        return made[make.__name__]
+
+    def all_vectors(self) -> tuple[Tensor, Tensor]:
+        """Long-term vectors of all users (U, d) and items (M, d); in evaluation they are made once and kept."""
+        vectors: tuple[Tensor, Tensor] = self._once(self._all_vectors)
+        return vectors
 
     def _all_vectors(self) -> tuple[Tensor, Tensor]:
         short = self.encoder(self.adjacency, (self.user, self.item))
@@ -256,6 +263,9 @@ class SelfGNN(Model):
         )
         return users, items
 
+    def _item_layers(self) -> list[Tensor]:
+        return item_layers(self.encoder, self.adjacency, (self.user, self.item))
+
     def query_vectors(self, queries: Queries) -> Tensor:
         """Eq. 9 of each query's user and history; an unknown user is folded in from the history."""
         users, items = self.all_vectors()
@@ -263,8 +273,8 @@ class SelfGNN(Model):
         trained = np.diff(self.split.train.offsets) > 0  # (U,)
         unknown = np.flatnonzero((queries.user < 0) | ~trained[np.maximum(queries.user, 0)])
         if len(unknown):
-            tables = (self.user, self.item)
-            short = fold_in_slices(self.encoder, self.adjacency, tables, queries[unknown], self.boundaries)
+            tables, layers = (self.user, self.item), self._once(self._item_layers)
+            short = fold_in_slices(self.encoder, self.adjacency, tables, queries[unknown], self.boundaries, layers)
             place = torch.as_tensor(unknown, device=users.device)
             vectors = vectors.index_copy(0, place, self.fusion(short, 0))
         history = query_sequences(queries, self.config.max_length, self.device)

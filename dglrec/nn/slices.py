@@ -104,6 +104,14 @@ def _places(nodes: Tensor, size: int) -> Tensor:
     return torch.full((size,), -1).index_copy(0, nodes, torch.arange(len(nodes)))
 
 
+def _connected(adjacency: SliceAdjacency, x: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+    """Layer 0 of the pairs that have an edge: tables of users and items -> (A_u, d), (A_i, d)."""
+    return tuple(
+        table.flatten(0, -2)[own if table.ndim == 3 else own % max(len(table), 1)]
+        for table, own in zip(x, (adjacency.user_nodes, adjacency.item_nodes), strict=True)
+    )
+
+
 def _neighbour_sum(x: Tensor, columns: Tensor, offsets: Tensor, weight: Tensor | None) -> Tensor:
     if len(columns) == 0:
         return x.new_zeros(len(offsets) - 1, x.shape[1])
@@ -128,10 +136,7 @@ class _SlicePropagation(torch.autograd.Function):
         slices = adjacency.num_slices
         nodes = (adjacency.user_nodes, adjacency.item_nodes)
         keep = any(ctx.needs_input_grad[:2]) and slope != 1
-        x = tuple(
-            table.flatten(0, -2)[own if table.ndim == 3 else own % max(len(table), 1)]
-            for table, own in zip((users, items), nodes, strict=True)
-        )  # (A_u, d), (A_i, d)
+        x = _connected(adjacency, (users, items))
         total = x
         positive: list[Tensor] = []
         for _ in range(layers):
@@ -260,13 +265,13 @@ class SliceEncoder(nn.Module):
             if shape[:-1] not in ((size,), (adjacency.num_slices, size)):
                 expected = f"({adjacency.num_slices}, {size}, d) or ({size}, d)"
                 raise DataError(f"{what} have shape {shape}; expected {expected}, as the graph has slices and nodes")
-        weights = self._weights(adjacency, x[0])
+        weights = self.weights(adjacency, x[0])
         out: tuple[Tensor, Tensor] = _SlicePropagation.apply(  # type: ignore[no-untyped-call]
             *x, adjacency, self.layers, self.slope, self.combine, weights, *(rows or ())
         )
         return out
 
-    def _weights(self, adjacency: SliceAdjacency, like: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def weights(self, adjacency: SliceAdjacency, like: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """(E,) weights of the edges in the order of users and in that of items; none where all are 1."""
         weight = adjacency.weight.to(like.dtype) if self.norm == "symmetric" else None
         if self.training and self.dropout > 0:
@@ -326,12 +331,24 @@ def slice_message_passing(
     return total[0] / divisor, total[1] / divisor
 
 
+def item_layers(encoder: SliceEncoder, adjacency: SliceAdjacency, x: tuple[Tensor, Tensor]) -> list[Tensor]:
+    """The items' layers 1 to L - 1 of the pairs that have an edge, (A_i, d) each, in one pass; nothing is dropped."""
+    weights = SliceEncoder(norm=encoder.norm).weights(adjacency, x[0])
+    e, layers = _connected(adjacency, x), []
+    for _ in range(encoder.layers - 1):
+        sums = adjacency.to_users(e[1], weights[0]), adjacency.to_items(e[0], weights[1])
+        e = tuple(F.leaky_relu(part, encoder.slope) + own for part, own in zip(sums, e, strict=True))
+        layers.append(e[1])
+    return layers
+
+
 def fold_in_slices(
     encoder: SliceEncoder,
     adjacency: SliceAdjacency,
     x: tuple[Tensor, Tensor],
     queries: Queries,
     boundaries: Floats,
+    layers: list[Tensor] | None = None,
 ) -> Tensor:
     """(T, B, d): the slice vectors of B users whom training did not know, from their items in each slice.
 
@@ -344,7 +361,9 @@ def fold_in_slices(
         encoder, adjacency, x: as in training; nothing is dropped.
         queries: their histories; without times all items are in the last slice.
         boundaries: (T - 1,) seconds, as of `graphs.slice_boundaries`.
+        layers: `item_layers` of the first three, which are the costly part, where they are known already.
     """
+    layers = item_layers(encoder, adjacency, x) if layers is None else layers
     slices, num_items, size = adjacency.num_slices, adjacency.num_items, len(queries)
     t = np.full(len(queries.items), slices - 1)
     if queries.times is not None:
@@ -355,17 +374,21 @@ def fold_in_slices(
     node = pair // num_items  # (E,) t size + u
     degree = torch.bincount(node, minlength=slices * size)  # (T size,)
     column = node // max(size, 1) * num_items + pair % num_items  # (E,) t M + i
+    columns, place = torch.unique(column, return_inverse=True)  # (n,), (E,)
+    row = adjacency.item_row[columns]  # -1 where training has no edge
     weight = None
     if encoder.norm == "symmetric":
-        row = adjacency.item_row[column]
         item_degree = adjacency.item_offsets.diff()
         known = item_degree[row.clamp(min=0)] * (row >= 0) if len(item_degree) else torch.zeros_like(row)
-        weight = (_scale(degree)[node] * _scale(known)).squeeze(1).to(x[1].dtype)
+        weight = (_scale(degree)[node] * _scale(known)[place]).squeeze(1).to(x[1].dtype)
+    first = x[1].expand(slices, *x[1].shape[-2:])[columns // num_items, columns % num_items]  # (n, d), e_0
     e = x[1].new_zeros(slices * size, x[1].shape[-1])
     total = e
     for layer in range(encoder.layers):
-        before = SliceEncoder(layer, encoder.norm, encoder.slope, "last")(adjacency, x)[1]  # (T, M, d) of layer l - 1
-        z = _neighbour_sum(before.flatten(0, 1), column, _offsets(degree), weight)
+        before = first
+        if layer and len(layers[layer - 1]):
+            before = torch.where((row >= 0)[:, None], layers[layer - 1][row.clamp(min=0)], first)
+        z = _neighbour_sum(before, place, _offsets(degree), weight)
         e = F.leaky_relu(z, encoder.slope) + e
         total = total + e
     out = {"sum": total, "mean": total / (encoder.layers + 1), "last": e}[encoder.combine]

@@ -225,6 +225,21 @@ def test_an_unknown_user_is_a_node_without_vectors_of_its_own(fields, split):
     torch.testing.assert_close(model.query_vectors(queries)[:, 0], vector, rtol=1e-4, atol=1e-4)
 
 
+@torch.no_grad()
+def test_unknown_users_cost_a_propagation_once(split, monkeypatch):
+    """However many calls; and other weights give other layers."""
+    model, sums = make(split, layers=3).eval(), []
+    model.all_vectors()
+    to_items = model.adjacency.to_items
+    monkeypatch.setattr(model.adjacency, "to_items", lambda *x: sums.append(None) or to_items(*x))
+    queries = dglrec.Queries.from_histories([[1, 2, 3], [4]], times=[[0.0, 1.0, 2.0], [3.0]])
+    first = model.query_vectors(queries)
+    torch.testing.assert_close(torch.cat([model.query_vectors(queries[row : row + 1]) for row in range(2)]), first)
+    assert len(sums) == 2  # layers 1 and 2
+    model.item.mul_(2.0)
+    assert not torch.allclose(model.query_vectors(queries), first)
+
+
 def test_what_is_kept_is_what_is_made_anew(split):
     model = make(split).eval()
     with torch.no_grad():
