@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -18,15 +19,17 @@ from torch import Tensor
 
 from ..batches import seen_pairs
 from ..config import check_limits
+from ..data.log import Ints
 from ..data.splits import Split
 from ..errors import ConfigError
+from ..evaluate import _eval_mode
 from ..graphs import Sequences
 from ..losses import info_nce
 from ..slice_batches import Sliced
 from ..streams import Streams
 from .selfgnn import SelfGNN, SelfGNNConfig
 
-BLOCK = {"cpu": 512, "cuda": 8192}  # users that are compared with all items at once
+BLOCK_BYTES = {"cpu": 1 << 27, "cuda": 1 << 31}  # of users that are mined for at once: their histories and cosines
 SHARED = 50  # negatives of the public code, the same ones for the whole batch
 
 
@@ -116,31 +119,36 @@ class HardGNN(SelfGNN):
 
         Exact: in blocks of users, on the model's device, each user against all items. Histories are those of training.
         """
-        c, train, before = self.config, self.split.train, self.training
-        self.eval()
-        try:
-            _, items = self.all_vectors()
-            last = self.encoder(self.adjacency, (self.user, self.item))[0][-1] if c.anchor == "slice" else None
+        c, train = self.config, self.split.train
+        with _eval_mode(self):
+            users = self.num_users if c.anchor == "slice" else 0
+            rows = (torch.arange(users, device=self.device), torch.arange(self.num_items, device=self.device))
+            short = self.encoder(self.adjacency, (self.user, self.item), rows)
+            items, last = self.fuse(short[1], 1), short[0][-1]
             offsets, item = (torch.as_tensor(part, device=self.device) for part in (train.offsets, train.item))
             sizes, histories = np.minimum(np.diff(train.offsets), c.max_length), Sequences(offsets, item)
             unit, found = F.normalize(items), []
-            step = BLOCK.get(self.device.type, BLOCK["cpu"])
-            for first in range(0, self.num_users, step):
-                part = slice(first, min(first + step, self.num_users))
-                if last is None:
-                    ends = offsets[1:][part]
-                    recent = histories.windows(ends - torch.as_tensor(sizes[part], device=self.device), sizes[part])
-                    anchor = self.instance(recent, items)  # (b, d)
+            for first, stop in self._blocks(sizes):
+                if c.anchor == "slice":
+                    anchor = last[first:stop]
                 else:
-                    anchor = last[part]
+                    own = sizes[first:stop]
+                    starts = offsets[first + 1 : stop + 1] - torch.as_tensor(own, device=self.device)
+                    anchor = self.instance(histories.windows(starts, own), items)  # (b, d)
                 near = F.normalize(anchor) @ unit.T  # Eq. 11, (b, M)
-                low, high = np.searchsorted(self._history, [first * self.num_items, part.stop * self.num_items])
+                low, high = np.searchsorted(self._history, [first * self.num_items, stop * self.num_items])
                 seen = torch.as_tensor(self._history[low:high] - first * self.num_items, device=self.device)
                 near.view(-1)[seen] = -torch.inf
                 found.append(near.topk(c.k, 1).indices)
             return torch.cat(found)
-        finally:
-            self.train(before)
+
+    def _blocks(self, sizes: Ints) -> list[tuple[int, int]]:
+        """Users in blocks of about so many bytes as `BLOCK_BYTES` allows, one at least; `sizes` (U,) items are read."""
+        numbers = self.num_items + (8 * self.config.dim * sizes if self.config.anchor == "instance" else 0 * sizes)
+        before = (np.cumsum(numbers) - numbers) * self.item.element_size()  # (U,) bytes of the users before
+        block = before // BLOCK_BYTES.get(self.device.type, BLOCK_BYTES["cpu"])
+        cuts = [*np.flatnonzero(np.diff(block, prepend=-1)).tolist(), len(sizes)]
+        return list(pairwise(cuts))
 
     def loss(self, batch: Sliced) -> dict[str, Tensor]:
         """SelfGNN's terms, and lambda times the contrastive loss."""  # Eq. 13

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ..config import TrainConfig, check_limits
 from ..data.splits import Queries, Split
 from ..errors import ConfigError
+from ..evaluate import _eval_mode
 from ..graphs import slice_boundaries, time_slices
 from ..losses import hinge, pair_cross_entropy
 from ..nn.intervals import InstanceEncoder, IntervalFusion, NoInstances, Reliability, SliceMean
@@ -257,11 +258,12 @@ class SelfGNN(Model):
         return vectors
 
     def _all_vectors(self) -> tuple[Tensor, Tensor]:
-        short = self.encoder(self.adjacency, (self.user, self.item))
-        users, items = (
-            torch.cat([self.fusion(part, side) for part in own.split(CHUNK, 1)]) for side, own in enumerate(short)
-        )
-        return users, items
+        users, items = self.encoder(self.adjacency, (self.user, self.item))
+        return self.fuse(users, 0), self.fuse(items, 1)
+
+    def fuse(self, slices: Tensor, side: int) -> Tensor:
+        """Long-term vectors of many nodes of one side, some at a time: (T, A, d) -> (A, d)."""
+        return torch.cat([self.fusion(part, side) for part in slices.split(CHUNK, 1)])
 
     def _item_layers(self) -> list[Tensor]:
         return item_layers(self.encoder, self.adjacency, (self.user, self.item))
@@ -287,7 +289,7 @@ class SelfGNN(Model):
     @torch.no_grad()
     def slice_weights(self) -> Tensor:
         """(T, U): the learned reliability w of each user's slices, between 0 and 1 (see Eq. 10's page)."""
-        users, _ = self.all_vectors()
-        short, _ = self.encoder(self.adjacency, (self.user, self.item))
-        weights: Tensor = self.reliability(users, short)
-        return weights
+        with _eval_mode(self):
+            rows = (torch.arange(size, device=self.device) for size in (self.num_users, 0))
+            short, _ = self.encoder(self.adjacency, (self.user, self.item), tuple(rows))
+            return torch.cat([self.reliability(self.fusion(part, 0), part) for part in short.split(CHUNK, 1)], 1)

@@ -43,9 +43,10 @@ def nearest(model, split, k):
 
 
 @pytest.mark.parametrize("fields", [{}, {"name": "hardgnn-code"}, {"anchor": "slice"}, {"k": 7}], ids=str)
-@pytest.mark.parametrize("block", [7, 512])
+@pytest.mark.parametrize("block", [1, 20_000, 1 << 27])
 def test_mined_items_equal_brute_force(fields, block, split, monkeypatch):
-    monkeypatch.setitem(hardgnn.BLOCK, "cpu", block)
+    """A user at a time, some, and all."""
+    monkeypatch.setitem(hardgnn.BLOCK_BYTES, "cpu", block)
     model = make(split, **fields)
     assert torch.equal(model.mine(), nearest(model, split, model.config.k))
 
@@ -58,6 +59,28 @@ def test_mining_knows_nothing_of_validation_and_test(split):
         assert not set(hard[user].tolist()) & set(split.train.item[split.train.user == user].tolist())
     mined_targets = sum(int(t in hard[u]) for u, t in zip(split.test.user, split.test.targets, strict=True))
     assert mined_targets > 0
+
+
+def test_a_block_has_as_many_users_as_there_is_room_for(split, monkeypatch):
+    """Whoever has a long history takes more of it; with anchor="slice" nobody does."""
+    monkeypatch.setitem(hardgnn.BLOCK_BYTES, "cpu", 4 * 5 * (split.log.num_items + 8 * 8 * 10))
+    sizes = np.full(split.log.num_users, 10)
+    for fields, users in ({}, 5), ({"anchor": "slice"}, 5 * (1 + 640 / split.log.num_items)):
+        blocks = make(split, **fields)._blocks(sizes)
+        assert [stop for _, stop in blocks[:-1]] == [first for first, _ in blocks[1:]]
+        assert (blocks[0][0], blocks[-1][1]) == (0, len(sizes))
+        assert all(users - 1 <= stop - first <= users + 1 for first, stop in blocks[:-1])
+
+
+def test_mining_fuses_no_users(split, monkeypatch):
+    """Only items are compared, and propagation is one pass."""
+    for fields in {}, {"anchor": "slice"}:
+        model, sides, passes = make(split, **fields).eval(), [], []
+        fusion, encoder = model.fusion.forward, model.encoder.forward
+        monkeypatch.setattr(model.fusion, "forward", lambda x, side, f=fusion, s=sides: s.append(side) or f(x, side))
+        monkeypatch.setattr(model.encoder, "forward", lambda *x, f=encoder, p=passes: p.append(None) or f(*x))
+        model.mine()
+        assert (set(sides), len(passes)) == ({1}, 1)
 
 
 def test_mining_changes_nothing_else(split):

@@ -248,9 +248,17 @@ def test_what_is_kept_is_what_is_made_anew(split):
     torch.testing.assert_close(model.scores(split.test).detach(), kept)  # with a gradient nothing is kept
 
 
-def test_slice_weights(split):
-    weights = make(split).slice_weights()
+def test_slice_weights(split, monkeypatch):
+    """A few users at a time, without dropout, and the mode stays."""
+    model = make(split, dropout=0.5).train()
+    monkeypatch.setattr("dglrec.models.selfgnn.CHUNK", 7)
+    weights = model.slice_weights()
+    assert model.training and torch.equal(weights, model.slice_weights())
     assert weights.shape == (3, split.log.num_users)
+    model.eval()
+    with torch.no_grad():
+        short, _ = model.encoder(model.adjacency, (model.user, model.item))
+        torch.testing.assert_close(weights, model.reliability(model.fusion(short, 0), short))
     assert 0 < float(weights.min()) <= float(weights.max()) < 1
 
 
