@@ -65,7 +65,7 @@ model = dglrec.models.preset(args.preset, split, **fields)
 # Training -------------------------------------------------------------------------------------------------------------
 
 run = dglrec.fit(model, split, out=args.out, device=args.device)
-names = [name for name in (model.config.loss, "info_nce", "ndcg@10") if name in run.rows[0]]
+names = [name for name in (model.config.loss, "info_nce", "ndcg@10") if run.rows and name in run.rows[0]]
 print("\nepoch" + "".join(f"{name:>12}" for name in names))
 for row in run.rows[:: max(1, len(run.rows) // 10)]:
     print(f"{row['epoch']:5}" + "".join(f"{row[name]:12.5f}" for name in names))

@@ -194,7 +194,7 @@ class TestSelfGNNCode(SlicesContract):
 
 class TestSelfGNNOnPrefixes(ModelContract):
     preset = "selfgnn-prefixes"
-    fields = {**SlicesContract.fields, "loss": "bce"}
+    fields = SlicesContract.fields
     known, known_fields, known_epochs = SlicesContract.known, SlicesContract.known_fields, 3
     targets = SlicesContract.targets
 

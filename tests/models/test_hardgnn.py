@@ -16,7 +16,7 @@ from dglrec.errors import ConfigError
 from dglrec.losses import info_nce
 from dglrec.models import hardgnn
 from dglrec.streams import Streams
-from tests.contract.model_contract import assert_same_bits, fit, weights_of
+from tests.contract.model_contract import assert_same_bits, fit, poisoned, weights_of
 
 SMALL = {"dim": 8, "heads": 2, "slices": 3, "negatives": 5, "max_length": 10}
 
@@ -52,13 +52,14 @@ def test_mined_items_equal_brute_force(fields, block, split, monkeypatch):
 
 
 def test_mining_knows_nothing_of_validation_and_test(split):
-    """The same with other held-out items; and a held-out item may be mined, for nobody says that it is one."""
-    model = make(split, k=10)
+    """The same with other held-out items; and those may be mined, for nobody says that they are held out."""
+    model, other = make(split, k=10), make(poisoned(split), k=10)
     hard = model.mine()
+    assert torch.equal(hard, other.mine())
     for user in range(split.log.num_users):
         assert not set(hard[user].tolist()) & set(split.train.item[split.train.user == user].tolist())
-    mined_targets = sum(int(t in hard[u]) for u, t in zip(split.test.user, split.test.targets, strict=True))
-    assert mined_targets > 0
+    for queries in (split.valid, split.test, other.split.valid, other.split.test):
+        assert any(int(item) in hard[user] for user, item in zip(queries.user, queries.targets, strict=True))
 
 
 def test_a_block_has_as_many_users_as_there_is_room_for(split, monkeypatch):

@@ -148,6 +148,18 @@ def test_edges_of_eq_10_are_edges_of_their_slice(split):
                 assert number[t, u] == 2 * min(2, degree[u] // 2)
 
 
+def test_pairs_of_eq_10_are_the_halves_of_a_slice_s_list(split):
+    """User after user stands in the list; its halves are paired, so mostly one user's with another's."""
+    model = make(split, ssl_edges=4)
+    for batch in model.batches(split, Streams(0)):
+        size, different = len(batch.user), batch.edge_node[0] != batch.edge_node[1]
+        assert float(different.float().mean()) > 0.9
+        for t in range(3):
+            halves = batch.edge_node[:, batch.edge_node[0] // size == t]  # (2, S of the slice)
+            assert halves.shape[1] > 0
+            assert bool((halves.flatten().diff() >= 0).all())
+
+
 # --- Gradients -----------------------------------------------------------------------------------------------------
 
 
