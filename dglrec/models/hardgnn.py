@@ -40,7 +40,8 @@ class HardGNNConfig(SelfGNNConfig):
     Attributes:
         k: hard negatives of a user, K; with 0 there are none, and with contrast="own" no contrastive loss either.
         lam: weight of the contrastive loss, lambda of Eq. 13; with k=0 and lam=0 the model is SelfGNN, to the bit.
-        tau: temperature of Eq. 12; the paper gives none, the public code .1.
+        tau: temperature of Eq. 12; the paper gives none. The public code is run with .1 on Amazon and Gowalla, with its
+            default of 1 on MovieLens.
         contrast: the negatives of Eq. 12 are the user's "own" mined ones (paper), or 50 drawn from those of the whole
             "batch", mined or not, the same for every user (code).
         hard_in_rec: whether the mined items also stand in the place of the first K unseen items of L_rec (code), or in
