@@ -71,7 +71,7 @@ class HardGNN(SelfGNN):
     """SelfGNN, each of whose users has K mined items to be told from the target.
 
     Raises:
-        ConfigError: K is larger than the catalogue less some user's history.
+        ConfigError: K is larger than the catalogue less some user's history, and mining is asked for.
     """
 
     Config = HardGNNConfig
@@ -80,6 +80,16 @@ class HardGNN(SelfGNN):
     def __init__(self, split: Split, config: HardGNNConfig | None = None, **fields: Any) -> None:
         super().__init__(split, config, **fields)
         self._history = seen_pairs(split.train)  # mining leaves these out, and knows of no other events
+        if self.mines:
+            self._check_k()
+
+    @property
+    def mines(self) -> bool:
+        """Whether anything in training reads mined items."""
+        c = self.config
+        return c.k > 0 and (c.hard_in_rec or (c.lam > 0 and c.contrast == "own"))
+
+    def _check_k(self) -> None:
         most = int(np.bincount(self._history // self.num_items, minlength=1).max(initial=0))
         if self.config.k > self.num_items - most:
             raise ConfigError(
@@ -90,9 +100,8 @@ class HardGNN(SelfGNN):
     def batches(self, split: Split, streams: Streams) -> Iterator[Sliced]:
         """SelfGNN's batches, each with what was mined last for its users by the weights of that moment."""
         c, hard = self.config, None
-        mines = c.k > 0 and (c.hard_in_rec or (c.lam > 0 and c.contrast == "own"))
         for step, batch in enumerate(super().batches(split, streams)):
-            if mines:
+            if self.mines:
                 if hard is None or (c.refresh and step % c.refresh == 0):
                     hard = self.mine()
                 batch = self._with_hard(batch, hard[batch.user])
@@ -121,6 +130,7 @@ class HardGNN(SelfGNN):
         Exact: in blocks of users, on the model's device, each user against all items. Histories are those of training.
         """
         c, train = self.config, self.split.train
+        self._check_k()
         with _eval_mode(self):
             users = self.num_users if c.anchor == "slice" else 0
             rows = (torch.arange(users, device=self.device), torch.arange(self.num_items, device=self.device))

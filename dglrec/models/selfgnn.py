@@ -29,6 +29,7 @@ from ..slice_batches import Sliced, SliceEdges, slice_batches
 from ..streams import Streams, seeded
 from .base import Model, check_times, initialise, query_sequences
 
+MONTHS = 60  # slices at most, where the calendar decides how many there are: each has tables of its own
 CHUNK = 8192  # nodes that are fused at once in evaluation
 REGULARISED = (  # as in the public code: neither attention, recurrent cells, norms nor biases
     "user", "item", "instance.position.weight", "reliability.inner.weight", "reliability.outer.weight",
@@ -43,7 +44,7 @@ class SelfGNNConfig:
         dim: width d of users and items.
         slices: number of time slices T; not read with by="month".
         by: how the training log is cut: "equal_lengths" of time (paper and code), "equal_counts" of events, which is
-            better where a log grows fast, or calendar months.
+            better where a log grows fast, or calendar months, 60 at most.
         layers: propagations L within a slice.
         norm: "sum" over neighbours (the code, and Eq. 1 with A_t of 0 and 1), or "symmetric", as LightGCN's, which the
             paper names as its inspiration.
@@ -128,7 +129,7 @@ class SelfGNN(Model):
     Shapes: slices of users (T, U, d) and items (T, M, d); queries -> vectors (B, 1, d), items -> (M, d).
 
     Raises:
-        ConfigError: the log has no times.
+        ConfigError: the log has no times, or too many months.
         DataError: more slices than distinct times.
     """
 
@@ -140,6 +141,11 @@ class SelfGNN(Model):
         c = self.config
         check_times(split, True, without="a model without time slices, such as sasrec")
         self.boundaries = slice_boundaries(split.train, c.by, n=None if c.by == "month" else c.slices)
+        if c.by == "month" and len(self.boundaries) >= MONTHS:
+            raise ConfigError(
+                f"by='month' cuts {split.log.name!r} into {len(self.boundaries) + 1} slices, each with vectors of its "
+                f"own; expected at most {MONTHS}: take by='equal_counts' with slices=12, or a period by log.between()"
+            )
         self.edges = SliceEdges.of(split.train, self.boundaries)
         self.adjacency = SliceAdjacency(time_slices(split.train, self.boundaries))
         slices = self.adjacency.num_slices

@@ -23,7 +23,6 @@ from ..data.log import Floats
 from ..data.splits import Queries
 from ..errors import ConfigError, DataError, closest
 from ..graphs.time_slices import slice_names
-from .dropout import dropout_factors
 from .propagation import _offsets, _scale
 
 Norm = Literal["sum", "symmetric"]
@@ -110,6 +109,14 @@ def _connected(adjacency: SliceAdjacency, x: tuple[Tensor, Tensor]) -> tuple[Ten
         table.flatten(0, -2)[own if table.ndim == 3 else own % max(len(table), 1)]
         for table, own in zip(x, (adjacency.user_nodes, adjacency.item_nodes), strict=True)
     )
+
+
+def _edge_weights(adjacency: SliceAdjacency, norm: Norm, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None]:
+    """(E,) weights of the edges in the order of users and in that of items; none where all are 1."""
+    if norm == "sum":
+        return None, None
+    weight = adjacency.weight.to(dtype)
+    return weight, weight[adjacency.by_item]
 
 
 def _neighbour_sum(x: Tensor, columns: Tensor, offsets: Tensor, weight: Tensor | None) -> Tensor:
@@ -228,8 +235,6 @@ class SliceEncoder(nn.Module):
         slope: of LeakyReLU below 0; .5 in the public code, not given in the paper. 1 is no activation.
         combine: what a slice's vectors are: the "sum" of layers 0..L (the public code; the paper does not say), their
             "mean", or the "last".
-        dropout: share of edges that are left out while training, drawn anew in each call from torch's generator, the
-            same ones in both directions and all layers; what is left is scaled by 1 / (1 - dropout).
 
     Shapes: users (T, U, d), a table a slice, or (U, d), one for all slices; items (T, M, d) or (M, d) -> users
     (T, U, d), items (T, M, d); with `rows` = (users (A,), items (B,)) -> (T, A, d), (T, B, d), the vectors of those.
@@ -241,15 +246,12 @@ class SliceEncoder(nn.Module):
         norm: Norm = "sum",
         slope: float = 0.5,
         combine: Combine = "sum",
-        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         for name, value, known in (("norm", norm, ("sum", "symmetric")), ("combine", combine, ("sum", "mean", "last"))):
             if value not in known:
                 raise ConfigError(f"{name} is {value!r}; {closest(str(value), known)}")
-        if not 0 <= dropout < 1:
-            raise ConfigError(f"dropout is {dropout}; expected a share of edges, from 0 to below 1")
-        self.layers, self.norm, self.slope, self.combine, self.dropout = layers, norm, slope, combine, dropout
+        self.layers, self.norm, self.slope, self.combine = layers, norm, slope, combine
 
     def forward(
         self, graph: Any, x: tuple[Tensor, Tensor], rows: tuple[Tensor, Tensor] | None = None
@@ -265,28 +267,15 @@ class SliceEncoder(nn.Module):
             if shape[:-1] not in ((size,), (adjacency.num_slices, size)):
                 expected = f"({adjacency.num_slices}, {size}, d) or ({size}, d)"
                 raise DataError(f"{what} have shape {shape}; expected {expected}, as the graph has slices and nodes")
-        weights = self.weights(adjacency, x[0])
+        weights = _edge_weights(adjacency, self.norm, x[0].dtype)
         out: tuple[Tensor, Tensor] = _SlicePropagation.apply(  # type: ignore[no-untyped-call]
             *x, adjacency, self.layers, self.slope, self.combine, weights, *(rows or ())
         )
         return out
 
-    def weights(self, adjacency: SliceAdjacency, like: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """(E,) weights of the edges in the order of users and in that of items; none where all are 1."""
-        weight = adjacency.weight.to(like.dtype) if self.norm == "symmetric" else None
-        if self.training and self.dropout > 0:
-            shape = adjacency.by_item.shape
-            if like.device.type == "cpu":
-                kept = dropout_factors(shape, self.dropout, like.dtype)
-            else:
-                kept = F.dropout(like.new_ones(shape), self.dropout)
-            weight = kept if weight is None else weight * kept
-        return (None, None) if weight is None else (weight, weight[adjacency.by_item])
-
     def extra_repr(self) -> str:
         """The settings, for `print(model)`."""
-        settings = (self.layers, self.norm, self.slope, self.combine, self.dropout)
-        return "layers={}, norm={!r}, slope={}, combine={!r}, dropout={}".format(*settings)
+        return f"layers={self.layers}, norm={self.norm!r}, slope={self.slope}, combine={self.combine!r}"
 
 
 def slice_message_passing(
@@ -332,8 +321,8 @@ def slice_message_passing(
 
 
 def item_layers(encoder: SliceEncoder, adjacency: SliceAdjacency, x: tuple[Tensor, Tensor]) -> list[Tensor]:
-    """The items' layers 1 to L - 1 of the pairs that have an edge, (A_i, d) each, in one pass; nothing is dropped."""
-    weights = SliceEncoder(norm=encoder.norm).weights(adjacency, x[0])
+    """The items' layers 1 to L - 1 of the pairs that have an edge, (A_i, d) each, in one pass."""
+    weights = _edge_weights(adjacency, encoder.norm, x[0].dtype)
     e, layers = _connected(adjacency, x), []
     for _ in range(encoder.layers - 1):
         sums = adjacency.to_users(e[1], weights[0]), adjacency.to_items(e[0], weights[1])
@@ -358,7 +347,7 @@ def fold_in_slices(
     slice without items the user is 0.
 
     Args:
-        encoder, adjacency, x: as in training; nothing is dropped.
+        encoder, adjacency, x: as in training.
         queries: their histories; without times all items are in the last slice.
         boundaries: (T - 1,) seconds, as of `graphs.slice_boundaries`.
         layers: `item_layers` of the first three, which are the costly part, where they are known already.

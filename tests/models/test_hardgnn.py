@@ -200,6 +200,10 @@ def test_more_hard_negatives_than_items_are_refused(split):
     make(split, k=split.log.num_items - most)
     with pytest.raises(ConfigError, match=f"expected at most {split.log.num_items - most}"):
         make(split, k=split.log.num_items - most + 1)
+    idle = make(split, k=split.log.num_items, lam=0.0)  # reads no mined items
+    assert next(iter(idle.batches(split, Streams(0)))).hard is None
+    with pytest.raises(ConfigError, match="expected at most"):
+        idle.mine()
 
 
 @pytest.mark.parametrize("fields", [{"k": -1}, {"tau": 0.0}, {"lam": -0.1}, {"refresh": -1}, {"instance": "none"}])

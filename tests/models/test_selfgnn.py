@@ -315,6 +315,10 @@ def test_months(split):
     model = make(split, by="month")
     assert model.adjacency.num_slices == len(model.boundaries) + 1
     assert model.user.shape == (model.adjacency.num_slices, split.log.num_users, 8)
+    begin, end = split.log.time.min(), split.log.time.max()
+    years = dataclasses.replace(split.log, time=(split.log.time - begin) / (end - begin) * 10 * 365 * 86_400)
+    with pytest.raises(ConfigError, match=r"into \d+ slices, .*; expected at most 60: take by='equal_counts'"):
+        make(dglrec.leave_one_out(years), by="month")
 
 
 def test_the_config_of_the_presets_is_that_of_the_sheet(split):
