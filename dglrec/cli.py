@@ -237,13 +237,18 @@ def _fit(model: Model, folder: Path, args: argparse.Namespace) -> tuple[Run, Met
 
 def _new_model(args: argparse.Namespace) -> Model:
     """The model that PRESET, --data and --set ask for. All names are checked before data are read."""
-    from .models import preset
+    from .data import PAPER_SETS
+    from .models import PRESETS, preset
 
     if args.preset is None or args.data is None:
         raise ConfigError("train needs PRESET and --data NAME_OR_PATH (or --resume DIR); see dglrec train --help")
     fields = _fields(args)
     _check_preset(args.preset, fields)
-    return preset(args.preset, _split(args, args.preset), **fields)
+    split = _split(args, args.preset)
+    if args.data in PAPER_SETS and hasattr(PRESETS[args.preset].config, "slices") and "slices" not in fields:
+        fields["slices"] = PAPER_SETS[args.data].slices
+        _note(f"{fields['slices']} time slices, as the paper has on {args.data}; --set slices=N is another number")
+    return preset(args.preset, split, **fields)
 
 
 def _resumed_model(args: argparse.Namespace) -> Model:

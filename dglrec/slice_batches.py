@@ -28,7 +28,8 @@ class Sliced:
 
     Attributes:
         user: (B,) int64.
-        items: (N,) int64, the distinct items that occur in the batch; behind them come those that HardGNN mined.
+        items: (N,) int64, the distinct items that occur in the batch, ascending; behind them, ascending too, those that
+            HardGNN mined and that are not among them.
         history: what came before each target, packed, as places.
         target: (B,) int64, places.
         row, negative: (P,) int64: pairs of a target's row, ascending, and the place of an item new to its user.

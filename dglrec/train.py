@@ -190,7 +190,6 @@ class _Trainer:
         self.best: dict[str, Any] = {"epoch": None, "value": -math.inf, "valid": {}}
         self.best_weights: dict[str, Tensor] | None = None
         self.steps = 0  # optimizer steps, over all epochs
-        self.targets = 0
 
     def run(self, resume: bool) -> Run:
         self._open(resume)

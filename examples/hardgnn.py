@@ -23,6 +23,14 @@ Commands:
 In the sample "drift" items belong to communities. Random items are of a user's communities by chance alone; mined ones
 are mostly from there, which is what makes them hard.
 
+Numbers to expect on the sample's test queries, under the protocol that is printed; some 13 seconds on one core of an
+AMD EPYC:
+
+    hardgnn         recall@10 .275, ndcg@10 .134; 67 % of the mined items are of the user's communities, 20 % by chance
+    selfgnn         recall@10 .318, ndcg@10 .146 (--k 0 --lam 0)
+
+With standard errors of .02 and .01, hard negatives show no gain here.
+
 Where to look next: HardGNN.mine in dglrec/models/hardgnn.py.
 """
 
@@ -65,7 +73,7 @@ model = dglrec.models.preset(args.preset, split, **fields)
 # Training -------------------------------------------------------------------------------------------------------------
 
 run = dglrec.fit(model, split, out=args.out, device=args.device)
-names = [name for name in (model.config.loss, "info_nce", "ndcg@10") if name in run.rows[0]]
+names = [name for name in (model.config.loss, "info_nce", "ndcg@10") if run.rows and name in run.rows[0]]
 print("\nepoch" + "".join(f"{name:>12}" for name in names))
 for row in run.rows[:: max(1, len(run.rows) // 10)]:
     print(f"{row['epoch']:5}" + "".join(f"{row[name]:12.5f}" for name in names))

@@ -205,6 +205,23 @@ def test_a_preset_is_split_as_its_paper_does(say: Say, tmp_path: Path) -> None:
     assert (presets["mdgr"], presets["surge"], presets["sasrec"]) == ("windows", "windows", "leave-one-out")
 
 
+def test_a_paper_s_data_set_has_the_paper_s_slices(say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DGLREC_DATA", str(tmp_path))
+    (tmp_path / "selfgnn-gowalla").mkdir()
+    days = [np.datetime64("2010-01-01") + 40 * place for place in range(9)]
+    rows = [f"{u}\t{days[n]}T10:00:00Z\t1.0\t2.0\ti{(u + n) % 9}" for u in range(30) for n in range(9)]
+    (tmp_path / "selfgnn-gowalla" / "loc-gowalla_totalCheckins.txt").write_text("\n".join(rows) + "\n")
+    words = ("--data", "selfgnn-gowalla", "--epochs", "0", "--device", "cpu", "--set", "dim=16", "--out")
+    for number, (preset, given) in enumerate(
+        [("selfgnn", ()), ("selfgnn-code", ("--set", "slices=2")), ("lightgcn", ())]
+    ):
+        code, _, messages = say("train", preset, *words, f"run-{number}", *given)
+        assert code == 0, messages
+        assert ("3 time slices" in messages) == (preset == "selfgnn")
+        if preset != "lightgcn":
+            assert dglrec.load_model(f"run-{number}").config.slices == (2 if given else 3)
+
+
 def test_a_log_without_timestamps(say: Say, tmp_path: Path) -> None:
     data = write_data(tmp_path / "small", timestamps=False)
     code, out, err = say("train", "popularity", "--data", data)

@@ -192,7 +192,7 @@ def _find_name(name: str, fetch: bool) -> Path:
     if name in REGISTRY and fetch:
         print(f"fetching {REGISTRY[name].about(name)}", file=sys.stderr)
         return get(name)
-    known = [*(info.name for info in list_datasets()), *PAPER_SETS]
+    known = [info.name for info in list_datasets()]
     looked = " or ".join(str(folder) for folder in folders())
     raise DataError(f"no data set {name!r} in {looked}; {closest(name, known)}")
 
@@ -238,13 +238,14 @@ class DatasetInfo:
 
     Attributes:
         name: what `load` takes.
-        place: "DGLREC_DATA" or "cache" (it is here), "download" (it can be fetched), "sample" (it is drawn).
+        place: "DGLREC_DATA" or "cache" (it is here), "download" (it can be fetched), "original" (you have to
+            bring the original, see `PAPER_SETS`), "sample" (it is drawn).
         path: the folder, where it is here.
-        terms: what the source says on its use, where it is known.
+        terms: what the source says on its use, where it is known; of an original, where it comes from.
     """
 
     name: str
-    place: Literal["DGLREC_DATA", "cache", "download", "sample"]
+    place: Literal["DGLREC_DATA", "cache", "download", "original", "sample"]
     path: Path | None = None
     terms: str = ""
 
@@ -296,7 +297,7 @@ def is_here(name: str) -> bool:
 
 
 def list_datasets() -> list[DatasetInfo]:
-    """The data sets that are here, those that can be fetched, and the samples, in this order."""
+    """The data sets that are here, those that can be fetched, the papers' of `PAPER_SETS`, and the samples."""
     found: dict[str, DatasetInfo] = {}
     for folder in folders():
         place: Literal["DGLREC_DATA", "cache"] = "cache" if folder == cache_folder() else "DGLREC_DATA"
@@ -308,6 +309,11 @@ def list_datasets() -> list[DatasetInfo]:
                 found[entry.name] = DatasetInfo(entry.name, place, entry, terms)
     for name, source in REGISTRY.items():
         found.setdefault(name, DatasetInfo(name, "download", None, source.terms))
+    for name, paper in PAPER_SETS.items():
+        found.setdefault(
+            name,
+            DatasetInfo(name, "original", None, f"put {paper.files[0]} into a folder of this name; from {paper.page}"),
+        )
     return [*found.values(), *(DatasetInfo(f"sample:{kind}", "sample") for kind in KINDS)]
 
 

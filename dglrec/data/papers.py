@@ -25,7 +25,7 @@ class PaperSet:
         page: where it comes from.
         period: first day, and the day after the last one; None: all.
         passes: of `InteractionLog.count_filter`; none: the 5-core.
-        slices: number T of time slices in the paper.
+        slices: number T of time slices in the paper; `dglrec train` takes it for models on time slices.
         users, items: sizes of the papers' files.
         remark: what the papers leave open.
     """

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -18,15 +19,17 @@ from torch import Tensor
 
 from ..batches import seen_pairs
 from ..config import check_limits
+from ..data.log import Ints
 from ..data.splits import Split
 from ..errors import ConfigError
+from ..evaluate import _eval_mode
 from ..graphs import Sequences
 from ..losses import info_nce
 from ..slice_batches import Sliced
 from ..streams import Streams
 from .selfgnn import SelfGNN, SelfGNNConfig
 
-BLOCK = {"cpu": 512, "cuda": 8192}  # users that are compared with all items at once
+BLOCK_BYTES = {"cpu": 1 << 27, "cuda": 1 << 31}  # of users that are mined for at once: their histories and cosines
 SHARED = 50  # negatives of the public code, the same ones for the whole batch
 
 
@@ -37,7 +40,8 @@ class HardGNNConfig(SelfGNNConfig):
     Attributes:
         k: hard negatives of a user, K; with 0 there are none, and with contrast="own" no contrastive loss either.
         lam: weight of the contrastive loss, lambda of Eq. 13; with k=0 and lam=0 the model is SelfGNN, to the bit.
-        tau: temperature of Eq. 12; the paper gives none, the public code .1.
+        tau: temperature of Eq. 12; the paper gives none. The public code is run with .1 on Amazon and Gowalla, with its
+            default of 1 on MovieLens.
         contrast: the negatives of Eq. 12 are the user's "own" mined ones (paper), or 50 drawn from those of the whole
             "batch", mined or not, the same for every user (code).
         hard_in_rec: whether the mined items also stand in the place of the first K unseen items of L_rec (code), or in
@@ -67,7 +71,7 @@ class HardGNN(SelfGNN):
     """SelfGNN, each of whose users has K mined items to be told from the target.
 
     Raises:
-        ConfigError: K is larger than the catalogue less some user's history.
+        ConfigError: K is larger than the catalogue less some user's history, and mining is asked for.
     """
 
     Config = HardGNNConfig
@@ -76,6 +80,16 @@ class HardGNN(SelfGNN):
     def __init__(self, split: Split, config: HardGNNConfig | None = None, **fields: Any) -> None:
         super().__init__(split, config, **fields)
         self._history = seen_pairs(split.train)  # mining leaves these out, and knows of no other events
+        if self.mines:
+            self._check_k()
+
+    @property
+    def mines(self) -> bool:
+        """Whether anything in training reads mined items."""
+        c = self.config
+        return c.k > 0 and (c.hard_in_rec or (c.lam > 0 and c.contrast == "own"))
+
+    def _check_k(self) -> None:
         most = int(np.bincount(self._history // self.num_items, minlength=1).max(initial=0))
         if self.config.k > self.num_items - most:
             raise ConfigError(
@@ -86,9 +100,8 @@ class HardGNN(SelfGNN):
     def batches(self, split: Split, streams: Streams) -> Iterator[Sliced]:
         """SelfGNN's batches, each with what was mined last for its users by the weights of that moment."""
         c, hard = self.config, None
-        mines = c.k > 0 and (c.hard_in_rec or (c.lam > 0 and c.contrast == "own"))
         for step, batch in enumerate(super().batches(split, streams)):
-            if mines:
+            if self.mines:
                 if hard is None or (c.refresh and step % c.refresh == 0):
                     hard = self.mine()
                 batch = self._with_hard(batch, hard[batch.user])
@@ -98,14 +111,17 @@ class HardGNN(SelfGNN):
             yield batch
 
     def _with_hard(self, batch: Sliced, hard: Tensor) -> Sliced:
-        """The batch with its mined items (B, K), which stand behind its other items."""
-        place = len(batch.items) + torch.arange(hard.numel(), device=hard.device).view_as(hard)  # (B, K)
+        """The batch with its mined items (B, K); those that it does not have yet stand behind its other items."""
+        distinct, place = torch.unique(hard, return_inverse=True)  # (n,) ascending, (B, K)
+        known = torch.searchsorted(batch.items, distinct).clamp(max=len(batch.items) - 1)  # items ascend
+        new = batch.items[known] != distinct
+        place = torch.where(new, len(batch.items) - 1 + new.cumsum(0), known)[place]  # (B, K), of the batch's items
         negative = batch.negative
         if self.config.hard_in_rec:  # in the first K places of each row; rows ascend
             slot = torch.arange(len(batch.row), device=hard.device) - torch.searchsorted(batch.row, batch.row)
             mined = place[batch.row, slot.clamp(max=self.config.k - 1)]
             negative = torch.where(slot < self.config.k, mined, negative)
-        return replace(batch, items=torch.cat([batch.items, hard.flatten()]), hard=place, negative=negative)
+        return replace(batch, items=torch.cat([batch.items, distinct[new]]), hard=place, negative=negative)
 
     @torch.no_grad()
     def mine(self) -> Tensor:
@@ -113,31 +129,37 @@ class HardGNN(SelfGNN):
 
         Exact: in blocks of users, on the model's device, each user against all items. Histories are those of training.
         """
-        c, train, before = self.config, self.split.train, self.training
-        self.eval()
-        try:
-            _, items = self.all_vectors()
-            last = self.encoder(self.adjacency, (self.user, self.item))[0][-1] if c.anchor == "slice" else None
+        c, train = self.config, self.split.train
+        self._check_k()
+        with _eval_mode(self):
+            users = self.num_users if c.anchor == "slice" else 0
+            rows = (torch.arange(users, device=self.device), torch.arange(self.num_items, device=self.device))
+            short = self.encoder(self.adjacency, (self.user, self.item), rows)
+            items, last = self.fuse(short[1], 1), short[0][-1]
             offsets, item = (torch.as_tensor(part, device=self.device) for part in (train.offsets, train.item))
             sizes, histories = np.minimum(np.diff(train.offsets), c.max_length), Sequences(offsets, item)
             unit, found = F.normalize(items), []
-            step = BLOCK.get(self.device.type, BLOCK["cpu"])
-            for first in range(0, self.num_users, step):
-                part = slice(first, min(first + step, self.num_users))
-                if last is None:
-                    ends = offsets[1:][part]
-                    recent = histories.windows(ends - torch.as_tensor(sizes[part], device=self.device), sizes[part])
-                    anchor = self.instance(recent, items)  # (b, d)
+            for first, stop in self._blocks(sizes):
+                if c.anchor == "slice":
+                    anchor = last[first:stop]
                 else:
-                    anchor = last[part]
+                    own = sizes[first:stop]
+                    starts = offsets[first + 1 : stop + 1] - torch.as_tensor(own, device=self.device)
+                    anchor = self.instance(histories.windows(starts, own), items)  # (b, d)
                 near = F.normalize(anchor) @ unit.T  # Eq. 11, (b, M)
-                low, high = np.searchsorted(self._history, [first * self.num_items, part.stop * self.num_items])
+                low, high = np.searchsorted(self._history, [first * self.num_items, stop * self.num_items])
                 seen = torch.as_tensor(self._history[low:high] - first * self.num_items, device=self.device)
                 near.view(-1)[seen] = -torch.inf
                 found.append(near.topk(c.k, 1).indices)
             return torch.cat(found)
-        finally:
-            self.train(before)
+
+    def _blocks(self, sizes: Ints) -> list[tuple[int, int]]:
+        """Users in blocks of about so many bytes as `BLOCK_BYTES` allows, one at least; `sizes` (U,) items are read."""
+        numbers = self.num_items + (8 * self.config.dim * sizes if self.config.anchor == "instance" else 0 * sizes)
+        before = (np.cumsum(numbers) - numbers) * self.item.element_size()  # (U,) bytes of the users before
+        block = before // BLOCK_BYTES.get(self.device.type, BLOCK_BYTES["cpu"])
+        cuts = [*np.flatnonzero(np.diff(block, prepend=-1)).tolist(), len(sizes)]
+        return list(pairwise(cuts))
 
     def loss(self, batch: Sliced) -> dict[str, Tensor]:
         """SelfGNN's terms, and lambda times the contrastive loss."""  # Eq. 13

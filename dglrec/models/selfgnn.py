@@ -8,7 +8,7 @@ far a user's slice can be trusted. `docs/selfgnn.md` goes through the equations,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -20,14 +20,16 @@ from torch import Tensor, nn
 from ..config import TrainConfig, check_limits
 from ..data.splits import Queries, Split
 from ..errors import ConfigError
+from ..evaluate import _eval_mode
 from ..graphs import slice_boundaries, time_slices
 from ..losses import hinge, pair_cross_entropy
 from ..nn.intervals import InstanceEncoder, IntervalFusion, NoInstances, Reliability, SliceMean
-from ..nn.slices import SliceAdjacency, SliceEncoder, fold_in_slices
+from ..nn.slices import SliceAdjacency, SliceEncoder, fold_in_slices, item_layers
 from ..slice_batches import Sliced, SliceEdges, slice_batches
 from ..streams import Streams, seeded
 from .base import Model, check_times, initialise, query_sequences
 
+MONTHS = 60  # slices at most, where the calendar decides how many there are: each has tables of its own
 CHUNK = 8192  # nodes that are fused at once in evaluation
 REGULARISED = (  # as in the public code: neither attention, recurrent cells, norms nor biases
     "user", "item", "instance.position.weight", "reliability.inner.weight", "reliability.outer.weight",
@@ -42,7 +44,7 @@ class SelfGNNConfig:
         dim: width d of users and items.
         slices: number of time slices T; not read with by="month".
         by: how the training log is cut: "equal_lengths" of time (paper and code), "equal_counts" of events, which is
-            better where a log grows fast, or calendar months.
+            better where a log grows fast, or calendar months, 60 at most.
         layers: propagations L within a slice.
         norm: "sum" over neighbours (the code, and Eq. 1 with A_t of 0 and 1), or "symmetric", as LightGCN's, which the
             paper names as its inspiration.
@@ -127,7 +129,7 @@ class SelfGNN(Model):
     Shapes: slices of users (T, U, d) and items (T, M, d); queries -> vectors (B, 1, d), items -> (M, d).
 
     Raises:
-        ConfigError: the log has no times.
+        ConfigError: the log has no times, or too many months.
         DataError: more slices than distinct times.
     """
 
@@ -139,6 +141,11 @@ class SelfGNN(Model):
         c = self.config
         check_times(split, True, without="a model without time slices, such as sasrec")
         self.boundaries = slice_boundaries(split.train, c.by, n=None if c.by == "month" else c.slices)
+        if c.by == "month" and len(self.boundaries) >= MONTHS:
+            raise ConfigError(
+                f"by='month' cuts {split.log.name!r} into {len(self.boundaries) + 1} slices, each with vectors of its "
+                f"own; expected at most {MONTHS}: take by='equal_counts' with slices=12, or a period by log.between()"
+            )
         self.edges = SliceEdges.of(split.train, self.boundaries)
         self.adjacency = SliceAdjacency(time_slices(split.train, self.boundaries))
         slices = self.adjacency.num_slices
@@ -238,23 +245,34 @@ class SelfGNN(Model):
         self._kept: tuple[Any, ...] | None = None
         return super().train(mode)
 
-    def all_vectors(self) -> tuple[Tensor, Tensor]:
-        """Long-term vectors of all users (U, d) and items (M, d); in evaluation they are made once and kept."""
+    def _once(self, make: Callable[[], Any]) -> Any:
+        """What one of our methods makes of the weights; in evaluation it is made once and kept."""
         if self.training or torch.is_grad_enabled() or self.user.is_inference():
-            return self._all_vectors()
+            return make()
         weights = tuple(self.parameters())
         key = tuple((weight.data_ptr(), weight._version) for weight in weights)
         if self._kept is None or self._kept[0] != key:
-            self._kept = (key, self._all_vectors(), weights)  # what the key names stays alive
-        found: tuple[Tensor, Tensor] = self._kept[1]
-        return found
+            self._kept = (key, {}, weights)  # what the key names stays alive
+        made = self._kept[1]
+        if make.__name__ not in made:
+            made[make.__name__] = make()
+        return made[make.__name__]
+
+    def all_vectors(self) -> tuple[Tensor, Tensor]:
+        """Long-term vectors of all users (U, d) and items (M, d); in evaluation they are made once and kept."""
+        vectors: tuple[Tensor, Tensor] = self._once(self._all_vectors)
+        return vectors
 
     def _all_vectors(self) -> tuple[Tensor, Tensor]:
-        short = self.encoder(self.adjacency, (self.user, self.item))
-        users, items = (
-            torch.cat([self.fusion(part, side) for part in own.split(CHUNK, 1)]) for side, own in enumerate(short)
-        )
-        return users, items
+        users, items = self.encoder(self.adjacency, (self.user, self.item))
+        return self.fuse(users, 0), self.fuse(items, 1)
+
+    def fuse(self, slices: Tensor, side: int) -> Tensor:
+        """Long-term vectors of many nodes of one side, some at a time: (T, A, d) -> (A, d)."""
+        return torch.cat([self.fusion(part, side) for part in slices.split(CHUNK, 1)])
+
+    def _item_layers(self) -> list[Tensor]:
+        return item_layers(self.encoder, self.adjacency, (self.user, self.item))
 
     def query_vectors(self, queries: Queries) -> Tensor:
         """Eq. 9 of each query's user and history; an unknown user is folded in from the history."""
@@ -263,8 +281,8 @@ class SelfGNN(Model):
         trained = np.diff(self.split.train.offsets) > 0  # (U,)
         unknown = np.flatnonzero((queries.user < 0) | ~trained[np.maximum(queries.user, 0)])
         if len(unknown):
-            tables = (self.user, self.item)
-            short = fold_in_slices(self.encoder, self.adjacency, tables, queries[unknown], self.boundaries)
+            tables, layers = (self.user, self.item), self._once(self._item_layers)
+            short = fold_in_slices(self.encoder, self.adjacency, tables, queries[unknown], self.boundaries, layers)
             place = torch.as_tensor(unknown, device=users.device)
             vectors = vectors.index_copy(0, place, self.fusion(short, 0))
         history = query_sequences(queries, self.config.max_length, self.device)
@@ -277,7 +295,7 @@ class SelfGNN(Model):
     @torch.no_grad()
     def slice_weights(self) -> Tensor:
         """(T, U): the learned reliability w of each user's slices, between 0 and 1 (see Eq. 10's page)."""
-        users, _ = self.all_vectors()
-        short, _ = self.encoder(self.adjacency, (self.user, self.item))
-        weights: Tensor = self.reliability(users, short)
-        return weights
+        with _eval_mode(self):
+            rows = (torch.arange(size, device=self.device) for size in (self.num_users, 0))
+            short, _ = self.encoder(self.adjacency, (self.user, self.item), tuple(rows))
+            return torch.cat([self.reliability(self.fusion(part, 0), part) for part in short.split(CHUNK, 1)], 1)

@@ -23,7 +23,6 @@ from ..data.log import Floats
 from ..data.splits import Queries
 from ..errors import ConfigError, DataError, closest
 from ..graphs.time_slices import slice_names
-from .dropout import dropout_factors
 from .propagation import _offsets, _scale
 
 Norm = Literal["sum", "symmetric"]
@@ -104,6 +103,22 @@ def _places(nodes: Tensor, size: int) -> Tensor:
     return torch.full((size,), -1).index_copy(0, nodes, torch.arange(len(nodes)))
 
 
+def _connected(adjacency: SliceAdjacency, x: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+    """Layer 0 of the pairs that have an edge: tables of users and items -> (A_u, d), (A_i, d)."""
+    return tuple(
+        table.flatten(0, -2)[own if table.ndim == 3 else own % max(len(table), 1)]
+        for table, own in zip(x, (adjacency.user_nodes, adjacency.item_nodes), strict=True)
+    )
+
+
+def _edge_weights(adjacency: SliceAdjacency, norm: Norm, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None]:
+    """(E,) weights of the edges in the order of users and in that of items; none where all are 1."""
+    if norm == "sum":
+        return None, None
+    weight = adjacency.weight.to(dtype)
+    return weight, weight[adjacency.by_item]
+
+
 def _neighbour_sum(x: Tensor, columns: Tensor, offsets: Tensor, weight: Tensor | None) -> Tensor:
     if len(columns) == 0:
         return x.new_zeros(len(offsets) - 1, x.shape[1])
@@ -128,10 +143,7 @@ class _SlicePropagation(torch.autograd.Function):
         slices = adjacency.num_slices
         nodes = (adjacency.user_nodes, adjacency.item_nodes)
         keep = any(ctx.needs_input_grad[:2]) and slope != 1
-        x = tuple(
-            table.flatten(0, -2)[own if table.ndim == 3 else own % max(len(table), 1)]
-            for table, own in zip((users, items), nodes, strict=True)
-        )  # (A_u, d), (A_i, d)
+        x = _connected(adjacency, (users, items))
         total = x
         positive: list[Tensor] = []
         for _ in range(layers):
@@ -223,8 +235,6 @@ class SliceEncoder(nn.Module):
         slope: of LeakyReLU below 0; .5 in the public code, not given in the paper. 1 is no activation.
         combine: what a slice's vectors are: the "sum" of layers 0..L (the public code; the paper does not say), their
             "mean", or the "last".
-        dropout: share of edges that are left out while training, drawn anew in each call from torch's generator, the
-            same ones in both directions and all layers; what is left is scaled by 1 / (1 - dropout).
 
     Shapes: users (T, U, d), a table a slice, or (U, d), one for all slices; items (T, M, d) or (M, d) -> users
     (T, U, d), items (T, M, d); with `rows` = (users (A,), items (B,)) -> (T, A, d), (T, B, d), the vectors of those.
@@ -236,15 +246,12 @@ class SliceEncoder(nn.Module):
         norm: Norm = "sum",
         slope: float = 0.5,
         combine: Combine = "sum",
-        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         for name, value, known in (("norm", norm, ("sum", "symmetric")), ("combine", combine, ("sum", "mean", "last"))):
             if value not in known:
                 raise ConfigError(f"{name} is {value!r}; {closest(str(value), known)}")
-        if not 0 <= dropout < 1:
-            raise ConfigError(f"dropout is {dropout}; expected a share of edges, from 0 to below 1")
-        self.layers, self.norm, self.slope, self.combine, self.dropout = layers, norm, slope, combine, dropout
+        self.layers, self.norm, self.slope, self.combine = layers, norm, slope, combine
 
     def forward(
         self, graph: Any, x: tuple[Tensor, Tensor], rows: tuple[Tensor, Tensor] | None = None
@@ -260,28 +267,15 @@ class SliceEncoder(nn.Module):
             if shape[:-1] not in ((size,), (adjacency.num_slices, size)):
                 expected = f"({adjacency.num_slices}, {size}, d) or ({size}, d)"
                 raise DataError(f"{what} have shape {shape}; expected {expected}, as the graph has slices and nodes")
-        weights = self._weights(adjacency, x[0])
+        weights = _edge_weights(adjacency, self.norm, x[0].dtype)
         out: tuple[Tensor, Tensor] = _SlicePropagation.apply(  # type: ignore[no-untyped-call]
             *x, adjacency, self.layers, self.slope, self.combine, weights, *(rows or ())
         )
         return out
 
-    def _weights(self, adjacency: SliceAdjacency, like: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """(E,) weights of the edges in the order of users and in that of items; none where all are 1."""
-        weight = adjacency.weight.to(like.dtype) if self.norm == "symmetric" else None
-        if self.training and self.dropout > 0:
-            shape = adjacency.by_item.shape
-            if like.device.type == "cpu":
-                kept = dropout_factors(shape, self.dropout, like.dtype)
-            else:
-                kept = F.dropout(like.new_ones(shape), self.dropout)
-            weight = kept if weight is None else weight * kept
-        return (None, None) if weight is None else (weight, weight[adjacency.by_item])
-
     def extra_repr(self) -> str:
         """The settings, for `print(model)`."""
-        settings = (self.layers, self.norm, self.slope, self.combine, self.dropout)
-        return "layers={}, norm={!r}, slope={}, combine={!r}, dropout={}".format(*settings)
+        return f"layers={self.layers}, norm={self.norm!r}, slope={self.slope}, combine={self.combine!r}"
 
 
 def slice_message_passing(
@@ -326,12 +320,24 @@ def slice_message_passing(
     return total[0] / divisor, total[1] / divisor
 
 
+def item_layers(encoder: SliceEncoder, adjacency: SliceAdjacency, x: tuple[Tensor, Tensor]) -> list[Tensor]:
+    """The items' layers 1 to L - 1 of the pairs that have an edge, (A_i, d) each, in one pass."""
+    weights = _edge_weights(adjacency, encoder.norm, x[0].dtype)
+    e, layers = _connected(adjacency, x), []
+    for _ in range(encoder.layers - 1):
+        sums = adjacency.to_users(e[1], weights[0]), adjacency.to_items(e[0], weights[1])
+        e = tuple(F.leaky_relu(part, encoder.slope) + own for part, own in zip(sums, e, strict=True))
+        layers.append(e[1])
+    return layers
+
+
 def fold_in_slices(
     encoder: SliceEncoder,
     adjacency: SliceAdjacency,
     x: tuple[Tensor, Tensor],
     queries: Queries,
     boundaries: Floats,
+    layers: list[Tensor] | None = None,
 ) -> Tensor:
     """(T, B, d): the slice vectors of B users whom training did not know, from their items in each slice.
 
@@ -341,10 +347,12 @@ def fold_in_slices(
     slice without items the user is 0.
 
     Args:
-        encoder, adjacency, x: as in training; nothing is dropped.
+        encoder, adjacency, x: as in training.
         queries: their histories; without times all items are in the last slice.
         boundaries: (T - 1,) seconds, as of `graphs.slice_boundaries`.
+        layers: `item_layers` of the first three, which are the costly part, where they are known already.
     """
+    layers = item_layers(encoder, adjacency, x) if layers is None else layers
     slices, num_items, size = adjacency.num_slices, adjacency.num_items, len(queries)
     t = np.full(len(queries.items), slices - 1)
     if queries.times is not None:
@@ -355,17 +363,21 @@ def fold_in_slices(
     node = pair // num_items  # (E,) t size + u
     degree = torch.bincount(node, minlength=slices * size)  # (T size,)
     column = node // max(size, 1) * num_items + pair % num_items  # (E,) t M + i
+    columns, place = torch.unique(column, return_inverse=True)  # (n,), (E,)
+    row = adjacency.item_row[columns]  # -1 where training has no edge
     weight = None
     if encoder.norm == "symmetric":
-        row = adjacency.item_row[column]
         item_degree = adjacency.item_offsets.diff()
         known = item_degree[row.clamp(min=0)] * (row >= 0) if len(item_degree) else torch.zeros_like(row)
-        weight = (_scale(degree)[node] * _scale(known)).squeeze(1).to(x[1].dtype)
+        weight = (_scale(degree)[node] * _scale(known)[place]).squeeze(1).to(x[1].dtype)
+    first = x[1].expand(slices, *x[1].shape[-2:])[columns // num_items, columns % num_items]  # (n, d), e_0
     e = x[1].new_zeros(slices * size, x[1].shape[-1])
     total = e
     for layer in range(encoder.layers):
-        before = SliceEncoder(layer, encoder.norm, encoder.slope, "last")(adjacency, x)[1]  # (T, M, d) of layer l - 1
-        z = _neighbour_sum(before.flatten(0, 1), column, _offsets(degree), weight)
+        before = first
+        if layer and len(layers[layer - 1]):
+            before = torch.where((row >= 0)[:, None], layers[layer - 1][row.clamp(min=0)], first)
+        z = _neighbour_sum(before, place, _offsets(degree), weight)
         e = F.leaky_relu(z, encoder.slope) + e
         total = total + e
     out = {"sum": total, "mean": total / (encoder.layers + 1), "last": e}[encoder.combine]

@@ -122,6 +122,8 @@ def test_list_names_what_is_here_what_can_be_fetched_and_the_samples(places: tup
     assert (infos["ml-1m"].place, infos["ml-1m"].path) == ("cache", cache / "ml-1m")
     assert infos["ml-1m"].terms.startswith("research use")
     assert infos["ml-20m"].place == "download"
+    assert infos["selfgnn-gowalla"].place == "original"
+    assert "loc-gowalla_totalCheckins.txt.gz" in infos["selfgnn-gowalla"].terms
 
 
 # get ------------------------------------------------------------------------------------------------------------------

@@ -143,6 +143,11 @@ def test_hardgnn_without_hard_negatives(run):
     assert "mined" not in out
 
 
+@pytest.mark.parametrize("name", ["selfgnn.py", "hardgnn.py"])
+def test_models_on_slices_without_training(name, run):
+    assert "nothing to train" in run(name, "--epochs", "0")
+
+
 def test_gsau(run, log_file, tmp_path):
     out = run("gsau.py", "--data", log_file, "--epochs", "2", "--out", "run")
     assert (tmp_path / "run" / "curves.png").exists()

@@ -20,6 +20,7 @@ DEVICE = "cuda"
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 
 OFF = {"inner": 32, "dropout": 0.0, "attention_dropout": 0.0}
+SLICES = {"heads": 2, "slices": 3, "negatives": 5, "max_length": 10, "dropout": 0.0}
 MODELS = {
     "lightgcn": ("lightgcn", {}),
     "sasrec": ("sasrec", OFF),
@@ -35,6 +36,11 @@ MODELS = {
     # whom. With one cluster and all of its edges nothing is left to decide.
     "mdgr": ("mdgr", {"k": 1, "gamma": 1.0, "m": 2, "negatives": 5}),
     "mdgr-residual": ("mdgr-residual", {"k": 3, "m": 2, "negatives": 5, "dropout": 0.0}),
+    "selfgnn": ("selfgnn", SLICES),
+    "selfgnn-code": ("selfgnn-code", SLICES),
+    "selfgnn-prefixes": ("selfgnn-prefixes", SLICES),
+    "hardgnn": ("hardgnn", SLICES),
+    "hardgnn-code": ("hardgnn-code", SLICES),
 }
 
 

@@ -16,7 +16,7 @@ from dglrec.errors import ConfigError
 from dglrec.losses import info_nce
 from dglrec.models import hardgnn
 from dglrec.streams import Streams
-from tests.contract.model_contract import assert_same_bits, fit, weights_of
+from tests.contract.model_contract import assert_same_bits, fit, poisoned, weights_of
 
 SMALL = {"dim": 8, "heads": 2, "slices": 3, "negatives": 5, "max_length": 10}
 
@@ -43,21 +43,45 @@ def nearest(model, split, k):
 
 
 @pytest.mark.parametrize("fields", [{}, {"name": "hardgnn-code"}, {"anchor": "slice"}, {"k": 7}], ids=str)
-@pytest.mark.parametrize("block", [7, 512])
+@pytest.mark.parametrize("block", [1, 20_000, 1 << 27])
 def test_mined_items_equal_brute_force(fields, block, split, monkeypatch):
-    monkeypatch.setitem(hardgnn.BLOCK, "cpu", block)
+    """A user at a time, some, and all."""
+    monkeypatch.setitem(hardgnn.BLOCK_BYTES, "cpu", block)
     model = make(split, **fields)
     assert torch.equal(model.mine(), nearest(model, split, model.config.k))
 
 
 def test_mining_knows_nothing_of_validation_and_test(split):
-    """The same with other held-out items; and a held-out item may be mined, for nobody says that it is one."""
-    model = make(split, k=10)
+    """The same with other held-out items; and those may be mined, for nobody says that they are held out."""
+    model, other = make(split, k=10), make(poisoned(split), k=10)
     hard = model.mine()
+    assert torch.equal(hard, other.mine())
     for user in range(split.log.num_users):
         assert not set(hard[user].tolist()) & set(split.train.item[split.train.user == user].tolist())
-    mined_targets = sum(int(t in hard[u]) for u, t in zip(split.test.user, split.test.targets, strict=True))
-    assert mined_targets > 0
+    for queries in (split.valid, split.test, other.split.valid, other.split.test):
+        assert any(int(item) in hard[user] for user, item in zip(queries.user, queries.targets, strict=True))
+
+
+def test_a_block_has_as_many_users_as_there_is_room_for(split, monkeypatch):
+    """Whoever has a long history takes more of it; with anchor="slice" nobody does."""
+    monkeypatch.setitem(hardgnn.BLOCK_BYTES, "cpu", 4 * 5 * (split.log.num_items + 8 * 8 * 10))
+    sizes = np.full(split.log.num_users, 10)
+    for fields, users in ({}, 5), ({"anchor": "slice"}, 5 * (1 + 640 / split.log.num_items)):
+        blocks = make(split, **fields)._blocks(sizes)
+        assert [stop for _, stop in blocks[:-1]] == [first for first, _ in blocks[1:]]
+        assert (blocks[0][0], blocks[-1][1]) == (0, len(sizes))
+        assert all(users - 1 <= stop - first <= users + 1 for first, stop in blocks[:-1])
+
+
+def test_mining_fuses_no_users(split, monkeypatch):
+    """Only items are compared, and propagation is one pass."""
+    for fields in {}, {"anchor": "slice"}:
+        model, sides, passes = make(split, **fields).eval(), [], []
+        fusion, encoder = model.fusion.forward, model.encoder.forward
+        monkeypatch.setattr(model.fusion, "forward", lambda x, side, f=fusion, s=sides: s.append(side) or f(x, side))
+        monkeypatch.setattr(model.encoder, "forward", lambda *x, f=encoder, p=passes: p.append(None) or f(*x))
+        model.mine()
+        assert (set(sides), len(passes)) == ({1}, 1)
 
 
 def test_mining_changes_nothing_else(split):
@@ -85,8 +109,20 @@ def test_its_batches_are_those_of_selfgnn(split):
     ):
         for field in ("user", "target", "row", "negative", "edge_node", "edge_item"):
             assert torch.equal(getattr(one, field), getattr(other, field))
-        assert torch.equal(one.items, torch.cat([other.items, one.items[one.hard].flatten()]))
+        assert torch.equal(one.items[: len(other.items)], other.items)
         assert other.hard is None and one.hard.shape == (len(one.user), 3)
+
+
+@pytest.mark.parametrize("name", ["hardgnn", "hardgnn-code"])
+def test_an_item_has_one_place_in_a_batch(name, split):
+    """Whether it is drawn, mined, or both: at a second place it would have another vector, by another dropout mask."""
+    model, plain = (make(split, one, train={"batch_size": 4}) for one in (name, name.replace("hard", "self")))
+    hard, drawn = model.mine(), []
+    for batch, other in zip(model.batches(split, Streams(0)), plain.batches(split, Streams(0)), strict=True):
+        assert len(torch.unique(batch.items)) == len(batch.items)
+        assert torch.equal(batch.items[batch.hard], hard[batch.user])
+        drawn += (batch.hard < len(other.items)).flatten().tolist()
+    assert set(drawn) == {True, False}
 
 
 @pytest.mark.parametrize(("refresh", "expected"), [(0, 1), (1, 3), (2, 2)])
@@ -164,6 +200,10 @@ def test_more_hard_negatives_than_items_are_refused(split):
     make(split, k=split.log.num_items - most)
     with pytest.raises(ConfigError, match=f"expected at most {split.log.num_items - most}"):
         make(split, k=split.log.num_items - most + 1)
+    idle = make(split, k=split.log.num_items, lam=0.0)  # reads no mined items
+    assert next(iter(idle.batches(split, Streams(0)))).hard is None
+    with pytest.raises(ConfigError, match="expected at most"):
+        idle.mine()
 
 
 @pytest.mark.parametrize("fields", [{"k": -1}, {"tau": 0.0}, {"lam": -0.1}, {"refresh": -1}, {"instance": "none"}])

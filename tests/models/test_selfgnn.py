@@ -148,6 +148,18 @@ def test_edges_of_eq_10_are_edges_of_their_slice(split):
                 assert number[t, u] == 2 * min(2, degree[u] // 2)
 
 
+def test_pairs_of_eq_10_are_the_halves_of_a_slice_s_list(split):
+    """User after user stands in the list; its halves are paired, so mostly one user's with another's."""
+    model = make(split, ssl_edges=4)
+    for batch in model.batches(split, Streams(0)):
+        size, different = len(batch.user), batch.edge_node[0] != batch.edge_node[1]
+        assert float(different.float().mean()) > 0.9
+        for t in range(3):
+            halves = batch.edge_node[:, batch.edge_node[0] // size == t]  # (2, S of the slice)
+            assert halves.shape[1] > 0
+            assert bool((halves.flatten().diff() >= 0).all())
+
+
 # --- Gradients -----------------------------------------------------------------------------------------------------
 
 
@@ -225,6 +237,21 @@ def test_an_unknown_user_is_a_node_without_vectors_of_its_own(fields, split):
     torch.testing.assert_close(model.query_vectors(queries)[:, 0], vector, rtol=1e-4, atol=1e-4)
 
 
+@torch.no_grad()
+def test_unknown_users_cost_a_propagation_once(split, monkeypatch):
+    """However many calls; and other weights give other layers."""
+    model, sums = make(split, layers=3).eval(), []
+    model.all_vectors()
+    to_items = model.adjacency.to_items
+    monkeypatch.setattr(model.adjacency, "to_items", lambda *x: sums.append(None) or to_items(*x))
+    queries = dglrec.Queries.from_histories([[1, 2, 3], [4]], times=[[0.0, 1.0, 2.0], [3.0]])
+    first = model.query_vectors(queries)
+    torch.testing.assert_close(torch.cat([model.query_vectors(queries[row : row + 1]) for row in range(2)]), first)
+    assert len(sums) == 2  # layers 1 and 2
+    model.item.mul_(2.0)
+    assert not torch.allclose(model.query_vectors(queries), first)
+
+
 def test_what_is_kept_is_what_is_made_anew(split):
     model = make(split).eval()
     with torch.no_grad():
@@ -233,9 +260,17 @@ def test_what_is_kept_is_what_is_made_anew(split):
     torch.testing.assert_close(model.scores(split.test).detach(), kept)  # with a gradient nothing is kept
 
 
-def test_slice_weights(split):
-    weights = make(split).slice_weights()
+def test_slice_weights(split, monkeypatch):
+    """A few users at a time, without dropout, and the mode stays."""
+    model = make(split, dropout=0.5).train()
+    monkeypatch.setattr("dglrec.models.selfgnn.CHUNK", 7)
+    weights = model.slice_weights()
+    assert model.training and torch.equal(weights, model.slice_weights())
     assert weights.shape == (3, split.log.num_users)
+    model.eval()
+    with torch.no_grad():
+        short, _ = model.encoder(model.adjacency, (model.user, model.item))
+        torch.testing.assert_close(weights, model.reliability(model.fusion(short, 0), short))
     assert 0 < float(weights.min()) <= float(weights.max()) < 1
 
 
@@ -280,6 +315,10 @@ def test_months(split):
     model = make(split, by="month")
     assert model.adjacency.num_slices == len(model.boundaries) + 1
     assert model.user.shape == (model.adjacency.num_slices, split.log.num_users, 8)
+    begin, end = split.log.time.min(), split.log.time.max()
+    years = dataclasses.replace(split.log, time=(split.log.time - begin) / (end - begin) * 10 * 365 * 86_400)
+    with pytest.raises(ConfigError, match=r"into \d+ slices, .*; expected at most 60: take by='equal_counts'"):
+        make(dglrec.leave_one_out(years), by="month")
 
 
 def test_the_config_of_the_presets_is_that_of_the_sheet(split):

@@ -188,35 +188,6 @@ def test_the_structure_moves_with_a_module_and_is_not_saved():
             sum(out.sum() for out in SliceEncoder(2, norm)(adjacency, x)).backward()
 
 
-def test_edge_dropout_drops_edges_in_both_directions_alike():
-    rng = np.random.default_rng(0)
-    arrays = {"user": rng.integers(50, size=3000), "item": rng.integers(40, size=3000), "time": np.arange(3000)}
-    adjacency = SliceAdjacency(time_slices(n=4, **arrays))
-    users, items = adjacency.num_users, adjacency.num_items
-    encoder = SliceEncoder(layers=1, combine="last", dropout=0.25, slope=1.0)
-    x = torch.eye(users, users + items, requires_grad=True), torch.eye(items + users)[users:].requires_grad_()
-    torch.manual_seed(0)
-    forth, back = encoder(adjacency, x)
-    a, b = forth[:, :, users:], back[:, :, :users].mT  # (T, U, M): which edges were seen from either side
-    assert torch.equal(a, b)
-    assert a.unique().tolist() == [0, pytest.approx(1 / 0.75)]
-    edges = len(adjacency.user_columns)
-    assert abs((a > 0).sum() / edges - 0.75) < 4 * (0.75 * 0.25 / edges) ** 0.5
-    assert not torch.equal(encoder(adjacency, x)[0], forth)  # drawn anew
-    torch.manual_seed(0)
-    assert torch.equal(encoder(adjacency, x)[0], forth)
-    kept = SliceEncoder(layers=1, combine="last", slope=1.0)(adjacency, x)[0][:, :, users:]
-    encoder.eval()
-    assert torch.equal(encoder(adjacency, x)[0][:, :, users:], kept)
-    grads = gradients((forth, back), x)
-    dense_out = (
-        torch.einsum("tum,md->tud", a.detach(), x[1]) + x[0],
-        torch.einsum("tum,ud->tmd", b.detach(), x[0]) + x[1],
-    )
-    for one, two in zip(grads, gradients(dense_out, x), strict=True):
-        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4)
-
-
 def test_nothing_is_kept_for_a_gradient_that_nobody_wants():
     adjacency, x = SliceAdjacency(graph_of([(0, 1, 1)])), tables((True, True))
     with torch.no_grad():
@@ -238,8 +209,6 @@ def test_wrong_arguments_are_named():
         SliceEncoder(norm="sums")
     with pytest.raises(ConfigError, match="combine is 'first'"):
         SliceEncoder(combine="first")
-    with pytest.raises(ConfigError, match=r"dropout is 1\.0"):
-        SliceEncoder(dropout=1.0)
     users, items = tables((True, True))
     with pytest.raises(DataError, match=r"items have shape \(2, 5, 3\); expected \(3, 5, d\) or \(5, d\)"):
         SliceEncoder()(graph, (users, items[:2]))
