@@ -123,12 +123,13 @@ class GALRecConfig:
 class NodeTokens(nn.Module):
     """Vectors of items and users, and of prompts (Eq. 3 and 4): g_theta of external embeddings, or learned tables."""
 
-    def __init__(self, num_users: int, num_items: int, dim: int, source_dim: int | None) -> None:
+    def __init__(self, num_users: int, num_items: int, dim: int, source_dim: int | None, named: bool = True) -> None:
         super().__init__()
-        self.num_users, self.num_items = num_users, num_items
+        self.num_users, self.num_items, self.named = num_users, num_items, named  # whether prompts name users
         self.mapping = None if source_dim is None else nn.Linear(source_dim, dim)
         if source_dim is None:
-            self.item, self.user = nn.Embedding(num_items, dim), nn.Embedding(num_users, dim)
+            self.item = nn.Embedding(num_items, dim)
+            self.user = nn.Embedding(num_users if named else 0, dim)
 
     def items(self, known: Tensor, rows: Tensor | None = None) -> Tensor:
         """e_i of some items or all, (n, d), from the external embeddings h (M, d1)."""
@@ -154,8 +155,10 @@ class NodeTokens(nn.Module):
         asker = nn.functional.embedding_bag(
             history.values, self.items(items), history.offsets, mode="mean", include_last_offset=True
         )[packed.rows]  # (T, d)
-        named = self.users(users, user.clamp(0, self.num_users - 1))
-        vectors = torch.where((user < self.num_users)[:, None], named, asker)
+        vectors = asker
+        if self.named:
+            named = self.users(users, user.clamp(0, self.num_users - 1))
+            vectors = torch.where((user < self.num_users)[:, None], named, asker)
         vectors = torch.where((user < 0)[:, None], self.items(items, item.clamp(0, self.num_items - 1)), vectors)
         return torch.where((item < 0)[:, None], words(token.clamp(max=count - 1)), vectors)  # Eq. 4
 
@@ -179,7 +182,8 @@ class GALRec(Model):
         with seeded(c.train.seed, "init"):
             self.backbone = Backbone(c.backbone, [*texts(), *titles], c.dim, c.layers, c.heads, c.inner, c.dropout)
             dim = self.backbone.dim
-            self.tokens = NodeTokens(self.num_users, self.num_items, dim, None if learned else c.source_dim)
+            named = c.gal or c.hops > 1 or c.asker == "row"
+            self.tokens = NodeTokens(self.num_users, self.num_items, dim, None if learned else c.source_dim, named)
             width = 0 if learned else c.source_dim  # until training begins, the embeddings are a draw
             self.register_buffer("known_users", torch.randn(self.num_users, width))
             self.register_buffer("known_items", torch.randn(self.num_items, width))

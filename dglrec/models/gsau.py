@@ -120,13 +120,14 @@ class GSAU(Model):
         super().__init__(split, config, **fields)
         c = self.config
         with seeded(c.train.seed, "init"):
-            self.user = nn.Embedding(self.num_users, c.dim)
+            self.user: Any = nn.Embedding(self.num_users, c.dim) if c.graph else None
             self.item = nn.Embedding(self.num_items, c.dim)
             self.graph_encoder = LightGCNEncoder(c.graph_layers, c.combine)
-            kind = CausalTransformer if c.encoder == "sasrec" else ClozeEncoder
-            self.sequence_encoder = kind(
-                c.dim, c.max_length, c.layers, c.heads, c.inner, c.dropout, c.attention_dropout
-            )
+            self.sequence_encoder: Any = None
+            if c.sequential:
+                kind = CausalTransformer if c.encoder == "sasrec" else ClozeEncoder
+                sizes = (c.dim, c.max_length, c.layers, c.heads, c.inner, c.dropout, c.attention_dropout)
+                self.sequence_encoder = kind(*sizes)
             initialise(self, c.init)
         self.adjacency = Adjacency(user_item(split.train, unique=True))
 

@@ -96,10 +96,10 @@ def test_sparsify_of_tiny_graphs(rank):
         ([], set()),
         ([0], {(0, 0)}),
         ([-1], set()),
-        ([0, 0], both if rank == "clusters" else loops),  # one pair, which is the top half; or 2 of 4: the loops
-        ([0, 1], loops),
+        ([0, 0], loops if rank == "matrix" else both),  # one pair, which is the top half; or 2 of 4: the loops
+        ([0, 1], both if rank == "pairs" else loops),
         ([-1, 0], {(1, 1)}),
-        ([-1, 0, 0], {(i + 1, j + 1) for i, j in (both if rank == "clusters" else loops)}),
+        ([-1, 0, 0], {(i + 1, j + 1) for i, j in (loops if rank == "matrix" else both)}),
     ):
         found = sparsify(torch.eye(len(cluster))[None], torch.tensor([cluster], dtype=torch.int64), 0.5, rank)
         assert edges_of(found[0]) == expected, cluster
