@@ -8,7 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
+
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # SplitMix64's step from number to number
 
 
 @dataclass(frozen=True)
@@ -53,3 +56,17 @@ def seeded(seed: int, name: str) -> Iterator[None]:
     with global_generator():
         torch.manual_seed(Streams(seed).torch_seed(name))
         yield
+
+
+def mixed(bits: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """SplitMix64's function of 64 bits, whose outcomes pass for independent; overwrites what it is given.
+
+    For draws that are a function of what they are drawn for, and not of their place in a stream: Steele, Lea and Flood,
+    "Fast splittable pseudorandom number generators", OOPSLA 2014.
+    """
+    bits ^= bits >> np.uint64(30)
+    bits *= np.uint64(0xBF58476D1CE4E5B9)
+    bits ^= bits >> np.uint64(27)
+    bits *= np.uint64(0x94D049BB133111EB)
+    bits ^= bits >> np.uint64(31)
+    return bits

@@ -124,10 +124,10 @@ def test_cross_entropy_makes_each_logit_once(monkeypatch):
     assert products.count == 3 * 300 * 500 * 16
 
 
-def test_an_epoch_of_twice_the_users_takes_about_twice_the_time(splits):
-    """Processor time of one thread, the least of three epochs; the bounds are wide."""
+def test_an_epoch_of_eight_times_the_users_takes_no_more_than_its_share(splits):
+    """Processor time of one thread, the least of three epochs each; were the cost quadratic, it would be 64 times."""
     seconds = []
-    for split in splits:
+    for split in (splits[0], dglrec.leave_one_out(times(splits[0].log, 8))):
         model = dglrec.models.preset("sasrec", split, **SEQUENTIAL)
         taken = []
         for _ in range(3):
@@ -136,7 +136,7 @@ def test_an_epoch_of_twice_the_users_takes_about_twice_the_time(splits):
                 sum(model.loss(batch).values()).backward()
             taken.append(time.process_time() - start)
         seconds.append(min(taken))
-    assert 1.3 < seconds[1] / seconds[0] < 3.2
+    assert seconds[1] / seconds[0] < 20
 
 
 def test_training_does_not_grow_in_memory(splits):

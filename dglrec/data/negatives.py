@@ -4,8 +4,7 @@ Much of the literature ranks a target among 99 or 999 sampled items and not amon
 split: uniform, distinct, fixed by a seed. What a user gets depends on the seed, the user's index and the user's own
 events (and on how many items there are), so that it stays the same when the events of others change, or when others
 are asked as well. To that end numbers are not taken from one long stream: the n-th number of a user is a function of
-(seed, part, user, n), SplitMix64 of Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA
-2014. All users of a block are drawn at once.
+(seed, part, user, n), see `streams.mixed`. All users of a block are drawn at once.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError
-from ..streams import Streams
+from ..streams import GOLDEN, Streams, mixed
 from .log import InteractionLog, Ints, _offsets
 from .splits import Queries, _in_query, _ranges
 
@@ -26,7 +25,6 @@ Keys: TypeAlias = npt.NDArray[np.uint64]
 Ranks: TypeAlias = npt.NDArray[np.int32]
 
 _ROWS = 128  # queries a block: what is in work stays in a CPU's cache
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # SplitMix64's step from number to number
 
 
 def with_negatives(queries: Queries, log: InteractionLog, count: int, *, seed: int, before: float = np.inf) -> Queries:
@@ -140,22 +138,12 @@ def _at_most(ranks: Ranks, gap: Ints, gap_offsets: Ints, num_items: int) -> Ints
 
 def _user_keys(user: Ints, seed: int, name: str) -> Keys:
     """(Q,) where the numbers of each user begin."""
-    return _mixed(np.uint64(Streams(int(seed)).torch_seed(name)) + (user + 1).astype(np.uint64) * _GOLDEN)
+    return mixed(np.uint64(Streams(int(seed)).torch_seed(name)) + (user + 1).astype(np.uint64) * GOLDEN)
 
 
 def _numbers(key: Keys, which: Ints) -> Keys:
     """The numbers `which`, from 0, of the users with these keys; 64 random bits each."""
-    return _mixed(key + (which + 1).astype(np.uint64) * _GOLDEN)
-
-
-def _mixed(bits: Keys) -> Keys:
-    """SplitMix64's function of 64 bits, whose outcomes pass for independent; overwrites what it is given."""
-    bits ^= bits >> np.uint64(30)
-    bits *= np.uint64(0xBF58476D1CE4E5B9)
-    bits ^= bits >> np.uint64(27)
-    bits *= np.uint64(0x94D049BB133111EB)
-    bits ^= bits >> np.uint64(31)
-    return bits
+    return mixed(key + (which + 1).astype(np.uint64) * GOLDEN)
 
 
 def _below(limit: Ints, key: Keys, which: Ints) -> Ranks:

@@ -20,6 +20,7 @@ from .._dgl import dgl
 from ..data.log import Ints, _offsets
 from ..data.splits import _ranges
 from ..errors import ConfigError, DataError
+from ..streams import GOLDEN, mixed
 
 NodeType = Literal["user", "item"]
 Order = Literal["recent", "uniform"]
@@ -210,7 +211,7 @@ def hops(
     if len(target) != len(roots):
         raise DataError(f"exclude= has {len(target)} entries; expected one for each of the {len(roots)} seeds")
     cut = index.cut(before, len(roots))
-    salt = None if order == "recent" else _mixed(seed, roots, cut)
+    salt = None if order == "recent" else _draw(seed, roots, cut)
 
     levels: list[Hop] = []
     here, nodes, root, back = type, roots, np.arange(len(roots)), np.full(len(roots), -1)
@@ -282,7 +283,7 @@ class _Side:
         if salt is None:
             chosen = np.flatnonzero(number < fanout)
         else:
-            drawn = np.argsort((row.astype(np.uint64) << _HALF) | (_mixed(salt[row], self.edge[place]) >> _HALF))
+            drawn = np.argsort((row.astype(np.uint64) << _HALF) | (_draw(salt[row], self.edge[place]) >> _HALF))
             chosen = np.sort(
                 drawn[number < fanout]
             )  # rows of `drawn` ascend as those of `row`, so it has their numbers
@@ -290,15 +291,12 @@ class _Side:
         return _Chosen(np.bincount(row[chosen], minlength=len(first)), self.node[place], self.edge[place])
 
 
-def _mixed(*numbers: Any) -> npt.NDArray[np.uint64]:
-    """A number from several that looks like a draw: the finaliser of SplitMix64 over each of them in turn."""
-    mixed = np.zeros(np.broadcast_shapes(*(np.shape(part) for part in numbers)), dtype=np.uint64)
+def _draw(*numbers: Any) -> npt.NDArray[np.uint64]:
+    """A number from several that looks like a draw: `mixed` over each of them in turn."""
+    drawn = np.zeros(np.broadcast_shapes(*(np.shape(part) for part in numbers)), dtype=np.uint64)
     for part in numbers:
-        mixed = (mixed ^ np.asarray(part).astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        mixed ^= mixed >> np.uint64(31)
-    return mixed
+        drawn = mixed((drawn ^ np.asarray(part).astype(np.uint64)) + GOLDEN)
+    return drawn
 
 
 def _known(nodes: npt.ArrayLike, name: str, count: int, least: int) -> Ints:

@@ -85,8 +85,9 @@ def _trained(model: Model, split: Split, epochs: int) -> Model:
 def _user_vectors(model: Model, train: InteractionLog) -> Tensor:
     """(U, d): the query vectors of all users after their training histories."""
     known = np.flatnonzero(np.diff(train.offsets) > 0)
-    histories = np.split(train.item, train.offsets[1:-1])
-    queries = Queries.from_histories([histories[user] for user in known.tolist()], users=known)
+    nothing = np.zeros(0, dtype=np.int64)
+    no_targets = np.zeros(len(known) + 1, dtype=np.int64)
+    queries = Queries(known, np.unique(train.offsets), train.item, None, no_targets, nothing, None)
     found = torch.cat(
         [model.query_vectors(queries[first : first + 1024])[:, 0] for first in range(0, len(known), 1024)]
     )

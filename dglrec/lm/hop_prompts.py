@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,16 @@ def targets_of(train: InteractionLog, rows: Ints, max_length: int) -> Asked:
     history = Neighbour(offsets, train.item[np.repeat(rows - 1, sizes) - back])
     time = None if train.time is None else train.time[rows]
     return Asked(train.user[rows], history, time, train.item[rows])
+
+
+def asked_batches(
+    train: InteractionLog, number: int, size: int, max_length: int, rng: np.random.Generator
+) -> Iterator[Asked]:
+    """An epoch's questions, `size` at a time: `number` training events that have a past, in random order."""
+    rows = np.flatnonzero(train.position > 0)
+    rows = rows[rng.permutation(len(rows))][:number]
+    for first in range(0, len(rows), size):
+        yield targets_of(train, rows[first : first + size], max_length)
 
 
 def history_of(queries: Queries, max_length: int) -> Asked:

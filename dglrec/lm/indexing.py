@@ -104,8 +104,9 @@ def co_occurrence(train: InteractionLog) -> Any:
 
     ones = np.ones(len(train))
     taken = sparse.csr_matrix((ones, (train.user, train.item)), shape=(train.num_users, train.num_items))
-    together = (taken.T @ taken).tolil()
-    together.setdiag(0)
+    together = taken.T @ taken
+    together = together - sparse.diags(together.diagonal())
+    together.eliminate_zeros()
     return together.tocsr()
 
 

@@ -27,6 +27,7 @@ from ..lm.hop_prompts import (
     Packed,
     around_items,
     around_users,
+    asked_batches,
     history_of,
     offsets_of,
     targets_of,
@@ -219,10 +220,7 @@ class GALRec(Model):
     def batches(self, split: Split, streams: Streams) -> Iterator[HopPrompts]:
         """`train.batch_size` targets a step, each with the prompts of its user and its item."""
         c, rng = self.config, streams.numpy("prompts")
-        rows = np.flatnonzero(split.train.position > 0)
-        rows = rows[rng.permutation(len(rows))][: self.targets_per_epoch]
-        for first in range(0, len(rows), c.train.batch_size):
-            asked = targets_of(split.train, rows[first : first + c.train.batch_size], c.max_length)
+        for asked in asked_batches(split.train, self.targets_per_epoch, c.train.batch_size, c.max_length, rng):
             yield self.prompts(asked, contrast=c.gal)
 
     def before_training(self) -> None:

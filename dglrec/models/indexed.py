@@ -19,7 +19,7 @@ from ..config import TrainConfig, check_limits
 from ..data.splits import Queries, Split
 from ..lm.backbone import Backbone, in_order
 from ..lm.decoding import Trie, beam_search
-from ..lm.hop_prompts import Asked, HopPrompts, Packed, history_of, offsets_of, targets_of
+from ..lm.hop_prompts import Asked, HopPrompts, Packed, asked_batches, history_of, offsets_of
 from ..lm.indexing import Names, check_names, cid, p5, sid
 from ..lm.prompts import Prompter, texts
 from ..streams import Streams, seeded
@@ -114,10 +114,8 @@ class IndexedLM(Model):
     def batches(self, split: Split, streams: Streams) -> Iterator[HopPrompts]:
         """`train.batch_size` targets a step."""
         c, rng = self.config, streams.numpy("prompts")
-        rows = np.flatnonzero(split.train.position > 0)
-        rows = rows[rng.permutation(len(rows))][: self.targets_per_epoch]
-        for first in range(0, len(rows), c.train.batch_size):
-            yield self._prompts(targets_of(split.train, rows[first : first + c.train.batch_size], c.max_length))
+        number = self.targets_per_epoch
+        yield from map(self._prompts, asked_batches(split.train, number, c.train.batch_size, c.max_length, rng))
 
     def _prompts(self, asked: Asked) -> HopPrompts:
         nobody = np.full(len(asked.user), -1)

@@ -36,7 +36,7 @@ def steps(log: InteractionLog) -> tuple[np.ndarray, np.ndarray]:
 def test_every_kind_has_the_promised_size_lengths_and_times(kind: str) -> None:
     start = time.process_time()
     log = sample(kind, users=2000, items=1000)  # type: ignore[arg-type]
-    assert time.process_time() - start < 2
+    assert time.process_time() - start < 6  # under 1 s on an idle machine
     assert (log.num_users, log.num_items, log.name) == (2000, 1000, f"sample-{kind}")
     lengths = np.diff(log.offsets)
     assert lengths.min() == 5

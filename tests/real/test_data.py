@@ -178,3 +178,9 @@ def test_check_ins_come_back() -> None:
     share = np.mean([len(q.new_items().targets) / len(q.targets) for q in (split.windows, split.valid, split.test)])
     assert 0.16 < share < 0.19  # 82 % of the positives stand in their inputs
     assert windows(log_of("ml-latest-small").one_pass_core()).counts["repeat_share_test"] == 0
+
+
+@pytest.mark.parametrize(("name", "queries"), [("yelp-2019", 11_072), ("foursquare-nyc", 797), ("ml-latest-small", 29)])
+def test_queries_after_a_time_point(name: str, queries: int) -> None:
+    """Why the tables of SelfGNN have no time point on ml-latest-small, most of whose users rate on one day."""
+    assert len(time_point(log_of(name).k_core(5), targets="next").test) == queries
