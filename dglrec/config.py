@@ -42,6 +42,7 @@ class TrainConfig:
             the rate times `decay` after each epoch.
         decay: factor of an epoch in the "exponential" schedule.
         warmup_steps: steps of linear warm-up before the schedule.
+        warmup_share: the same as a share of all steps of `epochs`, such as 0.05; one of the two is 0.
         clip: largest global norm of the gradient; 0 leaves gradients alone.
         accumulate: batches whose gradients are averaged before the optimizer steps.
         precision: "float32", or "bfloat16" (autocast of the forward pass).
@@ -63,6 +64,7 @@ class TrainConfig:
     schedule: Literal["constant", "linear", "cosine", "exponential"] = "constant"
     decay: float = 0.96
     warmup_steps: int = 0
+    warmup_share: float = 0.0
     clip: float = 0.0
     accumulate: int = 1
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -78,6 +80,11 @@ class TrainConfig:
             self, "train.", lr=">0", weight_decay=">=0", clip=">=0", decay=">0 <=1", batch_size=">=1", accumulate=">=1"
         )
         check_limits(self, "train.", epochs=">=0", patience=">=0", warmup_steps=">=0", monitor_digits=">=0", seed=">=0")
+        check_limits(self, "train.", warmup_share=">=0 <1")
+        if self.warmup_steps and self.warmup_share:
+            raise ConfigError(
+                f"train.warmup_steps is {self.warmup_steps} and train.warmup_share {self.warmup_share}; set one of them"
+            )
 
 
 def replace(config: Config, changes: dict[str, Any], where: str = "") -> Config:

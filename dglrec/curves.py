@@ -60,29 +60,26 @@ def save_epochs(
     _save(figure, path, title)
 
 
-def save_field(
-    field: str,
-    points: Mapping[str, Mapping[float, Mapping[str, tuple[float, float, float]]]],
-    path: Path,
-    title: str,
+def save_fields(
+    points: Mapping[str, Mapping[str, Mapping[float, Mapping[str, tuple[float, float, float]]]]], path: Path, title: str
 ) -> None:
-    """Draw results over a field of the config to `path`, a PNG, a part for each metric and a curve for each system.
+    """Draw results over fields of the config to `path`, a PNG: a row a field, a part a metric, a curve a system.
 
     Args:
-        field: its name.
-        points: system -> value of the field -> metric -> mean, low end and high end.
+        points: field -> system -> value of the field -> metric -> mean, low end and high end.
         path: of the picture.
         title: above it.
     """
-    metrics = list(next(iter(next(iter(points.values())).values())))
-    figure, parts = _figure(4 * len(metrics), 3.5, len(metrics))
-    ticks = sorted({place for curve in points.values() for place in curve})
-    for axes, metric in zip(parts, metrics, strict=True):
-        for system, curve in points.items():
-            places = sorted(curve)
-            mean, low, high = zip(*(curve[place][metric] for place in places), strict=True)
+    metrics = list(next(iter(next(iter(next(iter(points.values())).values())).values())))
+    figure, parts = _figure(4 * len(metrics), 3.5 * len(points), len(metrics), len(points))
+    places = [(field, metric) for field in points for metric in metrics]
+    for axes, (field, metric) in zip(parts, places, strict=True):
+        for system, curve in points[field].items():
+            values = sorted(curve)
+            mean, low, high = zip(*(curve[value][metric] for value in values), strict=True)
             reach = [[m - e for m, e in zip(mean, low, strict=True)], [e - m for m, e in zip(mean, high, strict=True)]]
-            axes.errorbar(places, mean, yerr=reach, marker="o", ms=4, capsize=3, lw=1, label=system)
+            axes.errorbar(values, mean, yerr=reach, marker="o", ms=4, capsize=3, lw=1, label=system)
+        ticks = sorted({value for curve in points[field].values() for value in curve})
         axes.set(xlabel=field, title=metric, xticks=ticks)
         if metric.startswith("seconds"):
             axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
@@ -90,43 +87,38 @@ def save_field(
     _save(figure, path, title)
 
 
-def save_densities(vectors: Mapping[str, Mapping[str, Any]], path: Path, title: str) -> None:
+def save_densities(angles: Mapping[str, Mapping[str, Any]], path: Path, title: str) -> None:
     """Draw how vectors lie, a row for each model, to `path`, a PNG: GAL-Rec's Figure 4.
 
-    Each part shows the density of the vectors' first two principal directions, as unit vectors, and under it that of
-    their angles. What has collapsed is a spot, and a peak.
+    Each part shows the density of points on the unit circle, and under it that of their angles. What has collapsed is
+    a spot, and a peak.
 
     Args:
-        vectors: model -> name of a hop -> (n, d).
+        angles: model -> name of a hop -> (n,) radians, see `dglrec.lm.spread`.
         path: of the picture.
         title: above it.
     """
     import numpy as np
     from scipy.stats import gaussian_kde
 
-    columns = list(next(iter(vectors.values())))
-    figure, parts = _figure(2.2 * len(columns), 4.4 * len(vectors), len(columns), 2 * len(vectors))
-    grid = np.linspace(-1.3, 1.3, 60)
-    angles = np.linspace(-np.pi, np.pi, 120)
+    columns = list(next(iter(angles.values())))
+    figure, parts = _figure(2.2 * len(columns), 4.4 * len(angles), len(columns), 2 * len(angles))
+    grid, line = np.linspace(-1.3, 1.3, 60), np.linspace(-np.pi, np.pi, 120)
     plane = np.stack(np.meshgrid(grid, grid)).reshape(2, -1)
-    for row, (model, hops) in enumerate(vectors.items()):
+    for row, (model, hops) in enumerate(angles.items()):
         for column, name in enumerate(columns):
             density, angle = (parts[(2 * row + part) * len(columns) + column] for part in (0, 1))
             given = np.asarray(hops[name], dtype=np.float64)
-            given = given / np.maximum(np.linalg.norm(given, axis=1, keepdims=True), 1e-9)
-            _, _, directions = np.linalg.svd(given - given.mean(0), full_matrices=False)
-            points = given @ directions[:2].T
-            points = points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-9)
-            noise = 1e-3 * np.random.default_rng(0).standard_normal(points.shape)  # equal points have no density
-            points = points + noise
+            points = np.stack([np.cos(given), np.sin(given)])
+            points += 1e-3 * np.random.default_rng(0).standard_normal(points.shape)  # equal points have no density
             density.imshow(
-                gaussian_kde(points.T)(plane).reshape(60, 60),
+                gaussian_kde(points)(plane).reshape(60, 60),
                 origin="lower",
                 extent=(-1.3, 1.3, -1.3, 1.3),
                 cmap="Blues",
             )
             density.set(title=f"{name}, {model}" if column == 0 else name, xticks=[], yticks=[])
-            angle.plot(angles, gaussian_kde(np.arctan2(points[:, 1], points[:, 0]))(angles), lw=1)
+            angle.plot(line, gaussian_kde(np.arctan2(points[1], points[0]))(line), lw=1)
             angle.set(xlabel="angle", ylim=(0, None), yticks=[])
     _save(figure, path, title)
 

@@ -3,7 +3,8 @@
 `dglrec.tables` says what a table is made of. Printed figures come from files only: `dglrec/results/TABLE.paper.json`
 holds the paper's, and `dglrec/results/runs/DATA.SPLIT.ROW.SEED.json` a run's, written by `reproduce(TABLE, run=True)`
 with the command that made it. Beside it stand its metrics by epoch (.jsonl), their picture (.png) and the metrics of
-each test query (.npz). A run belongs to every table that has its row: it is trained once.
+each test query (.npz), with how the vectors of hops lie where a figure shows it. A run belongs to every table that has
+its row: it is trained once.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -25,7 +26,10 @@ from .data.files import atomic_write
 from .errors import DataError
 from .tables import PLANS, Cell, Plan, find_data, has_nothing_to_train, make_split, parse, plan_of
 from .train import Run, fit
-from .views import Result, Table
+from .views import ANGLES, Result, Table
+
+if TYPE_CHECKING:
+    from .models.galrec import GALRec
 
 RESULTS = Path(__file__).parent / "results"
 RUNS = Path("runs")
@@ -160,9 +164,16 @@ def _write(plan: Plan, cell: Cell, run: Run, path: Path) -> None:
     for name in ("curves.png", "metrics.jsonl"):
         if run.folder is not None and (run.folder / name).exists():
             shutil.copyfile(run.folder / name, path.with_suffix("." + name.rpartition(".")[2]))
+    arrays, values = query_values(cell, run), result_of(plan, cell, run)
+    if any(one.kind == "hops" and cell in one.cells() for one in PLANS.values()):
+        from .lm.spread import spread
+
+        hops = spread(cast("GALRec", run.model))
+        arrays |= {ANGLES + name: found.astype(np.float32) for name, found in hops.angles.items()}
+        values["hops"] = hops.uniformity
     with atomic_write(path.with_suffix(".npz")) as file:
-        np.savez_compressed(file, **query_values(cell, run))
-    write_json(path, result_of(plan, cell, run))
+        np.savez_compressed(file, **arrays)
+    write_json(path, values)
 
 
 def query_values(cell: Cell, run: Run) -> dict[str, Any]:

@@ -44,7 +44,8 @@ class Plan:
         references: rows that are there on the sample alone.
         fields: what is set in every row, beside the row's own fields.
         fields_on: by data set and names of presets, what is set there as well.
-        over: what the rows run over: "systems" (a table), a field such as "m" (a curve a system), or "epochs".
+        over: what the rows run over: "systems" (a table), fields such as ("m",) (a curve a system), "epochs", or "hops"
+            (how the vectors of each hop lie).
         compare: the row that the others are compared with.
     """
 
@@ -57,7 +58,7 @@ class Plan:
     references: tuple[str, ...] = ()
     fields: Mapping[str, Any] = field(default_factory=dict)
     fields_on: Mapping[str, Mapping[tuple[str, ...], Mapping[str, Any]]] = field(default_factory=dict)
-    over: str = "systems"
+    over: Literal["systems", "epochs", "hops"] | tuple[str, ...] = "systems"
 
     def cells(self) -> list[Cell]:
         """All that the table is made of."""
@@ -89,28 +90,32 @@ class Plan:
         return chosen
 
     @property
-    def kind(self) -> Literal["systems", "field", "epochs"]:
-        """What is shown: a table of systems, a curve over a field, or curves over epochs."""
-        if self.over == "systems" or self.over == "epochs":
-            return self.over  # type: ignore[return-value]
-        return "field"
+    def kind(self) -> Literal["systems", "fields", "epochs", "hops"]:
+        """What is shown: a table of systems, curves over fields or over epochs, or how vectors lie."""
+        return "fields" if isinstance(self.over, tuple) else self.over
+
+    @property
+    def fields_over(self) -> tuple[str, ...]:
+        """The fields that the rows run over, each while the others stay as in the row that is compared with."""
+        return self.over if isinstance(self.over, tuple) else ()
 
     @property
     def name_columns(self) -> list[str]:
         """Names of the columns in which a row is named."""
-        return ["system", self.over] if self.kind == "field" else ["system"]
+        return ["system", *self.fields_over]
 
     def names_of(self, row: str) -> list[str]:
-        """What stands in them: the row's name, or its system and its value of the field that the rows run over.
+        """What stands in them: the row's name, or its system and its values of the fields that the rows run over.
 
         >>> PLANS["mdgr-figure4"].names_of("mdgr-residual"), PLANS["mdgr-figure4"].names_of("mdgr,m=10")
         (['mdgr-residual', '5'], ['mdgr', '10'])
         """
-        if self.kind != "field":
+        if self.kind != "fields":
             return [row]
         preset, fields = parse(row)
-        others = [f"{name}={value}" for name, value in fields.items() if name != self.over]
-        return [",".join([preset, *others]), str(getattr(self.config(row), self.over))]
+        others = [f"{name}={value}" for name, value in fields.items() if name not in self.fields_over]
+        config = self.config(row)
+        return [",".join([preset, *others]), *(str(getattr(config, name)) for name in self.fields_over)]
 
     def command(self, data: str, split: str, row: str | None = None, seed: int | None = None) -> str:
         """The command line that makes a run, or all rows of a data set."""
@@ -240,6 +245,7 @@ _ON_SAMPLE = ((planted.NAME, "user"),)
 _LEAVE_ONE_OUT = tuple((data, "leave-one-out") for data in ("amazon-beauty", "amazon-sports", "amazon-toys"))
 _FOR_LANGUAGE = tuple((data, "leave-one-out") for data in ("amazon-beauty", "amazon-toys", "yelp-2019"))
 _WITH_HOPS = ((HOPS, "leave-one-out"), *_FOR_LANGUAGE)
+_HOPS_AND_TOYS = ((HOPS, "leave-one-out"), ("amazon-toys", "leave-one-out"))
 _SCRATCH = "here a small T5 trained from scratch"
 _HITS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10")  # with one target a query, HR is recall
 _CHECK_INS_AND_FILMS = tuple(
@@ -286,7 +292,7 @@ _PLANS = (
         metrics=("recall@10", "recall@50", "ndcg@10", "ndcg@50"),
         data=_LEAVE_ONE_OUT[:1],
         rows=tuple(f"gsau-rec,gamma={gamma}" for gamma in (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)),
-        over="gamma",
+        over=("gamma",),
         compare="gsau-rec",
     ),
     Plan(
@@ -335,7 +341,7 @@ _PLANS = (
         data=_ON_SAMPLE,
         rows=tuple(f"{preset},k={k}" for preset in ("mdgr", "mdgr-residual") for k in (1, 5, 8, 10)),
         fields=_WINDOWS,
-        over="k",
+        over=("k",),
         compare="mdgr",
     ),
     Plan(
@@ -345,7 +351,7 @@ _PLANS = (
         data=_ON_SAMPLE,
         rows=tuple(f"{preset},m={m}" for preset in ("mdgr", "mdgr-residual") for m in (1, 5, 10, 15)),
         fields=_WINDOWS,
-        over="m",
+        over=("m",),
         compare="mdgr",
     ),
     Plan(
@@ -396,7 +402,7 @@ _PLANS = (
         rows=("hardgnn,k=0,lam=0", *(f"hardgnn,k={k},lam={lam}" for lam in (0.01, 0.1, 0.2) for k in (3, 5, 7))),
         fields=_SAMPLED,
         fields_on=_SELFGNN_ON,
-        over="k",
+        over=("k",),
         compare="hardgnn",
     ),
     Plan(
@@ -433,6 +439,29 @@ _PLANS = (
         metrics=_HITS,
         data=_WITH_HOPS,
         rows=("galrec-lightgcn,hops=1", "galrec-lightgcn", "galrec-lightgcn,hops=3"),
+        compare="galrec-lightgcn",
+    ),
+    Plan(
+        "galrec-figure4",
+        f"{_GALREC}, Figure 4: how the vectors of each hop lie ({_SCRATCH})",
+        metrics=_HITS,
+        data=_HOPS_AND_TOYS,
+        rows=("galrec-lightgcn,gal=false", "galrec-lightgcn"),
+        over="hops",
+        compare="galrec-lightgcn",
+    ),
+    Plan(
+        "galrec-figure5",
+        f"{_GALREC}, Figure 5: temperature, queue and second-order neighbours ({_SCRATCH})",
+        metrics=("recall@10", "ndcg@10"),
+        data=_HOPS_AND_TOYS,
+        rows=(
+            *(f"galrec-lightgcn,temperature={value}" for value in (0.05, 0.1, 0.15, 0.2)),  # the range of its search
+            *(f"galrec-lightgcn,queue={value}" for value in (128, 256, 512, 1024)),
+            # More than 8 for each of 20 items would be cut by the budget of a prompt.
+            *(f"galrec-lightgcn,fanout={value}" for value in (1, 2, 4, 8)),
+        ),
+        over=("temperature", "queue", "fanout"),
         compare="galrec-lightgcn",
     ),
 )

@@ -190,6 +190,7 @@ class _Trainer:
         self.best: dict[str, Any] = {"epoch": None, "value": -math.inf, "valid": {}}
         self.best_weights: dict[str, Tensor] | None = None
         self.steps = 0  # optimizer steps, over all epochs
+        self.warmup_steps = _warmup_steps(model)
 
     def run(self, resume: bool) -> Run:
         self._open(resume)
@@ -314,8 +315,8 @@ class _Trainer:
     def _schedule(self) -> float:
         """Factor of the learning rate at this step."""
         c = self.config
-        if self.steps < c.warmup_steps:
-            return (self.steps + 1) / c.warmup_steps
+        if self.steps < self.warmup_steps:
+            return (self.steps + 1) / self.warmup_steps
         if c.schedule == "constant":
             return 1.0
         if c.schedule == "exponential":
@@ -346,10 +347,10 @@ class _Trainer:
         _check_same(saved.get("config", {}), own, usual, self.folder)
         before = saved["config"]["train"]["epochs"]
         if before != self.config.epochs:
-            if self.config.schedule in ("linear", "cosine"):
-                raise ConfigError(
-                    f"the {self.config.schedule} schedule was made for {before} epochs; resume it with these"
-                )
+            decays = self.config.schedule in ("linear", "cosine")
+            if decays or self.config.warmup_share:
+                what = f"the {self.config.schedule} schedule" if decays else "the share of warm-up"
+                raise ConfigError(f"{what} was made for {before} epochs; resume it with these")
             write_config(self.model, self.folder)
         if not (self.folder / "state" / "latest.json").exists():
             return  # stopped in the first epoch: nothing is finished, so start again
@@ -427,6 +428,8 @@ def _monitored(model: Model) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """The metrics and cuts to compute each epoch, so that `train.monitor` is among them."""
     monitor = model.train_config.monitor
     name, _, cut = monitor.partition("@")
+    if model.beam is not None:
+        _check_list(model, monitor)
     if monitor in WHOLE:
         if monitor == "auc_pooled" and model.split.valid.candidates is None:
             raise ConfigError("train.monitor is 'auc_pooled', and this split has no candidates; take auc or ndcg@20")
@@ -439,6 +442,20 @@ def _monitored(model: Model) -> tuple[tuple[str, ...], tuple[int, ...]]:
     if model.beam is not None and int(cut) > model.beam:
         raise ConfigError(f"train.monitor is {monitor!r}, but the model lists {model.beam} items; choose a smaller cut")
     return tuple(dict.fromkeys(["recall", "ndcg", name])), tuple(sorted({*_cuts(model), int(cut)}))
+
+
+def _check_list(model: Model, monitor: str) -> None:
+    """Say before the first epoch what a generative model cannot do: `evaluate` would say it only after it."""
+    if any(queries.candidates is not None for queries in (model.split.valid, model.split.test)):
+        raise ConfigError(
+            f"{model.preset} is a generative model and cannot rank the given candidates of this split; nothing is "
+            "trained. Take a split without candidates, such as dglrec.leave_one_out(log), or a model that gives scores"
+        )
+    if monitor in WHOLE:
+        raise ConfigError(
+            f"train.monitor is {monitor!r}, which needs a ranking of all items; {model.preset} gives a list of "
+            f"{model.beam}: take ndcg@{min(20, model.beam or 20)}"
+        )
 
 
 def _check_same(
@@ -456,6 +473,15 @@ def _check_same(
             raise CheckpointError(
                 f"{folder} was started with {prefix}{name}={before!r}, not {value!r}; resume it with the same config"
             )
+
+
+def _warmup_steps(model: Model) -> int:
+    """Steps of warm-up: so many, or a share of all, counted as `targets_per_epoch` in batches of `batch_size`."""
+    c = model.train_config
+    if c.warmup_share == 0:
+        return c.warmup_steps
+    batches = math.ceil(model.targets_per_epoch / c.batch_size)
+    return int(c.warmup_share * c.epochs * math.ceil(batches / c.accumulate))
 
 
 def make_optimizer(config: TrainConfig, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:

@@ -28,6 +28,7 @@ Values = Mapping[str, npt.NDArray[Any]]  # name of a metric -> (Q,), and "user" 
 # How the names of what was kept of each query end: on items that are new to their user, and on the full ranking of
 # queries that are asked among sampled candidates.
 ENDS = {"measured_new": " new", "measured_full": " full"}
+ANGLES = "angles of "  # how the names of a hop's angles begin, in the same file
 
 
 @dataclass(frozen=True)
@@ -38,22 +39,26 @@ class Result:
         values: what its result file holds.
         per_query: metrics of each test query, and whose query it is; empty where they were not kept.
         by_epoch: a dict an epoch, with the metrics on validation; empty where nothing was trained.
+        angles: name of a hop -> those of its vectors (see `dglrec.lm.spread`); empty where no figure asks for them.
     """
 
     values: dict[str, Any]
     per_query: Values = field(default_factory=dict)
     by_epoch: Sequence[dict[str, Any]] = ()
+    angles: Values = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> Result:
         """The run whose result file is at `path`."""
         arrays, lines = path.with_suffix(".npz"), path.with_suffix(".jsonl")
-        per_query: Values = {}
+        kept: Values = {}
         if arrays.exists():
             with np.load(arrays, allow_pickle=False) as file:
-                per_query = dict(file)
+                kept = dict(file)
+        angles = {name.removeprefix(ANGLES): array for name, array in kept.items() if name.startswith(ANGLES)}
+        per_query = {name: array for name, array in kept.items() if not name.startswith(ANGLES)}
         by_epoch = map(json.loads, lines.read_text("utf-8").splitlines()) if lines.exists() else ()
-        return cls(read_json(path), per_query, list(by_epoch))
+        return cls(read_json(path), per_query, list(by_epoch), angles)
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,8 @@ class Table:
         A run of a model that keeps seen items stands in two blocks if that matters: the paper's, and one with seen
         items masked. Where targets stand in their history, a further block asks only for items that are new to their
         user; where they stand among sampled candidates, another ranks all items. On the sample, models that cluster
-        have one more: how well they find the interests that were planted.
+        have one more: how well they find the interests that were planted. So has a figure of hops: how evenly their
+        vectors lie.
         """
         groups: list[tuple[Protocol, list[Result]]] = []
         for result in self.results:
@@ -148,30 +154,32 @@ class Table:
                 group[0].seen,
             )
         )
-        return [*(self._block(*group) for group in groups), *self._planted(), *self._apart()]
+        return [*(self._block(*group) for group in groups), *self._planted(), *self._spread(), *self._apart()]
 
     def save_figure(self, path: Path) -> None:
         """Draw a figure (not a table) to `path`, a PNG.
 
         Raises:
-            ConfigError: it is a table.
+            ConfigError: it is a table, or there are results on several data sets.
             DataError: nothing is measured yet, or `path` cannot be written.
         """
-        from .curves import save_epochs, save_field
+        from .curves import save_densities, save_epochs, save_fields
 
         plan = self.plan
         if plan.kind == "systems":
             raise ConfigError(f"{plan.name} is a table; only figures can be drawn")
-        if not self.results:
+        drawn = [result for result in self.results if plan.kind != "hops" or result.angles]
+        if not drawn:
             raise DataError(f"nothing of {plan.name} is measured yet; dglrec reproduce {plan.name} --run does it")
-        by_row, title = _by_row(self.results), plan.title.rpartition(", ")[2]
-        if plan.kind == "field":
-            points: dict[str, dict[float, dict[str, tuple[float, float, float]]]] = {}
-            for row, runs in by_row.items():
-                system, value = plan.names_of(row)
-                points.setdefault(system, {})[float(value)] = self._points(runs)
+        if len(places := list(dict.fromkeys(map(_place, drawn)))) > 1:
+            known = ", ".join(" under ".join(place) for place in places)
+            raise ConfigError(f"{plan.name} has results on {known}; draw one of them: --data {places[0][0]}")
+        by_row, title = _by_row(drawn), plan.title[max(plan.title.find("Figure"), 0) :]
+        if plan.kind == "fields":
             bars = "bars: 95 % of the draws of users; seconds: fastest and slowest seed"
-            save_field(plan.over, points, path, f"{title} ({bars})")
+            save_fields(self._curves(by_row), path, f"{title} ({bars})")
+        elif plan.kind == "hops":
+            save_densities({row: runs[0].angles for row, runs in by_row.items()}, path, title)
         else:
             metric = plan.metrics[0]
             curves = {
@@ -179,6 +187,19 @@ class Table:
                 for row, runs in by_row.items()
             }
             save_epochs(metric, curves, path, title)
+
+    def _curves(self, by_row: Mapping[str, Sequence[Result]]) -> dict[str, dict[str, dict[float, Any]]]:
+        """Field -> system -> value -> `_points` of the rows in which no other field of the figure is changed."""
+        plan = self.plan
+        usual = plan.config(plan.compare)
+        curves: dict[str, dict[str, dict[float, Any]]] = {name: {} for name in plan.fields_over}
+        for row, runs in by_row.items():
+            config, points = plan.config(row), self._points(runs)
+            changed = {name for name in plan.fields_over if getattr(config, name) != getattr(usual, name)}
+            for name in plan.fields_over:
+                if changed <= {name}:
+                    curves[name].setdefault(plan.names_of(row)[0], {})[float(getattr(config, name))] = points
+        return curves
 
     def _points(self, runs: Sequence[Result]) -> dict[str, tuple[float, float, float]]:
         """Metric -> mean over seeds, and the ends of its interval (the mean where there is none); seconds an epoch."""
@@ -298,6 +319,21 @@ class Table:
             blocks.append(Block(data, words, header, lines, notes))
         return blocks
 
+    def _spread(self) -> list[Block]:
+        """How evenly the vectors of each hop lie, as means over the seeds; see `dglrec.lm.spread`."""
+        blocks = []
+        found = [result for result in self.results if self.plan.kind == "hops" and "hops" in result.values]
+        for place in dict.fromkeys(map(_place, found)):
+            own = [result for result in found if _place(result) == place]
+            names = list(own[0].values["hops"])
+            lines = [
+                [row, *(_mean([run.values["hops"][name] for run in runs]) for name in names), _seeds(runs)]
+                for row, runs in _by_row(own).items()
+            ]
+            words = "uniformity of each hop's vectors (0 where all are one, near -4 where they fill the sphere)"
+            blocks.append(Block(place[0], words, ["system", *names, "seeds"], lines))
+        return blocks
+
     def _apart(self) -> list[Block]:
         """What the paper measured on data that are not here, where all of the table is asked for."""
         rows = [row for row in self.paper if row["data"] not in dict(self.plan.data)]
@@ -322,7 +358,8 @@ def _peeked(runs: Sequence[Result], metric: str) -> str:
 
 _END = {  # names of the last columns
     "systems": ["seeds", "hours", "device"],
-    "field": ["best epoch", "seconds an epoch", "seeds", "device"],
+    "hops": ["seeds", "hours", "device"],
+    "fields": ["best epoch", "seconds an epoch", "seeds", "device"],
     "epochs": ["best epoch", "epochs", "seconds an epoch", "seeds", "device"],
 }
 
@@ -335,7 +372,7 @@ def _end_of_line(runs: Sequence[Result], kind: str) -> list[str]:
         "hours": f"{statistics.fmean(one['seconds'] for one in values) / 3600:.2f}",
         "device": ", ".join(dict.fromkeys(f"{one['device']}, {_threads(one['threads'])}" for one in values)),
     }
-    if kind != "systems":  # models without training have no epochs
+    if kind not in ("systems", "hops"):  # models without training have no epochs
         cells |= {
             "best epoch": " ".join(str(one["best_epoch"]) for one in values),
             "epochs": " ".join(str(one["epochs"]) for one in values),

@@ -30,8 +30,6 @@ Where to look next: examples/hop_prompts.py prints a prompt; PAIRS in dglrec/mod
 import argparse
 from pathlib import Path
 
-import numpy as np
-
 import dglrec
 
 # Arguments ------------------------------------------------------------------------------------------------------------
@@ -76,11 +74,8 @@ print(models["with GAL"].recommend(user=str(log.user_ids[0]), k=5))
 
 if args.picture is not None:
     from dglrec.curves import save_densities
+    from dglrec.lm.spread import spread
 
-    rows = np.flatnonzero(split.train.position > 0)[:: max(1, len(split.train) // 1000)]
-    vectors = {
-        name: {hop: found.cpu().numpy() for hop, found in model.eval().hop_vectors(rows).items()}
-        for name, model in models.items()
-    }
-    save_densities(vectors, args.picture, f"what the encoder makes of hops, {log.name}")
+    angles = {name: spread(model).angles for name, model in models.items()}
+    save_densities(angles, args.picture, f"what the encoder makes of hops, {log.name}")
     print(f"\n{args.picture}")

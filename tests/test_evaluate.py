@@ -110,7 +110,9 @@ def all_orders(scores, targets, hidden, name, k, ties):
 
 
 @pytest.mark.parametrize("most_targets", [1, 4])
-def test_equals_ranx_without_ties(most_targets):
+def test_equals_ranx_without_ties(most_targets, monkeypatch):
+    """Of ranx as it is written: to compile its loops would take a minute, and they are run once."""
+    monkeypatch.setattr(pytest.importorskip("numba").config, "DISABLE_JIT", True)
     ranx = pytest.importorskip("ranx")
     rng = np.random.default_rng(7)
     queries = random_queries(rng, most_targets=most_targets)

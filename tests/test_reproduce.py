@@ -40,6 +40,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planted, "SIZE", {"users": 25, "items": 400, "seed": 1})
     fields = {"dim": 8, "train.epochs": 2}
     monkeypatch.setitem(PLANS, "gsau-table1", dataclasses.replace(PLANS["gsau-table1"], fields=fields))
+    for name in ("galrec-figure4", "galrec-figure5"):
+        sizes = {"layers": 1, "max_length": 4, "source_dim": 8, "source_epochs": 1, "fanout": 2, "queue": 16}
+        monkeypatch.setitem(PLANS, name, dataclasses.replace(PLANS[name], fields={**fields, **sizes}))
     for name in ("mdgr-table2", "mdgr-table3"):
         fields = {**PLANS[name].fields, "train.epochs": 1}
         monkeypatch.setitem(PLANS, name, dataclasses.replace(PLANS[name], fields=fields))
@@ -126,6 +129,28 @@ def test_one_run_serves_several_tables(small: None, tmp_path: Path, monkeypatch:
     block = reproduce("mdgr-table3", **out).blocks()[0]
     assert "mdgr minus this, auc_pooled" in block.header
     assert [line[0] for line in block.rows] == ["mdgr-dgc", "mdgr"]
+
+
+def test_the_vectors_of_hops_are_kept_for_their_figure(small: None, tmp_path: Path) -> None:
+    """A run that another figure asked for serves both, and the picture needs no model."""
+    pytest.importorskip("transformers")
+    out: dict[str, Any] = {"results": tmp_path / "out", "runs": tmp_path / "runs", "data": ["amazon-toys"]}
+    reproduce("galrec-figure5", run=True, rows=["galrec-lightgcn,queue=128", "galrec-lightgcn,fanout=8"], **out)
+    table = reproduce("galrec-figure4", run=True, **out)
+    names = ["user 0", "item 0", "user 1", "item 1", "user far", "item far"]
+    assert [result.values["row"] for result in table.results] == ["galrec-lightgcn,gal=false", "galrec-lightgcn"]
+    for result in table.results:
+        assert list(result.angles) == list(result.values["hops"]) == names
+        assert {len(angles) for angles in result.angles.values()} == {60 * 5}  # the positions that have a past
+        assert all(-5 < value <= 0 for value in result.values["hops"].values())
+        assert not any(name.startswith("angles") for name in result.per_query)
+    assert len(table.blocks()[-1].rows) == 2 and "uniformity" in table.blocks()[-1].protocol
+    table.save_figure(tmp_path / "figure4.png")
+    figure5 = reproduce("galrec-figure5", **out)
+    assert [result.values["row"] for result in figure5.results] == ["galrec-lightgcn", "galrec-lightgcn,queue=128"]
+    figure5.save_figure(tmp_path / "figure5.png")
+    for number in (4, 5):
+        assert (tmp_path / f"figure{number}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_results_that_cannot_be_written_are_said_before_training(

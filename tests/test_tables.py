@@ -18,11 +18,25 @@ def test_the_figures_of_a_paper_are_read_for_what_they_are() -> None:
     for name, field, values in (("mdgr-figure3", "k", [1, 5, 8, 10]), ("mdgr-figure4", "m", [1, 5, 10, 15])):
         plan = PLANS[name]
         rows = [cell.row for cell in plan.cells()]
-        assert plan.over == field
+        assert plan.over == (field,)
         assert [getattr(plan.config(row), field) for row in rows] == 2 * values
         assert rows.count("mdgr") == rows.count("mdgr-residual") == 1
         expected = [[system, str(value)] for system in ("mdgr", "mdgr-residual") for value in values]
         assert [plan.names_of(row) for row in rows] == expected
+
+
+def test_the_figures_of_galrec_have_the_rows_of_its_tables() -> None:
+    """Figure 4 is with and without the contrasts; Figure 5 changes one field at a time, and has the usual row once."""
+    pair = [cell.row for cell in PLANS["galrec-table3"].cells() if "lightgcn" in cell.row and "toys" in cell.data]
+    assert [cell.row for cell in PLANS["galrec-figure4"].cells() if "toys" in cell.data] == pair
+    plan = PLANS["galrec-figure5"]
+    rows = [cell.row for cell in plan.cells() if "toys" in cell.data]
+    assert (len(rows), rows.count("galrec-lightgcn")) == (10, 1)
+    assert plan.names_of("galrec-lightgcn,queue=128") == ["galrec-lightgcn", "0.1", "128", "8"]
+    for row in rows:
+        assert (
+            sum(one != usual for one, usual in zip(plan.names_of(row), plan.names_of(plan.compare), strict=True)) <= 1
+        )
 
 
 def test_a_row_has_one_name() -> None:

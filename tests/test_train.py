@@ -130,6 +130,18 @@ def test_schedules_warm_up_and_decay(schedule, split, monkeypatch):
         assert half == pytest.approx(0.005, abs=0.0015)
 
 
+def test_a_share_of_all_steps_is_warm_up(split, monkeypatch):
+    """With `accumulate` batches are fewer steps; 5 batches are 3 steps, and a third of 6 epochs is 6 of them."""
+    for train, steps in (({}, 10), ({"accumulate": 2}, 6), ({"warmup_share": 0.0}, 0)):
+        recorder = Recorder()
+        monkeypatch.setattr("dglrec.train.make_optimizer", recorder)
+        fit(make(split, **{"warmup_share": 0.34, "batch_size": 128, "lr": 1e-2, **train}), split, epochs=6)
+        assert recorder.rates[:steps] == pytest.approx([0.01 * (step + 1) / steps for step in range(steps)])
+        assert recorder.rates[steps:] == pytest.approx([0.01] * (len(recorder.rates) - steps))
+    with pytest.raises(ConfigError, match=r"warmup_steps is 3 and train\.warmup_share 0\.1; set one of them"):
+        make(split, warmup_steps=3, warmup_share=0.1)
+
+
 def test_bfloat16_trains(split):
     for name in ("lightgcn", "sasrec", "gsau", "gsau-rec"):
         run = fit(make(split, name, precision="bfloat16"), split, epochs=2)
@@ -534,7 +546,14 @@ def test_a_run_that_has_stopped_early_stays_stopped(split, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize(
-    "train", [{"schedule": "cosine", "warmup_steps": 12}, {"accumulate": 2}, {"optimizer": "adamw"}], ids=str
+    "train",
+    [
+        {"schedule": "cosine", "warmup_steps": 12},
+        {"schedule": "linear", "warmup_share": 0.7},  # the run dies in the middle of it
+        {"accumulate": 2},
+        {"optimizer": "adamw"},
+    ],
+    ids=str,
 )
 def test_schedule_and_optimizer_are_resumed(train, split, tmp_path):
     whole = fit(make(split, **train), split, epochs=4)

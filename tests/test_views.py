@@ -180,7 +180,7 @@ def test_a_curve_has_a_line_for_each_value_of_its_field() -> None:
     rows = ("mdgr,m=1", "mdgr,m=5", "mdgr-w,m=1")
     results = [result("mdgr,m=1", "mask", 1, 0.25), result("mdgr", "mask", 1, 0.5), result("mdgr", "mask", 2, 0.5)]
     results.append(result("mdgr-w,m=1", "mask", 1, 0.25))
-    (block,) = table(*results, rows=rows, over="m", compare="mdgr").blocks()
+    (block,) = table(*results, rows=rows, over=("m",), compare="mdgr").blocks()
     assert block.header[:2] == ["system", "m"]
     assert block.header[-4:] == ["best epoch", "seconds an epoch", "seeds", "device"]
     assert [line[:2] for line in block.rows] == [["mdgr", "1"], ["mdgr", "5"], ["mdgr-w", "1"]]
@@ -239,8 +239,11 @@ def test_figures_are_drawn_and_tables_are_not(tmp_path: Path) -> None:
     values = result("sasrec", "mask", 1, 0.25, best_epoch=1).values
     by_epoch = [{"epoch": n, "recall@10": 0.1 * n} for n in range(3)]
     drawn = {
-        "field": table(result("mdgr", "mask", 1, 0.25), result("mdgr,m=1", "mask", 1, 0.5), over="m", compare="mdgr"),
+        "fields": table(
+            result("mdgr", "mask", 1, 0.25), result("mdgr,m=1", "mask", 1, 0.5), over=("m",), compare="mdgr"
+        ),
         "epochs": table(Result(values, by_epoch=by_epoch), over="epochs"),
+        "hops": table(Result(values, angles={"user 0": np.linspace(-3, 3, 20), "user far": np.zeros(20)}), over="hops"),
     }
     for name, found in drawn.items():
         found.save_figure(tmp_path / f"{name}.png")
@@ -248,15 +251,45 @@ def test_figures_are_drawn_and_tables_are_not(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="any is a table; only figures can be drawn"):
         table(Result(values)).save_figure(tmp_path / "table.png")
     with pytest.raises(DataError, match="nothing of any is measured yet"):
-        table(over="m").save_figure(tmp_path / "none.png")
+        table(over=("m",)).save_figure(tmp_path / "none.png")
+    with pytest.raises(DataError, match="nothing of any is measured yet"):  # a run that another table asked for
+        table(Result(values), over="hops").save_figure(tmp_path / "none.png")
+    elsewhere = Result({**values, "data": "books"}, by_epoch=by_epoch)
+    with pytest.raises(ConfigError, match=r"results on shop under leave-one-out, books under .*: --data shop"):
+        table(Result(values, by_epoch=by_epoch), elsewhere, over="epochs").save_figure(tmp_path / "none.png")
 
 
 def test_every_system_of_a_figure_has_its_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Any] = []
-    monkeypatch.setattr("dglrec.curves.save_field", lambda _, points, *__: drawn.append(points))
+    monkeypatch.setattr("dglrec.curves.save_fields", lambda points, *_: drawn.append(points["m"]))
     rows = {"mdgr,m=1": 0.25, "mdgr": 0.5, "mdgr-w": 0.75}
     found = [result(row, "mask", 1, value) for row, value in rows.items()]
-    table(*found, rows=tuple(rows), over="m", compare="mdgr").save_figure(tmp_path / "figure.png")
+    table(*found, rows=tuple(rows), over=("m",), compare="mdgr").save_figure(tmp_path / "figure.png")
     (points,) = drawn
     means = {system: {m: one["recall@10"][0] for m, one in curve.items()} for system, curve in points.items()}
     assert means == {"mdgr": {1: 0.25, 5: 0.5}, "mdgr-w": {5: 0.75}}
+
+
+def test_a_figure_over_several_fields_changes_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The row that all are compared with is a point of each curve; a row with two changes is of none."""
+    drawn: list[Any] = []
+    monkeypatch.setattr("dglrec.curves.save_fields", lambda points, *_: drawn.append(points))
+    rows = {"mdgr": 0.5, "mdgr,m=1": 0.25, "mdgr,k=8": 0.75, "mdgr,k=8,m=1": 0.1}
+    results = [result(row, "mask", 1, value) for row, value in rows.items()]
+    found = table(*results, rows=tuple(rows), over=("k", "m"), compare="mdgr")
+    (block,) = found.blocks()
+    assert block.header[:3] == ["system", "k", "m"]
+    assert [line[:3] for line in block.rows] == [[*("mdgr", k, m)] for k, m in ("55", "51", "85", "81")]
+    found.save_figure(tmp_path / "figure.png")
+    curves = {name: {x: one["recall@10"][0] for x, one in points["mdgr"].items()} for name, points in drawn[0].items()}
+    assert curves == {"k": {5: 0.5, 8: 0.75}, "m": {5: 0.5, 1: 0.25}}
+
+
+def test_how_evenly_hops_lie_has_a_block_of_its_own() -> None:
+    results = [result("sasrec", "mask", seed, 0.25, hops={"user 0": -seed, "user far": -0.5}) for seed in (1, 2)]
+    results.append(result("lightgcn", "mask", 1, 0.25))
+    first, block = table(*results, over="hops").blocks()
+    assert first.header[-3:] == ["seeds", "hours", "device"]
+    assert block.header == ["system", "user 0", "user far", "seeds"]
+    assert block.rows == [["sasrec", "-1.5000", "-0.5000", "1 2"]]
+    assert len(table(*results).blocks()) == 1  # in the tables that have the same rows there is none

@@ -58,7 +58,14 @@ class IndexedConfig:
     seen: Literal["keep", "mask"] = "keep"
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(
-            optimizer="adamw", batch_size=64, weight_decay=1e-2, schedule="linear", clip=1.0, epochs=20, patience=5
+            optimizer="adamw",
+            batch_size=64,
+            weight_decay=1e-2,
+            schedule="linear",
+            warmup_share=0.05,
+            clip=1.0,
+            epochs=20,
+            patience=5,
         )
     )
 

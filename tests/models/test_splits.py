@@ -14,17 +14,43 @@ from dglrec.models import Counts, IndexedLM
 from dglrec.streams import Streams, global_generator
 from tests.contract.model_contract import assert_same_bits, fit, weights_of
 
+# What each model has of these: small, and of a language model no more than a few steps an epoch.
+SMALL = {
+    "dim": 16,
+    "inner": 32,
+    "layers": 1,
+    "max_length": 20,
+    "source_dim": 16,
+    "source_epochs": 1,
+    "fanout": 4,
+    "queue": 64,
+    "budget": 64,
+    "epoch_targets": 256,
+}
+
+
+def small(name, split, **fields):
+    """The model of a preset with those of the fields `SMALL` that it has."""
+    config = dglrec.models.PRESETS[name].config
+    known = {field: value for field, value in SMALL.items() if hasattr(config, field)}
+    return dglrec.models.preset(name, split, **{**known, **fields})
+
 
 @pytest.fixture(scope="module")
 def by_time():
     return dglrec.time_point(sample("shop", users=80, items=50, seed=2), valid_share=0.2, test_share=0.3)
 
 
+@pytest.fixture(scope="module")
+def by_windows():
+    log = sample("interests", users=20, items=900, seed=2)
+    return dglrec.windows(log, by="user", inputs=20, targets=10, negatives=10)
+
+
 @pytest.mark.parametrize("name", dglrec.models.PRESETS)
 def test_a_split_by_time(name, by_time):
     assert by_time.counts["cold_users_test"] > 0
-    small = {} if not hasattr(dglrec.models.PRESETS[name].model.Config(), "dim") else {"dim": 16}
-    model = dglrec.models.preset(name, by_time, **small)
+    model = small(name, by_time)
     run = fit(model, by_time, epochs=min(2, model.train_config.epochs))
     assert all(math.isfinite(row["loss"]) for row in run.rows)
     metrics = dglrec.evaluate(model, by_time.test, k=20)
@@ -33,27 +59,34 @@ def test_a_split_by_time(name, by_time):
 
 
 @pytest.mark.parametrize("name", [name for name, one in dglrec.models.PRESETS.items() if one.model is not IndexedLM])
-def test_a_split_by_windows(name):
-    log = sample("interests", users=20, items=900, seed=2)
-    split = dglrec.windows(log, by="user", inputs=20, targets=10, negatives=10)
-    small = {} if not hasattr(dglrec.models.PRESETS[name].model.Config(), "dim") else {"dim": 16}
-    model = dglrec.models.preset(name, split, **small, train={"monitor": "auc_pooled"})
-    run = fit(model, split, epochs=min(2, model.train_config.epochs))
+def test_a_split_by_windows(name, by_windows):
+    model = small(name, by_windows, train={"monitor": "auc_pooled"})
+    run = fit(model, by_windows, epochs=min(2, model.train_config.epochs))
     assert 0.3 < run.valid["auc_pooled"] < 1
     metrics = run.test()
     assert metrics.protocol.candidates == "10+10"
     assert {"auc", "auc_pooled", "recall@50"} <= set(run.result["test"]) & set(run.result["test_new"])
-    assert 0 < dglrec.evaluate(model, split.test.without_candidates())["recall@20"] < 1
+    assert 0 < dglrec.evaluate(model, by_windows.test.without_candidates())["recall@20"] < 1
 
 
-def test_a_list_of_items_is_no_ranking_of_candidates():
-    log = sample("interests", users=20, items=900, seed=2)
-    split = dglrec.windows(log, by="user", inputs=20, targets=10, negatives=10)
-    model = dglrec.models.preset("sid", split, dim=16)
+def test_a_list_of_items_is_no_ranking_of_candidates(by_windows):
+    model = small("sid", by_windows)
     with pytest.raises(dglrec.ConfigError, match="a generative model cannot rank given candidates; evaluate it on"):
-        dglrec.evaluate(model, split.test, k=20)
+        dglrec.evaluate(model, by_windows.test, k=20)
     with pytest.raises(dglrec.ConfigError, match="auc_pooled needs a ranking of all items; this model gives a list"):
-        dglrec.evaluate(model, split.test, k=20, metrics="auc_pooled")
+        dglrec.evaluate(model, by_windows.test, k=20, metrics="auc_pooled")
+
+
+@pytest.mark.parametrize("name", [name for name, one in dglrec.models.PRESETS.items() if one.model is IndexedLM])
+def test_a_generative_model_refuses_candidates_before_it_is_trained(name, by_windows, by_time, tmp_path, monkeypatch):
+    monkeypatch.setattr(IndexedLM, "loss", lambda *_: pytest.fail("trained first"))
+    negatives = dglrec.leave_one_out(by_time.log, negatives=9)
+    for split, monitor in ((by_windows, "auto"), (by_windows, "ndcg@20"), (negatives, "ndcg@20")):
+        with pytest.raises(dglrec.ConfigError, match=f"{name} is a generative model and cannot rank the given cand"):
+            fit(small(name, split), split, monitor=monitor, out=tmp_path / "run")
+    with pytest.raises(dglrec.ConfigError, match=r"train\.monitor is 'auc', .*gives a list of 20: take ndcg@20"):
+        fit(small(name, by_time), by_time, monitor="auc", out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 # What a softmax drops: the bias of keys, and in a decoder of one step all that makes its weights.
@@ -61,20 +94,19 @@ DROPPED = re.compile(r"key\.bias$|decoder\..*SelfAttention\.([qk]\.weight|relati
 
 
 @pytest.mark.parametrize("name", [name for name, one in dglrec.models.PRESETS.items() if one.model is not Counts])
-def test_every_parameter_that_is_trained_gets_a_gradient(name):
-    """None carries weights that its loss does not read."""
-    log = sample("interests", users=20, items=900, seed=2)
-    split = dglrec.windows(log, by="user", inputs=20, targets=10, negatives=10)
-    model = dglrec.models.preset(name, split, dim=16)
-    with global_generator():
-        for batch in model.batches(split, Streams(0)):
-            sum(model.loss(batch).values()).backward()
+def test_every_parameter_that_is_trained_gets_a_gradient(name, by_windows):
+    """None carries weights that its loss does not read; an epoch ends early where all are known to be read."""
+    model = small(name, by_windows)
     trained = {
-        name: p.grad
-        for name, p in model.named_parameters()
-        if p.numel() and p.requires_grad and not DROPPED.search(name)
+        name: p for name, p in model.named_parameters() if p.numel() and p.requires_grad and not DROPPED.search(name)
     }
-    assert not [name for name, grad in trained.items() if grad is None or not grad.any()]
+    with global_generator():
+        for batch in model.batches(by_windows, Streams(0)):
+            sum(model.loss(batch).values()).backward()
+            unread = [name for name, p in trained.items() if p.grad is None or not p.grad.any()]
+            if not unread:
+                break
+    assert not unread
 
 
 def test_the_monitor_needs_candidates(by_time):

@@ -1,0 +1,63 @@
+"""How the vectors of a model's hops lie: as angles, which GAL-Rec's Figure 4 draws, and as one number each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ..data.log import Floats
+from ..losses import uniformity
+
+if TYPE_CHECKING:
+    from ..models.galrec import GALRec
+
+EVENTS = 1000
+_BLOCK = 128  # events whose prompts are encoded together
+
+
+@dataclass(frozen=True, eq=False)
+class Spread:
+    """How vectors lie, by the name of a hop, such as "user far".
+
+    Attributes:
+        angles: (n,) radians of each vector in the plane of the two directions in which the vectors differ most.
+        uniformity: log of the mean of exp(-2 d^2) over pairs of unit vectors: 0 where all are one, near -4 where they
+            fill the sphere.
+    """
+
+    angles: dict[str, Floats]
+    uniformity: dict[str, float]
+
+
+def spread(model: GALRec, events: int = EVENTS) -> Spread:
+    """The vectors of hop 0, 1 and the farthest, of the users and items of training events from all of the log.
+
+    Args:
+        model: in evaluation mode.
+        events: how many, or a few more.
+    """
+    rows = np.flatnonzero(model.split.train.position > 0)
+    rows = rows[:: max(1, len(rows) // events)]
+    parts = [model.hop_vectors(rows[first : first + _BLOCK]) for first in range(0, len(rows), _BLOCK)]
+    vectors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    units = {name: torch.nn.functional.normalize(found.float()) for name, found in vectors.items()}
+    return Spread(
+        {name: angles(unit.cpu().numpy()) for name, unit in units.items()},
+        {name: float(uniformity(unit)) for name, unit in units.items()},
+    )
+
+
+def angles(vectors: Any) -> Floats:
+    """(n,) radians of vectors (n, d), seen in the plane of their first two principal directions; 0 where all are one.
+
+    >>> angles(np.array([[3.0, 1.0], [-3.0, 1.0]])).round(2).tolist() in ([0.0, 3.14], [3.14, 0.0])
+    True
+    """
+    given = np.asarray(vectors, dtype=np.float64)
+    given = given - given.mean(0)
+    _, _, directions = np.linalg.svd(given, full_matrices=False)
+    first, second = (given @ directions[:2].T).T.round(9) + 0.0  # no -0, whose angle is another
+    return np.arctan2(second, first)
