@@ -274,15 +274,17 @@ def test_a_figure_over_several_fields_changes_one_at_a_time(tmp_path: Path, monk
     """The row that all are compared with is a point of each curve; a row with two changes is of none."""
     drawn: list[Any] = []
     monkeypatch.setattr("dglrec.curves.save_fields", lambda points, *_: drawn.append(points))
-    rows = {"mdgr": 0.5, "mdgr,m=1": 0.25, "mdgr,k=8": 0.75, "mdgr,k=8,m=1": 0.1}
+    rows = {"mdgr": 0.5, "mdgr,m=1": 0.25, "mdgr,k=10": 0.75, "mdgr,k=10,m=1": 0.1}
     results = [result(row, "mask", 1, value) for row, value in rows.items()]
     found = table(*results, rows=tuple(rows), over=("k", "m"), compare="mdgr")
     (block,) = found.blocks()
     assert block.header[:3] == ["system", "k", "m"]
-    assert [line[:3] for line in block.rows] == [[*("mdgr", k, m)] for k, m in ("55", "51", "85", "81")]
+    assert [line[:3] for line in block.rows] == [
+        ["mdgr", k, m] for k, m in (("8", "5"), ("8", "1"), ("10", "5"), ("10", "1"))
+    ]
     found.save_figure(tmp_path / "figure.png")
     curves = {name: {x: one["recall@10"][0] for x, one in points["mdgr"].items()} for name, points in drawn[0].items()}
-    assert curves == {"k": {5: 0.5, 8: 0.75}, "m": {5: 0.5, 1: 0.25}}
+    assert curves == {"k": {8: 0.5, 10: 0.75}, "m": {5: 0.5, 1: 0.25}}
 
 
 def test_how_evenly_hops_lie_has_a_block_of_its_own() -> None:

@@ -57,20 +57,21 @@ def test_recent_trees_are_those_of_a_plain_search(seed, type, cut):
         assert [level.tolist() for level in found.of(number)] == wanted
 
 
-@given(st.integers(0, 10_000), st.sampled_from(["recent", "uniform"]))
-def test_no_edge_is_late_or_the_excluded_one(seed, order):
+@given(st.integers(0, 10_000), st.sampled_from(["recent", "uniform"]), st.sampled_from(["user", "item"]))
+def test_no_edge_is_late_or_the_excluded_one(seed, order, type):
     rng = np.random.default_rng(seed)
-    graph = random_graph(rng, events=60)
-    seeds, before, target = rng.integers(7, size=8), rng.integers(14, size=8).astype(float), rng.integers(6, size=8)
-    found = hops(graph, seeds, [3, 3, 3], before=before, exclude=target, order=order, seed=seed)
+    graph, count = random_graph(rng, events=60), {"user": 7, "item": 6}
+    seeds, before = rng.integers(count[type], size=8), rng.integers(14, size=8).astype(float)
+    target = rng.integers(count["item" if type == "user" else "user"], size=8)
+    found = hops(graph, seeds, [3, 3, 3], type=type, before=before, exclude=target, order=order, seed=seed)
     for level in found.levels:
         relation = "interacts" if level.type == "item" else "interacted_by"
         source, end = (part.numpy()[level.edges] for part in graph.edges(order="eid", etype=relation))
         time = graph.edges[relation].data["time"].numpy()[level.edges]
         assert (end == level.nodes).all()
         assert (time < before[level.root]).all()
-        user, item = (source, end) if relation == "interacts" else (end, source)
-        assert not ((user == seeds[level.root]) & (item == target[level.root])).any()
+        own, other = (source, end) if (relation == "interacts") == (type == "user") else (end, source)
+        assert not ((own == seeds[level.root]) & (other == target[level.root])).any()
 
 
 def test_a_tree_does_not_depend_on_the_other_seeds():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -248,3 +250,98 @@ def test_without_the_libraries_it_is_said_what_to_install(split, monkeypatch):
     monkeypatch.setattr(importlib, "import_module", missing)
     with pytest.raises(ConfigError, match=r'pip install "dglrec\[lm\]"'):
         make(split)
+
+
+def test_the_contrasts_share_passes_of_the_encoders(split, monkeypatch):
+    """A step encodes four kinds of prompts with a gradient and four without, each kind once, besides the question."""
+    model, asked = make(split).train(), []
+    batch, encode = first_batch(model, split), model._encode
+
+    def counted(reader, batch, names):
+        asked.append(("slow" if reader is model.slow else "fast", sorted(names), torch.is_grad_enabled()))
+        return encode(reader, batch, names)
+
+    monkeypatch.setattr(model, "_encode", counted)
+    seen, size = [], len(batch.target)
+    for name, encoder in (("fast", model.backbone.encoder), ("slow", model.slow["encoder"])):
+        encoder.register_forward_pre_hook(
+            lambda _, __, given, name=name: seen.append((name, len(given["inputs_embeds"]))), with_kwargs=True
+        )
+    model.loss(batch)
+    queries = sorted({query for query, _, _ in PAIRS})
+    assert asked == [("fast", queries, True), ("slow", sorted(KEYS), False)]
+    prompts = {name: sum(rows for own, rows in seen if own == name) for name in ("fast", "slow")}
+    assert prompts == {"fast": (4 + 1) * size, "slow": 4 * size}
+
+
+def test_a_user_is_ranked_in_one_step_of_the_decoder(split, monkeypatch):
+    model, said = make(split).eval(), []
+    decode = model.backbone.decode
+
+    def counted(states, mask, vectors):
+        said.append(tuple(vectors.shape[:2]))
+        return decode(states, mask, vectors)
+
+    monkeypatch.setattr(model.backbone, "decode", counted)
+    with torch.no_grad():
+        assert model.scores(split.test).shape == (len(split.test), split.log.num_items)
+    assert {steps for _, steps in said} == {1}
+    assert sum(users for users, _ in said) == len(split.test)
+
+
+def test_training_tells_tokens_a_second_and_padding(split, capsys):
+    model = dglrec.models.preset("iid", split, **TINY, epoch_targets=100)
+    row = fit(model, split, epochs=1, progress=True).rows[0]
+    text = f"{row['tokens'] / row['seconds']:,.0f} tokens/s, {100 * row['padding']:.0f} % padding"
+    assert text in capsys.readouterr().err
+    assert row["padding"] < 0.2
+
+
+def test_beam_search_over_all_items_is_scoring_each_of_them(split):
+    """The log-probabilities of the lists are those of the loss, item after item."""
+    model = dglrec.models.preset("sid", split, **TINY, beam=split.log.num_items).eval()
+    queries = split.test[:2]
+    items, scores = model.top(queries, split.log.num_items)
+    batch = model._prompts(dglrec.lm.hop_prompts.history_of(queries[[0]], model.config.max_length))
+    wanted = [model.loss(dataclasses.replace(batch, target=torch.tensor([item])))["next_item"] for item in items[0]]
+    torch.testing.assert_close(scores[0], -torch.stack(wanted), rtol=1e-4, atol=1e-4)
+    assert all(sorted(row) == list(range(split.log.num_items)) for row in items.tolist())
+
+
+def test_whom_nobody_is_near_has_prompts_all_the_same(split):
+    """A history that is empty, and one of an item that nobody took: neither has neighbours, and both are ranked."""
+    unseen = int(np.setdiff1d(np.arange(split.log.num_items + 1), split.train.item)[0])
+    histories = [[], [unseen]] if unseen < split.log.num_items else [[]]
+    queries = dglrec.data.Queries.from_histories(histories)
+    for model in (make(split, hops=3), make(split, asker="row"), dglrec.models.preset("p5", split, **TINY)):
+        found = model.eval().top(queries, 3)
+        assert torch.isfinite(found[1]).all()
+        assert (found[0] >= 0).all()
+
+
+def test_a_new_process_ranks_the_same(split, tmp_path):
+    models = {"gal": make(split), "sid": dglrec.models.preset("sid", split, **TINY)}
+    for name, model in models.items():
+        model.before_training()
+        dglrec.save_model(model, tmp_path / name)
+    words = "import sys, torch, dglrec; torch.set_num_threads(1); models = map(dglrec.load_model, sys.argv[1:-1]); "
+    words += "torch.save([torch.stack([x.double() for x in m.top(m.split.test, 9)]) for m in models], sys.argv[-1])"
+    paths = [tmp_path / name for name in (*models, "found.pt")]
+    subprocess.run([sys.executable, "-c", words, *map(str, paths)], check=True)
+    for model, (items, scores) in zip(models.values(), torch.load(paths[-1], weights_only=True), strict=True):
+        own = model.eval().top(split.test, 9)
+        assert torch.equal(own[0], items.long())
+        torch.testing.assert_close(own[1].double(), scores, rtol=1e-5, atol=1e-5)
+
+
+def test_a_t5_that_cannot_be_fetched_says_what_to_do_without_a_network(split, monkeypatch):
+    import transformers
+
+    def offline(name, **_):
+        raise OSError(f"We couldn't connect to 'https://huggingface.co' to load {name}")
+
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", offline)
+    with pytest.raises(
+        ConfigError, match=r"'google/flan-t5' is no model .*connect.*give the folder of a downloaded T5"
+    ):
+        make(split, backbone="google/flan-t5")

@@ -23,14 +23,16 @@ def test_the_copy_follows_by_equation_17():
     assert all(torch.equal(a, b) for a, b in zip(slow.parameters(), fast.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("sizes", [[2, 3, 1], [5, 4], [12, 1], [3] * 7])
-def test_a_queue_holds_the_newest(sizes):
-    queue, put = Queue(5, 1), []
+@pytest.mark.parametrize(
+    ("places", "sizes"), [(5, [2, 3, 1]), (5, [5, 4]), (5, [12, 1]), (5, [3] * 7), (512, [64] * 11 + [50])]
+)
+def test_a_queue_holds_the_newest(places, sizes):
+    queue, put = Queue(places, 1), []
     for size in sizes:
         ids = torch.arange(len(put), len(put) + size)
         queue.put(ids[:, None].float(), ids)
         put += ids.tolist()
-    assert sorted(queue.ids.tolist()) == sorted([-1] * (5 - len(put)) + put[-5:])
+    assert sorted(queue.ids.tolist()) == sorted([-1] * (places - len(put)) + put[-places:])
     there = queue.ids >= 0
     assert torch.equal(queue.vectors[there, 0], queue.ids[there].float())
 
