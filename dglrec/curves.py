@@ -110,15 +110,16 @@ def save_densities(angles: Mapping[str, Mapping[str, Any]], path: Path, title: s
             density, angle = (parts[(2 * row + part) * len(columns) + column] for part in (0, 1))
             given = np.asarray(hops[name], dtype=np.float64)
             points = np.stack([np.cos(given), np.sin(given)])
-            points += 1e-3 * np.random.default_rng(0).standard_normal(points.shape)  # equal points have no density
+            points += 0.08 * np.random.default_rng(0).standard_normal(points.shape)  # so that equal ones are a spot
             density.imshow(
                 gaussian_kde(points)(plane).reshape(60, 60),
                 origin="lower",
                 extent=(-1.3, 1.3, -1.3, 1.3),
                 cmap="Blues",
             )
-            density.set(title=f"{name}, {model}" if column == 0 else name, xticks=[], yticks=[])
-            angle.plot(line, gaussian_kde(np.arctan2(points[1], points[0]))(line), lw=1)
+            density.set(title=name, ylabel=model if column == 0 else "", xticks=[], yticks=[])
+            turns = np.concatenate([given + turn for turn in (-2 * np.pi, 0.0, 2 * np.pi)])  # -pi is where pi is
+            angle.plot(line, gaussian_kde(turns, bw_method=0.08)(line), lw=1)
             angle.set(xlabel="angle", ylim=(0, None), yticks=[])
     _save(figure, path, title)
 
