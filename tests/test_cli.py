@@ -117,6 +117,15 @@ def test_no_run_is_overwritten(say: Say, tmp_path: Path) -> None:
     assert "holds a run already" in err
 
 
+def test_a_generative_model_says_before_training_that_it_ranks_no_candidates(say: Say, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    words = ("train", "p5", "--data", write_data(tmp_path / "small"), "--set", "split.negatives=9", "--set", "dim=16")
+    code, out, err = say(*words)
+    assert (code, out) == (2, "")
+    assert "p5 is a generative model and cannot rank the given candidates of this split; nothing is trained" in err
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
+
+
 def test_train_in_words(say: Say, tmp_path: Path) -> None:
     write_data(tmp_path / "small")
     code, out, err = say("train", "sasrec", "--data", "small", "--epochs", 1, "--out", "run", *TINY)

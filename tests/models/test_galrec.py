@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -327,7 +329,8 @@ def test_a_new_process_ranks_the_same(split, tmp_path):
     words = "import sys, torch, dglrec; torch.set_num_threads(1); models = map(dglrec.load_model, sys.argv[1:-1]); "
     words += "torch.save([torch.stack([x.double() for x in m.top(m.split.test, 9)]) for m in models], sys.argv[-1])"
     paths = [tmp_path / name for name in (*models, "found.pt")]
-    subprocess.run([sys.executable, "-c", words, *map(str, paths)], check=True)
+    environment = os.environ | {"PYTHONPATH": str(Path(dglrec.__file__).parents[1])}
+    subprocess.run([sys.executable, "-c", words, *map(str, paths)], check=True, env=environment)
     for model, (items, scores) in zip(models.values(), torch.load(paths[-1], weights_only=True), strict=True):
         own = model.eval().top(split.test, 9)
         assert torch.equal(own[0], items.long())
