@@ -1,7 +1,9 @@
 """The pages hold together: equations and their tags, links, code blocks, commands, generated tables."""
 
+import doctest
 import importlib
 import importlib.util
+import io
 import json
 import os
 import re
@@ -138,22 +140,38 @@ def test_every_preset_is_described():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_python_blocks_run(name, tmp_path, monkeypatch, capsys):
-    """Blocks of a page run one after the other, as they stand but for a single epoch."""
+def test_code_blocks_run(name, tmp_path, monkeypatch, capsys):
+    """Blocks of a page run one after the other, as they stand but for a single epoch; what `>>>` prints is compared."""
     fit = dglrec.fit
     monkeypatch.setattr(dglrec, "fit", lambda *args, **fields: fit(*args, **{**fields, "epochs": 1, "progress": False}))
     monkeypatch.chdir(tmp_path)
     module = type(sys)("page")
     monkeypatch.setitem(sys.modules, "page", module)  # where the fields of a config in it are looked up
-    for block in blocks(name, "python"):
-        exec(compile(block, name, "exec"), module.__dict__)
+    said = io.StringIO()
+    for kind, block in FENCE.findall(text_of(name)):
+        if kind == "python":
+            exec(compile(block, name, "exec"), module.__dict__)
+        elif kind == "pycon":
+            test = doctest.DocTestParser().get_doctest(block, module.__dict__, name, None, None)
+            doctest.DocTestRunner(verbose=False).run(test, out=said.write, clear_globs=False)
+            module.__dict__.update(test.globs)  # a copy
+    assert not said.getvalue(), said.getvalue()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_code_block_has_a_language_that_is_checked(name):
+    """Otherwise a block would look like the others and never run."""
+    fences = re.findall(r"^ *```(.*)$", text_of(name), re.MULTILINE)
+    assert set(fences[::2]) <= {"python", "pycon", "console", "text"}, name
+    assert set(fences[1::2]) <= {""}, name
+    assert not any(">>>" in block for kind, block in FENCE.findall(text_of(name)) if kind != "pycon")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_commands_are_commands(name):
     cli = pytest.importorskip("dglrec.cli")
     text = FENCE.sub("", text_of(name))
-    lines = [line for block in blocks(name, "console") for line in block.splitlines()]
+    lines = [line for block in blocks(name, "console") for line in block.replace("\\\n", " ").splitlines()]
     lines += re.findall(r"`(dglrec [^`]+)`", text)
     for line in lines:
         words = shlex.split(line)
