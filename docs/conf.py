@@ -33,10 +33,19 @@ CONTENTS = """
 :hidden:
 
 ../README.md
+own_data.md
+graph_builders.md
 data.md
 models.md
 gsau.md
+mdgr.md
+selfgnn.md
+hardgnn.md
+multi_interest.md
+galrec.md
+graph_language.md
 evaluation.md
+protocols.md
 examples.rst
 api.rst
 ../data/README.md

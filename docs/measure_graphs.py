@@ -32,7 +32,8 @@ def size(made: Any) -> tuple[int, int]:
         arrays = [part for hop in made.levels for part in (hop.offsets, hop.nodes, hop.edges, hop.root)]
         return sum(len(hop.nodes) for hop in made.levels), sum(part.nbytes for part in arrays)
     ends = sum(made.num_edges(kind) for kind in made.etypes)
-    features = sum(value.nbytes for kind in made.etypes for value in made.edges[kind].data.values())
+    data = [made.edges[kind].data for kind in made.etypes]
+    features = sum(one[feature].nbytes for one in data for feature in one)
     return ends, features + 16 * ends
 
 
