@@ -26,6 +26,7 @@ myst_heading_anchors = 3
 autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_typehints = "none"  # the docstrings have shapes
 napoleon_use_ivar = True
+napoleon_attr_annotations = False  # likewise; and `numpy.str_` would read as a link
 
 # The table of contents; written here, as a directive in docs/index.md would show as code elsewhere.
 CONTENTS = """
