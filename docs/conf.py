@@ -26,6 +26,7 @@ myst_heading_anchors = 3
 autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_typehints = "none"  # the docstrings have shapes
 napoleon_use_ivar = True
+napoleon_attr_annotations = False  # likewise; and `numpy.str_` would read as a link
 
 # The table of contents; written here, as a directive in docs/index.md would show as code elsewhere.
 CONTENTS = """
@@ -33,10 +34,19 @@ CONTENTS = """
 :hidden:
 
 ../README.md
+own_data.md
+graph_builders.md
 data.md
 models.md
 gsau.md
+mdgr.md
+selfgnn.md
+hardgnn.md
+multi_interest.md
+galrec.md
+graph_language.md
 evaluation.md
+protocols.md
 examples.rst
 api.rst
 ../data/README.md

@@ -5,8 +5,9 @@
 
 A table stands between `<!-- table:NAME -->` and `<!-- end table -->`. Results come from files that
 `dglrec reproduce TABLE --run` writes, figures of data sets from docs/figures.json (by docs/measure_data.py), those of
-samples from docs/samples.json (by docs/measure_samples.py), presets from dglrec.models.PRESETS. No number of ours in
-these tables is typed by hand.
+samples from docs/samples.json (by docs/measure_samples.py), of protocols from docs/protocols.json (by
+docs/measure_protocols.py), of graph builders from docs/graphs.json (by docs/measure_graphs.py), presets from
+dglrec.models.PRESETS. No number of ours in these tables is typed by hand.
 """
 
 from __future__ import annotations
@@ -31,6 +32,39 @@ MARKED = re.compile(r"(<!-- table:([\w.-]+) -->\n).*?(<!-- end table -->)", re.D
 # and NDCG@20 on validation, by epoch from 0.
 AUTHORS_LOSS = {0: 2153, 1: 2080, 2: 2069, 3: 2064, 4: 2061, 5: 2058, 9: 2040, 16: 1979, 20: 1925, 40: 1629, 60: 1508}
 AUTHORS_NDCG = {0: 0.0014, 9: 0.0136, 16: 0.0287, 20: 0.0319, 40: 0.048, 60: 0.056}
+
+
+# A line of difference, where docs/protocols.json has it (section, data, model), and the readings before and after it.
+DIFFERENCES = (
+    ("seen items: masked in place of kept", "seen", "ml-latest-small", "popularity", "kept", "masked"),
+    ("the same, of a trained model", "seen", "amazon-beauty", "gsau-rec", "kept", "masked"),
+    (
+        "the test history ends with the validation item",
+        *("history", "amazon-beauty", "transitions", "training items alone", "with the validation item"),
+    ),
+    (
+        "`rank = (scores > score).sum()` where many scores tie",
+        *("ties", "ml-latest-small", "successors", "mean over the orders", "target first"),
+    ),
+    (
+        "a repeated target is masked with the rest",
+        *("repeats", "foursquare-nyc", "transitions", "masked, but for the target", "masked, with the target"),
+    ),
+    ("1 + 99 candidates in place of all items", "sampled", "ml-latest-small", "popularity", "all items", "1 + 99"),
+    (
+        "a setting chosen on test",
+        *("selection", "ml-latest-small", "recency, 15 half-lives", "chosen on validation", "chosen on test"),
+    ),
+    (
+        "training knows what others did later",
+        *("leak", "amazon-beauty", "transitions", "events before the period", "all of training"),
+    ),
+    (
+        "one hit is enough, where a query has many right items",
+        *("means", "foursquare-nyc", "popularity", "hits / right items", "at least one hit"),
+    ),
+    ("20-core in place of 5-core", "filters", "ml-latest-small", "popularity", "5-core", "20-core"),
+)
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -140,6 +174,49 @@ def samples_table() -> str:
     return markdown(["kind", "what can be learned", *(f"best {metric}" for metric in figures["shop"])], rows)
 
 
+def _protocols() -> dict[str, dict[str, Any]]:
+    return json.loads((DOCS / "protocols.json").read_text("utf-8"))
+
+
+def protocol_table(section: str) -> str:
+    """A line of difference: what each reading of it gives."""
+    found = _protocols()[section]
+    columns = list(dict.fromkeys(column for row in found["rows"] for column in row["values"]))
+    rows = []
+    for row in found["rows"]:
+        cells = []
+        for column in columns:
+            value, error = row["values"].get(column, ""), row["errors"].get(column)
+            text = f"{value:.4f}" if isinstance(value, float) else f"{value:,}" if value else ""
+            cells.append(text if error is None else f"{text} ±{error:.4f}")
+        queries = "" if row["queries"] is None else f"{row['queries']:,}"
+        rows.append([f"`{row['data']}`", row["model"], queries, *cells])
+    return markdown([f"{found['metric']} on", "of", "queries", *columns], rows)
+
+
+def differences_table() -> str:
+    """How far one line moves a number."""
+    measured, rows = _protocols(), []
+    for line, section, data, model, before, after in DIFFERENCES:
+        found = measured[section]
+        (values,) = (row["values"] for row in found["rows"] if (row["data"], row["model"]) == (data, model))
+        old, new = values[before], values[after]
+        name = found["metric"]
+        rows.append([line, f"`{data}`", model, name, f"{old:.4f}", f"{new:.4f}", f"x {new / old:.2f}"])
+    return markdown(["one line of difference", "data", "model", "metric", "before", "after", ""], rows)
+
+
+def builders_table() -> str:
+    """What the graph builders cost."""
+    measured = json.loads((DOCS / "graphs.json").read_text("utf-8"))
+    rows = [
+        [f"`{data}`", what, f"{one['edges']:,}", f"{one['seconds']:.3f}", f"{one['bytes'] / 1e6:.1f} MB"]
+        for data, builders in measured.items()
+        for what, one in builders.items()
+    ]
+    return markdown(["data", "builder", "edges (or nodes of trees)", "seconds", "size"], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     **{name: partial(results_table, name) for name in tables()},
     "gsau-trace": trace_table,
@@ -147,6 +224,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "data": data_table,
     "ties": ties_table,
     "samples": samples_table,
+    "differences": differences_table,
+    **{f"protocol-{section}": partial(protocol_table, section) for section in _protocols()},
+    "builders": builders_table,
     "sample-windows": partial(
         sample_table,
         "interests",

@@ -33,7 +33,7 @@ def ward(points: Tensor, k: int, mask: Tensor | None = None) -> Tensor:
     """Ward's hierarchical clustering of each set, cut at k clusters.
 
     It starts from single points and merges, as long as there are more than k clusters, the two whose merger adds least
-    to the sum of squares within clusters, |a| |b| / (|a| + |b|) * ||mean(a) - mean(b)||^2. The partition is that of
+    to the sum of squares within clusters, n_a n_b / (n_a + n_b) * ||mean(a) - mean(b)||^2. The partition is that of
     scikit-learn's `AgglomerativeClustering(k, linkage="ward")`, also where ties leave a choice.
 
     How it is done: two clusters that are each other's nearest stay so, whatever merges elsewhere (for Ward, a merger is

@@ -247,7 +247,7 @@ class InterestWeight(nn.Module):
 
 
 def augmented(vectors: Tensor, scale: Tensor | float, bias: Tensor | float) -> Tensor:
-    """[scale v / |v| ; bias]: its dot product with [p / |p| ; 1] is scale cos(v, p) + bias (Eq. 16).
+    """[scale v / norm(v) ; bias]: its dot product with [p / norm(p) ; 1] is scale cos(v, p) + bias (Eq. 16).
 
     Shapes: vectors (..., d), scale and bias (...) or numbers -> (..., d + 1).
     """

@@ -231,8 +231,8 @@ def message_passing(
 def fold_in(encoder: LightGCNEncoder, adjacency: Adjacency, x: tuple[Tensor, Tensor], queries: Queries) -> Tensor:
     """The propagated vector of each query's user, (B, d); a user without training pairs is folded in from the history.
 
-    A folded-in user u has the query's history S (repeats merged) as neighbours and nothing of its own in layer 0:
-    e_u^(l+1) = sum over i in S of e_i^(l) / sqrt(|S| d_i), with the items' layers as training left them. This is one
+    A folded-in user u has the query's history S (repeats merged, d_u items) as neighbours, and no layer 0 of its own:
+    e_u^(l+1) = sum over i in S of e_i^(l) / sqrt(d_u d_i), with the items' layers as training left them. This is one
     step of propagation, normalised by the user's own degree; layer 0 is the mean of nothing, a zero vector.
     """
     users, items = encoder(adjacency, x)  # (U, d), (M, d)

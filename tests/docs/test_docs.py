@@ -1,7 +1,9 @@
 """The pages hold together: equations and their tags, links, code blocks, commands, generated tables."""
 
+import doctest
 import importlib
 import importlib.util
+import io
 import json
 import os
 import re
@@ -129,6 +131,14 @@ def test_pages_are_listed_in_the_index():
         assert f"(../examples/{example.name})" in text_of("docs/index.md")
 
 
+def test_pages_and_examples_are_in_the_site():
+    contents = text_of("docs/conf.py").partition("```{toctree}")[2].split()
+    for page in (*(REPOSITORY / "docs").glob("*.md"), *(REPOSITORY / "docs").glob("*.rst")):
+        assert page.name == "index.md" or page.name in contents
+    for example in (REPOSITORY / "examples").glob("*.py"):
+        assert f":: ../examples/{example.name}" in text_of("docs/examples.rst")
+
+
 def test_every_preset_is_described():
     text = re.sub(r"<!-- table:.*?<!-- end table -->", "", text_of("docs/models.md"), flags=re.DOTALL)
     assert [name for name in PRESETS if f"`{name}`" not in text] == []
@@ -138,22 +148,38 @@ def test_every_preset_is_described():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_python_blocks_run(name, tmp_path, monkeypatch, capsys):
-    """Blocks of a page run one after the other, as they stand but for a single epoch."""
+def test_code_blocks_run(name, tmp_path, monkeypatch, capsys):
+    """Blocks of a page run one after the other, as they stand but for a single epoch; what `>>>` prints is compared."""
     fit = dglrec.fit
     monkeypatch.setattr(dglrec, "fit", lambda *args, **fields: fit(*args, **{**fields, "epochs": 1, "progress": False}))
     monkeypatch.chdir(tmp_path)
     module = type(sys)("page")
     monkeypatch.setitem(sys.modules, "page", module)  # where the fields of a config in it are looked up
-    for block in blocks(name, "python"):
-        exec(compile(block, name, "exec"), module.__dict__)
+    said = io.StringIO()
+    for kind, block in FENCE.findall(text_of(name)):
+        if kind == "python":
+            exec(compile(block, name, "exec"), module.__dict__)
+        elif kind == "pycon":
+            test = doctest.DocTestParser().get_doctest(block, module.__dict__, name, None, None)
+            doctest.DocTestRunner(verbose=False).run(test, out=said.write, clear_globs=False)
+            module.__dict__.update(test.globs)  # a copy
+    assert not said.getvalue(), said.getvalue()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_code_block_has_a_language_that_is_checked(name):
+    """Otherwise a block would look like the others and never run."""
+    fences = re.findall(r"^ *```(.*)$", text_of(name), re.MULTILINE)
+    assert set(fences[::2]) <= {"python", "pycon", "console", "text"}, name
+    assert set(fences[1::2]) <= {""}, name
+    assert not any(">>>" in block for kind, block in FENCE.findall(text_of(name)) if kind != "pycon")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_commands_are_commands(name):
     cli = pytest.importorskip("dglrec.cli")
     text = FENCE.sub("", text_of(name))
-    lines = [line for block in blocks(name, "console") for line in block.splitlines()]
+    lines = [line for block in blocks(name, "console") for line in block.replace("\\\n", " ").splitlines()]
     lines += re.findall(r"`(dglrec [^`]+)`", text)
     for line in lines:
         words = shlex.split(line)
@@ -204,6 +230,56 @@ def test_figures_in_the_text_are_those_of_the_table():
     assert all(one["popularity_random_keep"] >= one["popularity_file_keep"] for one in amazon)  # "does not lose"
     assert all(one["older_test"] > 0.99 for one in figures.values())  # "nearly every query"
     assert f"{100 * figures['foursquare-nyc']['repeat_test']:.0f} %" in text_of("docs/evaluation.md")
+
+
+def test_what_the_page_on_protocols_says_is_what_was_measured():
+    sections = json.loads(text_of("docs/protocols.json"))
+
+    def of(section, data, model):
+        (found,) = (r["values"] for r in sections[section]["rows"] if (r["data"], r["model"]) == (data, model))
+        return found
+
+    def gain(section, data, model, before, after):
+        return of(section, data, model)[after] / of(section, data, model)[before]
+
+    movies, beauty, places = "ml-latest-small", "amazon-beauty", "foursquare-nyc"
+    popular, learned = (gain("seen", beauty, model, "kept", "masked") for model in ("popularity", "gsau-rec"))
+    assert popular < learned < gain("seen", movies, "popularity", "kept", "masked")  # "by different amounts"
+    assert of("ties", movies, "constant")["target first"] == 1  # "is perfect"
+    own, *others = (of("repeats", places, model)["kept"] for model in ("own history", "popularity", "transitions"))
+    assert own > max(others)  # "beats everything else"
+    popularity, successors = (of("sampled", movies, model) for model in ("popularity", "successors"))
+    assert successors["all items"] > popularity["all items"]
+    assert successors["1 + 99"] < popularity["1 + 99"]  # "falls behind"
+    for row in sections["sampled"]["rows"]:
+        deep = row["values"].get("all items, at a hundredth of the catalogue")  # "is close to"
+        assert deep is None or abs(deep - row["values"]["1 + 999"]) < row["errors"]["1 + 999"]
+    chosen = [row["values"] for row in sections["selection"]["rows"]]
+    assert all(values["chosen on test"] >= values["chosen on validation"] for values in chosen)
+    assert any(values["chosen on test"] == values["chosen on validation"] for values in chosen)  # "on luck"
+    popularity, transitions = (of("splits", beauty, model) for model in ("popularity", "transitions"))
+    assert transitions["leave-one-out"] > 5 * popularity["leave-one-out"]  # "far ahead"
+    later = "after a moment, the next"
+    assert popularity[later] < transitions[later] < 1.5 * popularity[later]  # "only a little"
+    assert gain("splits", movies, "queries", "leave-one-out", later) < 0.1  # "few users"
+    before, known = "events before the period", "all of training"
+    assert gain("leak", beauty, "transitions", before, known) > 1.5 > 1 > gain("leak", beauty, "recency", before, known)
+    for model in ("popularity", "transitions"):  # "the numbers rise"
+        values = of("filters", movies, model)
+        assert values["as it comes"] < values["5-core"] < values["20-core"]
+
+
+@pytest.mark.skipif(not Path(os.environ.get("DGLREC_DATA", ""), "foursquare-nyc").is_dir(), reason="needs check-ins")
+def test_figures_of_protocols_are_measured():
+    protocols = load_script("measure_protocols")
+    sections = json.loads(text_of("docs/protocols.json"))
+    assert list(sections) == list(protocols.SECTIONS)
+    for name, measure in (("history", protocols.history), ("ties", protocols.ties)):
+        known = [row for row in sections[name]["rows"] if row["data"] == "foursquare-nyc"]
+        measured = measure("foursquare-nyc")
+        assert [row["model"] for row in measured] == [row["model"] for row in known]
+        for one, other in zip(measured, known, strict=True):
+            assert one["values"] == pytest.approx(other["values"])
 
 
 @pytest.mark.skipif(not Path(os.environ.get("DGLREC_DATA", ""), "amazon-toys").is_dir(), reason="needs amazon-toys")
