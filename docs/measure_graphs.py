@@ -50,6 +50,7 @@ def figures(name: str) -> dict[str, dict[str, float]]:
         "user_item": lambda: dglrec.graphs.user_item(log),
         "user_item, unique": lambda: dglrec.graphs.user_item(log, unique=True),
         "sequences": lambda: dglrec.graphs.sequences(graph),
+        "transitions": lambda: dglrec.graphs.transitions(log),
         "time_slices, 6": lambda: dglrec.graphs.time_slices(log, 6),
         f"hops, {len(some)} seeds, 8 and 8": lambda: dglrec.graphs.hops(index, some.user, [8, 8], before=some.time),
         f"interests, {SEEDS} histories of at most 50": lambda: dglrec.graphs.interests(

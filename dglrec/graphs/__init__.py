@@ -6,6 +6,7 @@ from . import clustering
 from .hops import Hop, Hops, Neighbours, hops
 from .interests import Interests, dense_interests, interests, sparsify, weighted_cosine
 from .time_slices import slice_boundaries, slice_names, slice_times, time_slices
+from .transitions import transitions
 from .user_item import Sequences, as_sequences, sequences, user_item
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "slice_times",
     "sparsify",
     "time_slices",
+    "transitions",
     "user_item",
     "weighted_cosine",
 ]

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..config import TrainConfig, check_limits
 from ..data.splits import Queries, Split
 from ..errors import DataError
+from ..graphs import transitions
 from ..streams import Streams
 from .base import Model
 
@@ -60,10 +61,10 @@ class Counts(Model):
             amount = np.exp2(-age_days / c.half_life_days)
         weight = np.bincount(train.item, weights=amount, minlength=self.num_items)
         self.register_buffer("weight", torch.as_tensor(weight, dtype=torch.float32))
-        follows = train.position[1:] > 0
-        keys, count = np.unique(train.item[:-1][follows] * self.num_items + train.item[1:][follows], return_counts=True)
-        self._from, self._to = keys // self.num_items, keys % self.num_items  # sorted by the item that comes first
-        self._count = count
+        if c.what == "transitions":
+            graph = transitions(train)
+            self._from, self._to = (end.numpy() for end in graph.edges(order="eid", etype="next"))  # sorted
+            self._count = graph.edges["next"].data["count"].numpy()
 
     def batches(self, split: Split, streams: Streams) -> Iterator[Any]:
         """Nothing is learned by steps."""
