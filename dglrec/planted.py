@@ -1,7 +1,6 @@
-"""What the tables know of their sample: the best that can be reached, and the interests that were planted.
+"""What the tables know of their samples: the best that can be reached, and the interests that were planted.
 
-The sample is `sample("interests", seed=1)` at its default size. `Oracle` is a row of the tables; `agreement` tells how
-well a model's clusters are the planted interests.
+`Oracle` is a row of the tables; `agreement` tells how well a model's clusters are the planted interests.
 """
 
 from __future__ import annotations
@@ -15,27 +14,46 @@ import torch
 from torch import Tensor
 
 from .config import TrainConfig
-from .data import InteractionLog, InterestOracle, sample, sample_oracle
+from .data import DriftOracle, HopOracle, InteractionLog, InterestOracle, sample, sample_oracle
 from .data.log import Bools, Ints
 from .data.splits import Queries, Split
+from .errors import ConfigError
 from .graphs.clustering import ward
 from .models import Model
 from .streams import Streams
 
-NAME = "sample-interests"
-SIZE: dict[str, int] = {"seed": 1}  # arguments of `sample`, the same for every table
+NAME = "sample-interests"  # the one whose interests clusters are compared with
+SAMPLES: dict[str, tuple[Any, dict[str, Any]]] = {  # name -> kind and arguments of `sample`, the same for every table
+    NAME: ("interests", {"seed": 1}),
+    # So many events an item that communities can be learned, and what is left is whether their change is seen.
+    "sample-drift": ("drift", {"users": 5000, "items": 400, "seed": 1}),
+    "sample-hops": ("hops", {"seed": 1}),
+}
 _BLOCK = 512  # queries at a time
 
 
-def sample_log() -> InteractionLog:
-    """The log of the tables' sample."""
-    return sample("interests", **SIZE)
+def sample_log(name: str = NAME) -> InteractionLog:
+    """The log of one of the tables' samples."""
+    kind, size = SAMPLES[name]
+    return sample(kind, **size)
 
 
-def oracle_of(log: InteractionLog, sees: Literal["history", "state"] = "history") -> InterestOracle:
-    """The oracle of that sample."""
-    oracle = sample_oracle("interests", log=log, **SIZE)
-    oracle.sees = sees
+def oracle_of(
+    log: InteractionLog, sees: Literal["history", "state"] = "history"
+) -> InterestOracle | DriftOracle | HopOracle:
+    """The oracle of the sample that a log is.
+
+    Raises:
+        ConfigError: the log is no sample of the tables, or its oracle cannot be told the state.
+    """
+    if log.name not in SAMPLES:
+        raise ConfigError(f"{log.name!r} has no oracle; expected one of {', '.join(SAMPLES)}")
+    kind, size = SAMPLES[log.name]
+    oracle: InterestOracle | DriftOracle | HopOracle = sample_oracle(kind, log=log, **size)
+    if not isinstance(oracle, HopOracle):
+        oracle.sees = sees
+    elif sees != "history":
+        raise ConfigError(f"sees is {sees!r}, but nothing is hidden in {log.name!r}; expected 'history'")
     return oracle
 
 
@@ -44,7 +62,7 @@ class OracleConfig:
     """What the oracle sees.
 
     Attributes:
-        sees: see `InterestOracle`.
+        sees: see `InterestOracle` and `DriftOracle`.
         seen: whether evaluation keeps or masks the items of the history.
     """
 

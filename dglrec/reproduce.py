@@ -29,6 +29,7 @@ from .train import Run, fit
 from .views import ANGLES, Result, Table
 
 if TYPE_CHECKING:
+    from .data import InterestOracle
     from .models.galrec import GALRec
 
 RESULTS = Path(__file__).parent / "results"
@@ -209,7 +210,8 @@ def result_of(plan: Plan, cell: Cell, run: Run) -> dict[str, Any]:
     values |= {name.replace("test", "measured"): dict(metrics) for name, metrics in run.tested.items()}
     values |= {"seconds": result["train_seconds"], "command": plan.command(*cell, seed=result["seed"])}
     if cell.data == planted.NAME and hasattr(model, "clusters"):
-        values["planted"] = planted.agreement(model, model.split.test, planted.oracle_of(model.split.log))
+        oracle = cast("InterestOracle", planted.oracle_of(model.split.log))
+        values["planted"] = planted.agreement(model, model.split.test, oracle)
     if "selected_on_test" in result:
         values["selected_on_test"] = json.loads(json.dumps(result["selected_on_test"]))
     return values | {name: json.loads(json.dumps(result[name])) for name in kept}

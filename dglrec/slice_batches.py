@@ -37,6 +37,7 @@ class Sliced:
         edge_item: (2, S) int64, places: the two edges of each pair of SelfGNN's self-augmented learning, in slice t.
         hard: (B, K) int64, places of the items that HardGNN mined, or None.
         shared: (n,) int64, places of the items that are the whole batch's negatives in HardGNN's public code, or None.
+        past: (B,) int64, how many slices end before each target, or None where all slices may be read.
     """
 
     user: Tensor
@@ -49,6 +50,7 @@ class Sliced:
     edge_item: Tensor
     hard: Tensor | None = None
     shared: Tensor | None = None
+    past: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,8 +107,13 @@ def slice_batches(
     max_length: int,
     negatives: int,
     edge_pairs: int,
+    boundaries: Floats | None = None,
 ) -> Iterator[Sliced]:
-    """One epoch, `size` targets a step; the fields after the star are those of `SelfGNNConfig` (`ssl_edges`)."""
+    """One epoch, `size` targets a step; the fields after the star are those of `SelfGNNConfig` (`ssl_edges`).
+
+    With `boundaries` (T - 1,) each target says how many slices end before it.
+    """
+    time = np.zeros(len(train)) if train.time is None else train.time
     rows, seen = _targets(train, targets, recent, streams.numpy("targets")), seen_pairs(train)
     number = np.diff(train.offsets)  # (U,)
     for step, first in enumerate(range(0, len(rows), size)):
@@ -135,6 +142,7 @@ def slice_batches(
             negative=send(place[negative]),
             edge_node=send(edge_node),
             edge_item=send(place[edge_item]),
+            past=None if boundaries is None else send(np.searchsorted(boundaries, time[row], side="right")),
         )
 
 

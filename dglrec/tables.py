@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 from . import planted
 from .config import replace
-from .data import Split, leave_one_out, load, sample, time_point, windows
+from .data import Split, leave_one_out, load, time_point, windows
 from .data.datasets import find_table
 from .data.windows import Assignment
 from .errors import ConfigError, closest
@@ -41,7 +41,7 @@ class Plan:
         metrics: the columns.
         data: data sets with their splits, see `make_split`.
         rows: such as "mdgr" or "mdgr,m=10".
-        references: rows that are there on the sample alone.
+        references: rows that are there on samples alone.
         fields: what is set in every row, beside the row's own fields.
         fields_on: by data set and names of presets, what is set there as well.
         over: what the rows run over: "systems" (a table), fields such as ("m",) (a curve a system), "epochs", or "hops"
@@ -66,7 +66,7 @@ class Plan:
         return [
             Cell(data, split, row)
             for data, split in self.data
-            for row in (*rows, *(self.references if data == planted.NAME else ()))
+            for row in (*rows, *(self.references if data in planted.SAMPLES else ()))
         ]
 
     def choose(
@@ -202,7 +202,7 @@ def find_data(data: str) -> None:
     Raises:
         DataError: it is not.
     """
-    if data not in (planted.NAME, HOPS):
+    if data not in planted.SAMPLES:
         find_table(data)
 
 
@@ -210,20 +210,20 @@ def make_split(data: str, split: str) -> Split:
     """A data set under a split, the same in every table.
 
     Args:
-        data: a name that `load` knows, "sample-interests" or "sample-hops".
+        data: a name that `load` knows, or one of `planted.SAMPLES`.
         split: "leave-one-out" ranks all items, "leave-one-out-999" the same targets among 1 + 999, "time-point-999"
             the first event of each user after a moment (all three 5-core); or what `windows` calls `by`: "window",
             "user" or "time".
     """
     if split == "leave-one-out":
-        return leave_one_out(sample("hops", seed=1) if data == HOPS else load(data, k_core=5))
+        return leave_one_out(planted.sample_log(data) if data in planted.SAMPLES else load(data, k_core=5))
     if split == "leave-one-out-999":
         return leave_one_out(load(data, k_core=5), negatives=999)
     if split == "time-point-999":
         return time_point(load(data, k_core=5), targets="next", negatives=999)
     by = cast(Assignment, split)
     if data == planted.NAME:
-        return windows(planted.sample_log(), by=by, seed=1)
+        return windows(planted.sample_log(data), by=by, seed=1)
     # A tenth of the 765 and 526 windows would be too few to tell systems apart. Split by time, test windows are paid
     # for with training windows that reach into their period, so it takes less.
     valid, test = (0.1, 0.15) if by == "time" else (0.15, 0.25)
@@ -259,7 +259,7 @@ _SAMPLED: dict[str, Any] = {"seen": "mask", "train.monitor": "ndcg@10", "train.p
 # steps, an epoch would have 2 or 3.
 _FEW_USERS = {"train.batch_size": 64, "train.patience": 30}
 _ONE_TARGET = ("selfgnn", "selfgnn-code", "hardgnn", "hardgnn-code")  # those of the papers
-_SLICED = (*_ONE_TARGET, "selfgnn-prefixes")
+_SLICED = (*_ONE_TARGET, "selfgnn-prefixes", "selfgnn-inductive")
 _SELFGNN_ON: dict[str, dict[tuple[str, ...], dict[str, Any]]] = {
     "ml-latest-small": {_SLICED: {"by": "equal_counts"}, _ONE_TARGET: _FEW_USERS},
     # Most targets stand in their history: to mask what was seen would give them away where all items are ranked.
@@ -376,7 +376,7 @@ _PLANS = (
         ),
         rows=(
             *("popularity", "recency", "transitions", "lightgcn", "sasrec", "gsau-rec"),
-            *("selfgnn", "hardgnn", "selfgnn-code", "hardgnn-code", "selfgnn-prefixes"),
+            *("selfgnn", "hardgnn", "selfgnn-code", "hardgnn-code", "selfgnn-prefixes", "selfgnn-inductive"),
             *("selfgnn,beta=0", "selfgnn,interval=mean", "selfgnn,instance=none", "selfgnn,slices=1"),
         ),
         fields=_SAMPLED,
@@ -404,6 +404,24 @@ _PLANS = (
         fields_on=_SELFGNN_ON,
         over=("k",),
         compare="hardgnn",
+    ),
+    Plan(
+        "selfgnn-slices",
+        "SelfGNN: what time slices tell, where the truth is known (beyond the paper)",
+        metrics=("ndcg@10", "recall@10"),
+        data=(("sample-drift", "leave-one-out"),),
+        rows=(
+            *("transitions", "sasrec", "selfgnn", "selfgnn,slices=1", "selfgnn-prefixes", "selfgnn-prefixes,slices=1"),
+            *("selfgnn-inductive", "selfgnn-prefixes,slices=1,instance=none", "selfgnn-prefixes,instance=none"),
+            "selfgnn-inductive,instance=none",
+        ),
+        references=("oracle", "oracle,sees=state"),
+        fields={"seen": "mask", "train.monitor": "ndcg@10"},
+        # As many slices as spans. The rest makes trainings short, for all alike.
+        fields_on={
+            "sample-drift": {_SLICED: {"slices": 6, "dim": 32, "negatives": 10, "train.lr": 3e-3, "train.patience": 5}}
+        },
+        compare="selfgnn-prefixes,slices=1,instance=none",
     ),
     Plan(
         "galrec-table1",

@@ -18,7 +18,8 @@ from dglrec.data.splits import Queries
 def world() -> Any:
     """A split of a small sample, with its oracle."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(planted, "SIZE", {"users": 20, "items": 400, "seed": 1, "noise": 0.0})
+        small = {"users": 20, "items": 400, "seed": 1, "noise": 0.0}
+        patch.setitem(planted.SAMPLES, planted.NAME, ("interests", small))
         log = planted.sample_log()
         split = dglrec.windows(log, by="user", inputs=30, targets=10, negatives=10)
         yield split, planted.oracle_of(log)
@@ -76,3 +77,21 @@ def test_the_oracle_is_measured_as_models_are(world: Any) -> None:
         assert (found == dict(direct)) == (sees == "history")
     with pytest.raises(dglrec.ConfigError, match="sees"):
         planted.Oracle(split, sees="all")
+
+
+@pytest.mark.parametrize("name", sorted(planted.SAMPLES))
+def test_every_sample_of_the_tables_has_its_oracle(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind, size = planted.SAMPLES[name]
+    monkeypatch.setitem(planted.SAMPLES, name, (kind, size | {"users": 40, "items": 400}))
+    split = dglrec.ratio(planted.sample_log(name))
+    assert split.log.name == name
+    best, popular = (
+        dglrec.evaluate(model, split.test, k=10, seen="mask")["ndcg@10"]
+        for model in (planted.Oracle(split), dglrec.models.preset("popularity", split))
+    )
+    assert best > popular
+    if kind == "hops":
+        with pytest.raises(dglrec.ConfigError, match="nothing is hidden in 'sample-hops'"):
+            planted.Oracle(split, sees="state")
+    with pytest.raises(dglrec.ConfigError, match="'sample-shop' has no oracle"):
+        planted.oracle_of(dglrec.sample("shop"))

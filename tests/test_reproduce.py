@@ -37,7 +37,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     monkeypatch.setattr("dglrec.tables.load", lambda name, k_core: dglrec.load(log, name=name, k_core=k_core))
     monkeypatch.setattr("dglrec.tables.find_table", lambda name: Path(name))
-    monkeypatch.setattr(planted, "SIZE", {"users": 25, "items": 400, "seed": 1})
+    monkeypatch.setitem(planted.SAMPLES, planted.NAME, ("interests", {"users": 25, "items": 400, "seed": 1}))
     fields = {"dim": 8, "train.epochs": 2}
     monkeypatch.setitem(PLANS, "gsau-table1", dataclasses.replace(PLANS["gsau-table1"], fields=fields))
     for name in ("galrec-figure4", "galrec-figure5"):

@@ -96,7 +96,7 @@ def test_a_run_means_the_same_in_every_table() -> None:
 def test_every_table_has_the_figures_of_its_paper(table: str) -> None:
     plan = PLANS[table]
     rows = json.loads((RESULTS / f"{table}.paper.json").read_text("utf-8"))["rows"]
-    assert rows or plan.over != "systems"  # the points of a printed curve are not known
+    assert rows or plan.over != "systems" or "beyond the paper" in plan.title  # printed curves have no points
     assert plan.compare in {cell.row for cell in plan.cells()}
     for row in rows:
         assert set(row) >= {"preset", "name", "data", "paper"}

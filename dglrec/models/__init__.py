@@ -47,6 +47,7 @@ class Preset:
 
 
 _CODE = {"recurrent": "lstm", "instance": "collapsed", "activate": True, "train.schedule": "exponential"}  # of SelfGNN
+_PREFIXES = {"targets": "prefixes", "norm": "symmetric", "pool": "mean", "dropout": 0.1, "max_length": 50, "reg": 1e-4}
 
 PRESETS = {
     "popularity": Preset(Counts, {"what": "popularity"}, "number of training interactions of an item"),
@@ -124,8 +125,13 @@ PRESETS = {
     ),
     "selfgnn-prefixes": Preset(
         SelfGNN,
-        {"targets": "prefixes", "norm": "symmetric", "pool": "mean", "dropout": 0.1, "max_length": 50, "reg": 1e-4},
+        _PREFIXES,
         "not in the paper: SelfGNN that learns from every item of a history, with means in place of sums",
+    ),
+    "selfgnn-inductive": Preset(
+        SelfGNN,
+        {**_PREFIXES, "tables": "items", "past": True, "interval_pool": "last"},
+        "not in the paper: the same, where users are what their items say, up to the slice before the target's",
     ),
     "hardgnn": Preset(HardGNN, {}, "Lin et al., HardGNN: SelfGNN with hard negatives"),
     "hardgnn-code": Preset(

@@ -23,7 +23,7 @@ from ..errors import ConfigError
 from ..evaluate import _eval_mode
 from ..graphs import slice_boundaries, time_slices
 from ..losses import hinge, pair_cross_entropy
-from ..nn.intervals import InstanceEncoder, IntervalFusion, NoInstances, Reliability, SliceMean
+from ..nn.intervals import InstanceEncoder, IntervalFusion, NoInstances, Reliability, Slices
 from ..nn.slices import SliceAdjacency, SliceEncoder, fold_in_slices, item_layers
 from ..slice_batches import Sliced, SliceEdges, slice_batches
 from ..streams import Streams, seeded
@@ -45,11 +45,16 @@ class SelfGNNConfig:
         slices: number of time slices T; not read with by="month".
         by: how the training log is cut: "equal_lengths" of time (paper and code), "equal_counts" of events, which is
             better where a log grows fast, or calendar months, 60 at most.
+        tables: "slices", vectors of each slice's own (E_t of Eq. 1), or "shared", one table of users and one of items,
+            learned from the events of all slices; "items", one table of items, and users are what their items say.
+        past: a training target's user is fused from the slices before the target's alone, as in the queries that
+            follow; else from all slices, the target's own edge among them, as in the paper.
         layers: propagations L within a slice.
         norm: "sum" over neighbours (the code, and Eq. 1 with A_t of 0 and 1), or "symmetric", as LightGCN's, which the
             paper names as its inspiration.
         slope: of every LeakyReLU; the paper gives none.
         interval: "fusion" (Eq. 3 to 5), or the "mean" of the slices, an ablation.
+        interval_pool: the "mean" over slices (code), or the "last" slice's view of them.
         recurrent: "gru" (paper) or "lstm" (code).
         shared_cell: one recurrent cell for users and items (code of SelfGNN; Eq. 4 names one) or two (code of HardGNN).
         heads: attention heads, of both levels.
@@ -77,10 +82,13 @@ class SelfGNNConfig:
     dim: int = 64
     slices: int = 5
     by: Literal["equal_lengths", "equal_counts", "month"] = "equal_lengths"
+    tables: Literal["slices", "shared", "items"] = "slices"
+    past: bool = False
     layers: int = 2
     norm: Literal["sum", "symmetric"] = "sum"
     slope: float = 0.5
     interval: Literal["fusion", "mean"] = "fusion"
+    interval_pool: Literal["mean", "last"] = "mean"
     recurrent: Literal["gru", "lstm"] = "gru"
     shared_cell: bool = True
     heads: int = 16
@@ -105,6 +113,8 @@ class SelfGNNConfig:
         check_limits(self, dim=">=1", slices=">=1", layers=">=0", slope=">=0 <=1", heads=">=1")
         check_limits(self, dropout=">=0 <1", instance_layers=">=0", max_length=">=1", recent=">=0", negatives=">=1")
         check_limits(self, beta=">=0", ssl_edges=">=1", ssl_width=">=1", reg=">=0")
+        if self.past and self.slices == 1 and self.by != "month":
+            raise ConfigError("past=True needs slices before a target's, and slices is 1; take more, or past=False")
         if self.dim % self.heads:
             raise ConfigError(f"heads is {self.heads} and dim is {self.dim}; expected a dim that the heads divide")
 
@@ -135,6 +145,7 @@ class SelfGNN(Model):
 
     Config = SelfGNNConfig
     config: SelfGNNConfig
+    user: Tensor
 
     def __init__(self, split: Split, config: SelfGNNConfig | None = None, **fields: Any) -> None:
         super().__init__(split, config, **fields)
@@ -150,19 +161,24 @@ class SelfGNN(Model):
         self.adjacency = SliceAdjacency(time_slices(split.train, self.boundaries))
         slices = self.adjacency.num_slices
         with seeded(c.train.seed, "init"):
-            self.user = nn.Parameter(torch.empty(slices, self.num_users, c.dim))
-            self.item = nn.Parameter(torch.empty(slices, self.num_items, c.dim))
+            own = (slices,) if c.tables == "slices" else ()
+            if c.tables == "items":
+                self.register_buffer("user", torch.zeros(self.num_users, c.dim), persistent=False)
+            else:
+                self.user = nn.Parameter(torch.empty(*own, self.num_users, c.dim))
+            self.item = nn.Parameter(torch.empty(*own, self.num_items, c.dim))
             self.encoder = SliceEncoder(c.layers, c.norm, c.slope)
-            self.fusion: nn.Module = SliceMean()
+            self.fusion: nn.Module = Slices(c.interval_pool)
             if c.interval == "fusion":
-                self.fusion = IntervalFusion(c.dim, c.heads, c.recurrent, c.dropout, c.shared_cell)
+                self.fusion = IntervalFusion(c.dim, c.heads, c.recurrent, c.dropout, c.shared_cell, c.interval_pool)
             self.instance: nn.Module = NoInstances()
             if c.instance != "none":
                 sizes = (c.dim, c.heads, c.instance_layers, c.max_length)
                 self.instance = InstanceEncoder(*sizes, c.slope, c.instance, c.pool)
             self.reliability = Reliability(c.dim, c.ssl_width, c.slope)
-            for table in (*self.user, *self.item):
-                nn.init.xavier_uniform_(table)
+            for side in (self.user, self.item)[c.tables == "items" :]:
+                for table in side.view(-1, *side.shape[-2:]):
+                    nn.init.xavier_uniform_(table)
             initialise(self, "xavier_uniform")
 
     @property
@@ -186,6 +202,7 @@ class SelfGNN(Model):
             max_length=c.max_length,
             negatives=c.negatives,
             edge_pairs=c.ssl_edges if c.beta else 0,
+            boundaries=self.boundaries if c.past else None,
         )
 
     # --- Vectors -------------------------------------------------------------------------------------------------
@@ -194,7 +211,7 @@ class SelfGNN(Model):
         """All vectors of a batch."""
         tables, rows = (self.user, self.item), (batch.user, batch.items)
         short = self.encoder(self.adjacency, tables, rows)  # Eq. 1, Eq. 2
-        user, item = (self.fusion(part, side) for side, part in enumerate(short))  # Eq. 3, Eq. 4, Eq. 5
+        user, item = self.fusion(short[0], 0, batch.past), self.fusion(short[1], 1)  # Eq. 3, Eq. 4, Eq. 5
         instance = self.instance(batch.history, item)  # Eq. 6, Eq. 7, Eq. 8
         return Encoded(short[0], short[1], user, item, instance)
 

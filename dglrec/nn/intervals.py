@@ -20,6 +20,7 @@ from .transformer import Buckets, _views
 Recurrent = Literal["gru", "lstm"]
 Instance = Literal["attention", "collapsed"]
 Pool = Literal["sum", "mean"]
+SlicePool = Literal["mean", "last"]
 
 
 class SelfAttention(nn.Module):
@@ -39,12 +40,12 @@ class SelfAttention(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.query, self.key, self.value = (nn.Linear(dim, dim) for _ in range(3))
 
-    def forward(self, x: Tensor, buckets: Buckets | None = None) -> Tensor:
-        """Attend within each sequence."""
+    def forward(self, x: Tensor, buckets: Buckets | None = None, known: Tensor | None = None) -> Tensor:
+        """Attend within each sequence, where it is padded to what is `known` (n, L)."""
         x = self.norm(x)
         parts = self.query(x), self.key(x), self.value(x)
         if buckets is None:
-            return self._attend(*parts)
+            return self._attend(*parts, None if known is None else known[:, None, None])
         slots = buckets.slots()
         padded = [slots.pad(part) for part in parts]  # (P, d)
         counts = [rows for rows, _ in buckets.shapes]
@@ -63,6 +64,31 @@ class SelfAttention(nn.Module):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=known).transpose(1, 2).flatten(2)
 
 
+class Slices(nn.Module):
+    """From a vector a slice to one vector, without weights: the "mean" of the slices, or the "last" of them.
+
+    By itself it stands in the place of `IntervalFusion`, as an ablation; sides are treated alike.
+
+    Shapes: (T, A, d), with the numbers (A,) of slices that may be read or None for all -> (A, d), 0 where that is none.
+    """
+
+    def __init__(self, pool: SlicePool = "mean") -> None:
+        super().__init__()
+        self.pool = pool
+
+    def forward(self, slices: Tensor, side: int = 0, past: Tensor | None = None) -> Tensor:
+        """One vector for each node, of its first `past` slices."""
+        if past is None:
+            return slices.mean(0) if self.pool == "mean" else slices[-1]
+        there = past.clamp(min=1)
+        if self.pool == "last":
+            pooled = slices[there - 1, torch.arange(len(past), device=past.device)]
+        else:
+            read = torch.arange(len(slices), device=past.device)[:, None] < past  # (T, A)
+            pooled = (slices * read.unsqueeze(2)).sum(0) / there.unsqueeze(1)
+        return torch.where((past > 0).unsqueeze(1), pooled, 0.0)
+
+
 class IntervalFusion(nn.Module):
     """From a vector a slice to one vector: recurrent over the slices (Eq. 3, 4), attention among them (Eq. 5), mean.
 
@@ -72,12 +98,20 @@ class IntervalFusion(nn.Module):
         dropout: of the recurrent states.
         shared: one recurrent cell for users and items (the public code of SelfGNN), or one each (that of HardGNN).
             Either side has its own attention.
+        pool: the "mean" over slices (public code), or what the "last" of them attends to.
 
-    Shapes: (T, A, d), the slices of A nodes of one side (0 users, 1 items) -> (A, d).
+    Shapes: (T, A, d), the slices of A nodes of one side (0 users, 1 items) -> (A, d). With `past` (A,) int64, a node's
+    first `past` slices are all that is read of it; 0 where it has none.
     """
 
     def __init__(
-        self, dim: int, heads: int, recurrent: Recurrent = "gru", dropout: float = 0.5, shared: bool = True
+        self,
+        dim: int,
+        heads: int,
+        recurrent: Recurrent = "gru",
+        dropout: float = 0.5,
+        shared: bool = True,
+        pool: SlicePool = "mean",
     ) -> None:
         super().__init__()
         kind = {"gru": nn.GRU, "lstm": nn.LSTM}[recurrent]
@@ -89,21 +123,17 @@ class IntervalFusion(nn.Module):
                     nn.init.ones_(weight[dim : 2 * dim])
         self.attention = nn.ModuleList(SelfAttention(dim, heads) for _ in range(2))
         self.dropout = Dropout(dropout)
+        self.pool = Slices(pool)
 
-    def forward(self, slices: Tensor, side: int) -> Tensor:
+    def forward(self, slices: Tensor, side: int, past: Tensor | None = None) -> Tensor:
         """Fuse the slices of users (`side` 0) or items (1)."""
-        states, _ = self.cells[side % len(self.cells)](slices)  # (T, A, d)
-        mixed = self.attention[side](self.dropout(states).transpose(0, 1))  # (A, T, d)
-        fused: Tensor = mixed.mean(1)
+        states, _ = self.cells[side % len(self.cells)](slices)  # (T, A, d); a state knows of no later slice
+        known = None
+        if past is not None:  # (A, T); a softmax needs one place at least
+            known = torch.arange(len(slices), device=past.device) < past.clamp(min=1).unsqueeze(1)
+        mixed = self.attention[side](self.dropout(states).transpose(0, 1), known=known)  # (A, T, d)
+        fused: Tensor = self.pool(mixed.transpose(0, 1), side, past)
         return fused
-
-
-class SliceMean(nn.Module):
-    """In the place of `IntervalFusion`, without weights: (T, A, d) -> (A, d), the mean of the slices (an ablation)."""
-
-    def forward(self, slices: Tensor, side: int) -> Tensor:
-        """Either side is treated alike."""
-        return slices.mean(0)
 
 
 class InstanceEncoder(nn.Module):

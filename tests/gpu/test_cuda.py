@@ -39,6 +39,7 @@ MODELS = {
     "selfgnn": ("selfgnn", SLICES),
     "selfgnn-code": ("selfgnn-code", SLICES),
     "selfgnn-prefixes": ("selfgnn-prefixes", SLICES),
+    "selfgnn-inductive": ("selfgnn-inductive", SLICES),
     "hardgnn": ("hardgnn", SLICES),
     "hardgnn-code": ("hardgnn-code", SLICES),
 }

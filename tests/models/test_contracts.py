@@ -243,6 +243,10 @@ class TestSelfGNNOnPrefixes(ModelContract):
     targets = SlicesContract.targets
 
 
+class TestSelfGNNInductive(TestSelfGNNOnPrefixes):
+    preset = "selfgnn-inductive"
+
+
 class TestHardGNN(SlicesContract):
     """With sums over histories the loss of three epochs, and what is learned in twenty, are another with each seed."""
 

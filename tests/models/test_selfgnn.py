@@ -43,14 +43,17 @@ def by_hand(model, split, batch):
     graph = time_slices(split.train, c.by, n=c.slices)
     tables = (model.user, model.item)
     e_u, e_v = slice_message_passing(graph, tables, c.layers, c.norm, c.slope)  # (T, U, d), (T, M, d)
-    users, items = model.fusion(e_u, 0), model.fusion(e_v, 1)
-    ids = batch.items.tolist()
+    items, ids = model.fusion(e_v, 1), batch.items.tolist()
+    users = []  # of each row, from the slices that end before its target, or from all
+    for row, user in enumerate(batch.user.tolist()):
+        past = c.slices if batch.past is None else int(batch.past[row])
+        users.append(model.fusion(e_u[:past, [user]], 0)[0] if past else torch.zeros(c.dim))
     gaps, pairs = [], []
     for row, negative in zip(batch.row.tolist(), batch.negative.tolist(), strict=True):
         history = batch.history.items[batch.history.offsets[row] : batch.history.offsets[row + 1]]
         one = dglrec.graphs.Sequences(torch.tensor([0, len(history)]), batch.items[history])
         instance = model.instance(one, items)[0]
-        view = users[batch.user[row]] + (leaky(instance) if c.activate else instance)
+        view = users[row] + (leaky(instance) if c.activate else instance)
         positive, other = (float(view @ items[item]) for item in (ids[batch.target[row]], ids[negative]))
         gaps.append(max(0.0, 1 - positive + other))
         pairs.append((np.log1p(np.exp(-positive)) + np.log1p(np.exp(other))) / 2)
@@ -60,8 +63,9 @@ def by_hand(model, split, batch):
         long, short = [], []
         for node, place in zip(nodes, places, strict=True):
             t, user, item = node // size, batch.user[node % size], ids[place]
-            w = model.reliability(users[user][None], e_u[t, user][None, None])[0, 0]
-            long.append(w * leaky(users[user] * items[item]).sum())
+            own = users[node % size]
+            w = model.reliability(own[None], e_u[t, user][None, None])[0, 0]
+            long.append(w * leaky(own * items[item]).sum())
             short.append(leaky(e_u[t, user] * e_v[t, item]).sum())
         total += max(0.0, 1 - float((long[0] - long[1]) * (short[0] - short[1])))
     if c.beta:
@@ -79,6 +83,10 @@ VARIANTS = [
     {"loss": "bce", "pool": "mean", "activate": True},
     {"targets": "prefixes"},
     {"interval": "mean", "instance": "none"},
+    {"tables": "shared"},
+    {"past": True, "recent": 8},
+    {"past": True, "recent": 8, "interval": "mean"},
+    {"tables": "items", "targets": "prefixes", "past": True, "interval_pool": "last"},
     {"beta": 0.0},
 ]
 
@@ -238,6 +246,34 @@ def test_an_unknown_user_is_a_node_without_vectors_of_its_own(fields, split):
 
 
 @torch.no_grad()
+def test_users_without_a_table_are_what_their_items_say(split):
+    """So a user whom training knew is the same as a new one with the same history."""
+    model = make(split, tables="items", past=True, interval_pool="last").eval()
+    assert [name for name, _ in model.named_parameters() if name.startswith("user")] == []
+    train = split.train
+    rows = np.flatnonzero(np.diff(train.offsets) > 3)[:4]
+    parts = [slice(train.offsets[user], train.offsets[user + 1]) for user in rows]
+    histories, times = ([column[part] for part in parts] for column in (train.item, train.time))
+    known = dglrec.data.Queries.from_histories(histories, users=rows, times=times)
+    new = dglrec.data.Queries.from_histories(histories, times=times)
+    torch.testing.assert_close(model.query_vectors(known), model.query_vectors(new))
+
+
+def test_past_counts_the_slices_that_end_before_a_target(split):
+    model = make(split, targets="prefixes", past=True)
+    train, found = split.train, Counter()
+    for batch in model.batches(split, Streams(0)):
+        for row, (user, past) in enumerate(zip(batch.user.tolist(), batch.past.tolist(), strict=True)):
+            place = train.offsets[user] + int(batch.history.offsets[row + 1] - batch.history.offsets[row])
+            if batch.history.offsets[row + 1] - batch.history.offsets[row] < model.config.max_length:
+                assert past == int((model.boundaries <= train.time[place]).sum())
+                found[past] += 1
+    assert set(found) == {0, 1, 2}
+    with pytest.raises(ConfigError, match="past=True needs slices before"):
+        make(split, slices=1, past=True)
+
+
+@torch.no_grad()
 def test_unknown_users_cost_a_propagation_once(split, monkeypatch):
     """However many calls; and other weights give other layers."""
     model, sums = make(split, layers=3).eval(), []
@@ -288,6 +324,21 @@ def test_slices_of_noise_are_trusted_less():
     fit(model, split, epochs=5)
     weights = model.slice_weights()[-2:].mean(0).numpy()  # (U,)
     assert spearmanr(weights, noisy).statistic < -0.15
+
+
+def test_slices_tell_what_a_user_turned_to():
+    """In "drift" interests change where slices begin. Without the instance level, one slice cannot know which is the
+    newest; measured with three draws: NDCG@10 of .19 against .15 to .16.
+    """
+    split = dglrec.leave_one_out(dglrec.sample("drift", users=1000, items=150, seed=1))
+    fields = {"dim": 16, "heads": 2, "instance": "none", "negatives": 5, "beta": 0.0}
+    train = {"lr": 1e-2, "batch_size": 256}
+    found = {}
+    for name, slices in (("selfgnn-inductive", 6), ("selfgnn-prefixes", 1)):
+        model = dglrec.models.preset(name, split, **fields, slices=slices, train=train)
+        fit(model, split, epochs=4)
+        found[name] = dglrec.evaluate(model, split.test, k=10)["ndcg@10"]
+    assert found["selfgnn-inductive"] > found["selfgnn-prefixes"] + 0.02
 
 
 # --- What is refused -----------------------------------------------------------------------------------------------

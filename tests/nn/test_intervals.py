@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from dglrec.errors import ConfigError
 from dglrec.graphs import Sequences
 from dglrec.nn import InstanceEncoder, IntervalFusion, Reliability
+from dglrec.nn.intervals import Slices
 
 DIM, HEADS, SLOPE = 8, 2, 0.5
 
@@ -50,6 +51,20 @@ def lstm(cell, x):
         h = torch.sigmoid(o) * torch.tanh(c)
         states.append(h)
     return torch.stack(states)
+
+
+@pytest.mark.parametrize("pool", ["mean", "last"])
+@pytest.mark.parametrize("make", [lambda pool: IntervalFusion(DIM, HEADS, pool=pool), Slices])
+@torch.no_grad()
+def test_the_past_is_all_that_is_read(make, pool):
+    """A node of which p slices may be read is what a graph with p slices makes of it, and 0 if p is 0."""
+    torch.manual_seed(0)
+    fusion, slices, past = make(pool).eval(), torch.randn(4, 6, DIM), torch.tensor([0, 1, 2, 3, 4, 4])
+    found = fusion(slices, 1, past)
+    assert torch.equal(found[0], torch.zeros(DIM))
+    for node, number in list(enumerate(past.tolist()))[1:]:
+        torch.testing.assert_close(found[node], fusion(slices[:number, [node]], 1)[0])
+    torch.testing.assert_close(fusion(slices, 1, torch.full((6,), 4)), fusion(slices, 1))
 
 
 @pytest.mark.parametrize("recurrent", ["gru", "lstm"])
