@@ -2,8 +2,9 @@
 
     python tests/benchmarks/logs.py [--millions 5 10 20] [--threads 2]
 
-The logs are drawn: a user for each 50 interactions and an item for each 200, both with skewed popularity, ids as
-text, times in seconds, rows in the order of time, so that users are spread over the file. Each size runs in a process
+The logs are drawn: a user for each 8 interactions and an item for each 20, both with long tails below 5, so that the
+5-core takes several passes; ids as text, times in seconds, rows in the order of time, so that users are spread over the
+file. Each size runs in a process
 of its own. `peak_bytes` is the most that the process held at the end of a stage, with all that the stages before it
 left, and its imports. `times_per_interaction_of_the_row_above` compares CPU seconds, which other work on the machine
 disturbs less; it is 1 where a stage is linear.
@@ -35,14 +36,14 @@ def write(path: Path, interactions: int) -> None:
     import polars as pl
 
     rng = np.random.default_rng(interactions)
-    users, items = interactions // 50, interactions // 200
+    users, items = interactions // 8, interactions // 20
     order = [rng.permutation(size) for size in (users, items)]
     frames = []
     for begin in range(0, interactions, BLOCK):
         size = min(BLOCK, interactions - begin)
         user, item = (
             each[(len(each) * rng.random(size) ** power).astype(np.int64)]
-            for each, power in zip(order, (1.3, 2.0), strict=True)
+            for each, power in zip(order, (3.0, 5.0), strict=True)
         )
         columns = {"user": user, "item": item, "timestamp": 1_300_000_000 + 5 * np.arange(begin, begin + size)}
         ids = [pl.format("A{}", pl.col("user")).alias("user_id"), pl.format("B{}", pl.col("item")).alias("item_id")]
