@@ -16,7 +16,8 @@ _NO_TERM = ("epoch", "seconds", "valid_seconds", "steps", "loss_sum", "test", "t
 def save_curves(rows: list[dict[str, Any]], monitor: str, best: int, path: Path, title: str) -> None:
     """Draw the rows of `metrics.jsonl` (one an epoch) to `path`, a PNG: losses left, validation right.
 
-    `best` is the row of the epoch that was chosen by the metric `monitor`.
+    `best` is the row of the epoch that was chosen by the metric `monitor`; rows without it stand for a training in
+    which nothing was held out.
     """
     epochs = [row["epoch"] for row in rows]
     figure, (losses, metrics) = _figure(10, 4, 2)
@@ -29,12 +30,15 @@ def save_curves(rows: list[dict[str, Any]], monitor: str, best: int, path: Path,
     for name in rows[0]:
         if name.endswith(f"@{cut}") if cut else name in WHOLE:
             metrics.plot(epochs, [row[name] for row in rows], label=name)
-    metrics.axvline(epochs[best], color="grey", lw=0.8, ls=":")
-    metrics.annotate(
-        f"{rows[best][monitor]:.4f}", (epochs[best], rows[best][monitor]), fontsize=8, ha="right", va="bottom"
-    )
-    metrics.set(xlabel="epoch", title="validation", ylim=(0, None))
-    metrics.legend(fontsize=8, loc="lower right")
+    if monitor in rows[best]:
+        metrics.axvline(epochs[best], color="grey", lw=0.8, ls=":")
+        metrics.annotate(
+            f"{rows[best][monitor]:.4f}", (epochs[best], rows[best][monitor]), fontsize=8, ha="right", va="bottom"
+        )
+        metrics.set(xlabel="epoch", title="validation", ylim=(0, None))
+        metrics.legend(fontsize=8, loc="lower right")
+    else:
+        metrics.set(title="nothing is held out for validation", xticks=[], yticks=[])
     _save(figure, path, title)
 
 

@@ -102,8 +102,10 @@ class Run:
     def __str__(self) -> str:
         best = f"best epoch {self.best_epoch} of {len(self.rows)}" if self.rows else "nothing to train"
         monitor = self.model.train_config.monitor
-        values = f"{monitor} {self.valid[monitor]:.4f}" if monitor in self.valid else "-"
-        text = f"{self.model.preset} on {self.model.split.log.name}: {best}; validation {values}"
+        values = f"validation {monitor} {self.valid[monitor]:.4f}" if monitor in self.valid else "validation -"
+        if len(self.model.split.valid) == 0:
+            best, values = f"the last of {len(self.rows)} epochs", "nothing is held out for validation"
+        text = f"{self.model.preset} on {self.model.split.log.name}: {best}; {values}"
         if peeked := self.result.get("selected_on_test"):
             honest = "" if self.best_epoch is None else f", not {self.rows[self.best_epoch]['test'][monitor]:.4f}"
             text += (
@@ -125,6 +127,9 @@ def fit(
     **changes: Any,
 ) -> Run:
     """Train `model` on `split.train`, select the epoch on `split.valid`; the test set is not read.
+
+    Where nothing is held out for validation, as by `given(log, valid=0)`, all epochs are run and the last weights kept:
+    for a last training on all there is, with the number of epochs that an earlier one found.
 
     With `peek_at_test=True` the test queries are measured after each epoch as well. They select nothing: the result
     says under "selected_on_test" what selecting on them would give, as some published code does. It is a leak, and only
@@ -201,7 +206,7 @@ class _Trainer:
             self._epoch(len(self.rows))
         if self.best_weights is not None:
             self.model.load_state_dict(self.best_weights)
-        if not self.rows:
+        if not self.rows and len(self.split.valid):
             self.best["valid"] = dict(evaluate(self.model, self.split.valid, k=self.cuts, metrics=self.metrics))
         self.model.eval()
         result = self._result() | (self._tested() if resume else {})
@@ -233,23 +238,31 @@ class _Trainer:
 
     def _epoch(self, epoch: int) -> None:
         row = {"epoch": epoch} | self._train(epoch)
-        valid = evaluate(self.model, self.split.valid, k=self.cuts, metrics=self.metrics)
-        row |= {"valid_seconds": valid.seconds} | dict(valid) | self._peeked()
+        valid, seconds, value = self._validated()
+        row |= {"valid_seconds": seconds} | valid | self._peeked()
         self.rows.append(row)
-        value = round(valid[self.config.monitor], self.config.monitor_digits)
         better = value >= self.best["value"]
         if better:
-            self.best = {"epoch": epoch, "value": value, "valid": dict(valid)}
+            self.best = {"epoch": epoch, "value": value, "valid": valid}
             self.best_weights = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         if self.folder is not None:
             self._save(epoch)
         if self.progress or (self.progress is None and sys.stderr.isatty()):
             from tqdm import tqdm
 
-            text = f"epoch {epoch:3}  loss {row['loss']:.4f}  {self.config.monitor} {valid[self.config.monitor]:.4f}"
+            text = f"epoch {epoch:3}  loss {row['loss']:.4f}"
+            if valid:
+                text += f"  {self.config.monitor} {valid[self.config.monitor]:.4f}"
             if "tokens" in row:
                 text += f"  {row['tokens'] / row['seconds']:,.0f} tokens/s, {100 * row['padding']:.0f} % padding"
             tqdm.write(f"{text}{' *' if better else '  '}  {row['seconds']:.1f} s", file=sys.stderr)
+
+    def _validated(self) -> tuple[dict[str, float], float, float]:
+        """Metrics on validation, their seconds, and the value that selects: the last epoch if nothing is held out."""
+        if len(self.split.valid) == 0:
+            return {}, 0.0, 0.0
+        valid = evaluate(self.model, self.split.valid, k=self.cuts, metrics=self.metrics)
+        return dict(valid), valid.seconds, round(valid[self.config.monitor], self.config.monitor_digits)
 
     def _peeked(self) -> dict[str, Any]:
         """What a row says of the test queries, where the config asks to peek at them."""

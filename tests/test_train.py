@@ -327,6 +327,24 @@ def test_a_run_from_before_a_field_came_is_resumed(split, tmp_path):
     assert_same_bits(weights_of(whole.model), weights_of(resumed.model))
 
 
+def test_nothing_held_out_selects_nothing(tmp_path):
+    """All epochs are run, the last weights kept, and a run that was stopped is the same."""
+    split = dglrec.ratio(dglrec.sample("shop", users=50, items=30), valid=0)
+    assert len(split.valid) == 0
+    whole = fit(make(split, patience=0), split, epochs=3, out=tmp_path / "whole")
+    assert [row["epoch"] for row in whole.rows] == [0, 1, 2]
+    assert (whole.best_epoch, whole.valid) == (2, {})
+    assert "nothing is held out for validation" in str(whole)
+    assert (tmp_path / "whole" / "curves.png").stat().st_size > 0
+    assert whole.test()["ndcg@10"] > 0
+    assert_same_bits(weights_of(dglrec.load_model(tmp_path / "whole")), weights_of(whole.model))
+    fit(make(split, patience=0), split, epochs=2, out=tmp_path / "run")
+    resumed = fit(make(split, patience=0), split, epochs=3, out=tmp_path / "run", resume=True)
+    assert_same_bits(weights_of(resumed.model), weights_of(whole.model))
+    counts = fit(dglrec.models.preset("popularity", split), split)
+    assert counts.valid == {} and counts.rows == []
+
+
 def test_nothing_is_printed_on_standard_output(split, capsys):
     fit(make(split), split, epochs=1, progress=True)
     out, err = capsys.readouterr()

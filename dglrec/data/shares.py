@@ -86,7 +86,8 @@ def given(log: InteractionLog, *, valid: float | None = None, seed: int = 2020) 
 
     Args:
         log: a log with parts: `load` of a folder with such files.
-        valid: share of each user's training events for validation, .1 by default; rounded as in `ratio`.
+        valid: share of each user's training events for validation, .1 by default; rounded as in `ratio`. With 0 nothing
+            is held out, for a last training on all of them: `fit` then runs all its epochs and selects none.
         seed: of the draw.
 
     Returns:
@@ -109,8 +110,8 @@ def given(log: InteractionLog, *, valid: float | None = None, seed: int = 2020) 
             raise DataError(f"{log.name!r} has a validation part of its own; leave valid out")
     else:
         valid = 0.1 if valid is None else float(valid)
-        if not 0 < valid < 1:
-            raise DataError(f"valid is {valid}; expected a share between 0 and 1")
+        if not 0 <= valid < 1:
+            raise DataError(f"valid is {valid}; expected a share from 0 to below 1")
         rule |= {"valid": valid, "seed": int(seed)}
         rows = np.flatnonzero(part == 0)
         lengths = np.bincount(log.user[rows], minlength=log.num_users)

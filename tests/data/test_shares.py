@@ -110,6 +110,10 @@ def test_the_parts_of_the_source() -> None:
 def test_validation_is_drawn_where_the_source_has_none() -> None:
     log = with_parts(valid=False)
     assert log.part is not None
+    everything = given(log, valid=0)
+    everything.verify()
+    assert (len(everything.valid), len(everything.train)) == (0, int((log.part == 0).sum()))
+    assert make_split(log, everything.rule).digest == everything.digest
     split = given(log, valid=0.2)
     split.verify()
     assert len(split.train) + len(split.valid.targets) == int((log.part == 0).sum())
@@ -163,7 +167,7 @@ def test_a_model_trains_and_is_ranked_under_both() -> None:
         (lambda log: ratio(log, test=0.0), "test is above 0"),
         (lambda log: ratio(log, order="file"), "is sorted by time already"),
         (lambda log: given(log), "comes without a split"),
-        (lambda log: given(with_parts(False), valid=1.0), "expected a share between 0 and 1"),
+        (lambda log: given(with_parts(False), valid=1.0), "expected a share from 0 to below 1"),
         (lambda log: InteractionLog.from_arrays([0], [0], part=[3]), "part holds other values"),
         (lambda log: InteractionLog.from_arrays([0], [0], part=[0, 2]), "column 'part' has 2 rows"),
     ],
