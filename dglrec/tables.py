@@ -430,8 +430,9 @@ _PLANS = (
         data=(("sample-drift", "leave-one-out"),),
         rows=(
             *("transitions", "sasrec", "selfgnn", "selfgnn,slices=1", "selfgnn-prefixes", "selfgnn-prefixes,slices=1"),
-            *("selfgnn-inductive", "selfgnn-prefixes,slices=1,instance=none", "selfgnn-prefixes,instance=none"),
-            "selfgnn-inductive,instance=none",
+            *("selfgnn-inductive", "selfgnn-inductive,slices=1,past=false"),  # one slice ends before no target
+            *("selfgnn-prefixes,instance=none", "selfgnn-prefixes,slices=1,instance=none"),
+            *("selfgnn-inductive,instance=none", "selfgnn-inductive,slices=1,past=false,instance=none"),
         ),
         references=("oracle", "oracle,sees=state"),
         fields={"seen": "mask", "train.monitor": "ndcg@10"},
@@ -439,7 +440,7 @@ _PLANS = (
         fields_on={
             "sample-drift": {_SLICED: {"slices": 6, "dim": 32, "negatives": 10, "train.lr": 3e-3, "train.patience": 5}}
         },
-        compare="selfgnn-prefixes,slices=1,instance=none",
+        compare="selfgnn-inductive",
     ),
     Plan(
         "galrec-table1",
