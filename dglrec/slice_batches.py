@@ -113,7 +113,9 @@ def slice_batches(
 
     With `boundaries` (T - 1,) each target says how many slices end before it.
     """
-    time = np.zeros(len(train)) if train.time is None else train.time
+    ended = None  # (n,) how many slices end before each event
+    if boundaries is not None and train.time is not None:
+        ended = np.searchsorted(boundaries, train.time, side="right")
     rows, seen = _targets(train, targets, recent, streams.numpy("targets")), seen_pairs(train)
     number = np.diff(train.offsets)  # (U,)
     for step, first in enumerate(range(0, len(rows), size)):
@@ -142,7 +144,7 @@ def slice_batches(
             negative=send(place[negative]),
             edge_node=send(edge_node),
             edge_item=send(place[edge_item]),
-            past=None if boundaries is None else send(np.searchsorted(boundaries, time[row], side="right")),
+            past=None if ended is None else send(ended[row]),
         )
 
 
