@@ -454,7 +454,7 @@ def _reproduce(args: argparse.Namespace) -> Output:
     from .reproduce import reproduce
 
     seed = {} if args.seed is None else {"seed": args.seed}
-    chosen = {"rows": args.row, "data": args.data, "splits": args.split}
+    chosen = {"rows": args.row, "data": args.data, "splits": args.split, "compare": args.compare}
     table = reproduce(args.table, run=args.run_missing, device=args.device, **chosen, **seed)
     if args.figure is not None:
         table.save_figure(args.figure)
@@ -601,6 +601,7 @@ def _add_reproduce(commands: Any) -> None:
         help="some rows only: presets, or such as mdgr,m=10")  # fmt: skip
     add("--data", nargs="+", action="extend", metavar="NAME", help="some data sets only")
     add("--split", nargs="+", action="extend", metavar="SPLIT", help="some splits of the data only")
+    add("--compare", metavar="ROW", help="subtract the others from this row, user by user (the table's own system)")
     add("--figure", type=Path, metavar="PATH", help="draw a figure of the paper to PATH, a PNG")
     add("--seed", type=int, metavar="N", help="seed of the trainings")
     _add_device(add)

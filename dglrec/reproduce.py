@@ -48,6 +48,7 @@ def reproduce(
     rows: Iterable[str] | None = None,
     data: Iterable[str] | None = None,
     splits: Iterable[str] | None = None,
+    compare: str | None = None,
     seed: int = 2020,
     device: str = "auto",
     results: Path = RESULTS,
@@ -63,18 +64,22 @@ def reproduce(
         rows: rows of the table, such as "mdgr" or "mdgr,m=10"; None for all.
         data: names of data sets; None for all of the table.
         splits: splits of the data; None for all of the table.
+        compare: the row from which the others are subtracted, user by user; None for the row that the table is about.
         seed: of the runs to make. Rows of every seed are printed.
         device: see `fit`.
         results: folder of the result files.
         runs: folder of the run folders, `runs/DATA.SPLIT.ROW.SEED`.
 
     Raises:
-        ConfigError: an unknown table, row, data set or split.
+        ConfigError: an unknown table, row, data set or split; `compare` names none of the rows, or nothing is
+            subtracted in the table.
         DataError: data to train on are not found, or `results` or `runs` cannot be written, which is found out before
             the first training; or another process is still training some of the rows, after all others are done.
     """
     plan = plan_of(table)
     cells = plan.choose(rows, data, splits)
+    if compare is not None:
+        plan = plan.comparing(compare, cells)
     if run:
         _make_missing(plan, cells, seed, device, results / "runs", runs, progress)
     found = [Result.read(path) for cell in cells for path in result_paths(results / "runs", cell)]

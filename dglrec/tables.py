@@ -89,6 +89,19 @@ class Plan:
             raise ConfigError(f"table {self.name} has no such row on these data; print it to see what it has")
         return chosen
 
+    def comparing(self, row: str, cells: Iterable[Cell]) -> Plan:
+        """The same table, with the others compared with another row of the chosen cells.
+
+        Raises:
+            ConfigError: no such row among the cells, or a figure, which compares nothing.
+        """
+        row, rows = canonical(row), {cell.row for cell in cells}
+        if self.kind != "systems":
+            raise ConfigError(f"{self.name} is a figure; only the rows of tables are compared with one of them")
+        if row not in rows:
+            raise ConfigError(f"the chosen rows of {self.name} have no {row!r} to compare with; {closest(row, rows)}")
+        return dataclasses.replace(self, compare=row)
+
     @property
     def kind(self) -> Literal["systems", "fields", "epochs", "hops"]:
         """What is shown: a table of systems, curves over fields or over epochs, or how vectors lie."""
@@ -317,7 +330,7 @@ _PLANS = (
         "mdgr-table2",
         f"{_MDGR}, Table 2: overall performance",
         metrics=("auc_pooled", "recall@50"),
-        data=(*_ON_SAMPLE, (planted.NAME, "time"), *_CHECK_INS_AND_FILMS),
+        data=(*_ON_SAMPLE, *_CHECK_INS_AND_FILMS),
         rows=(
             "popularity",
             "recency",

@@ -23,6 +23,7 @@ from typing import Any
 
 from dglrec.models import PRESETS
 from dglrec.reproduce import RESULTS, reproduce, tables
+from dglrec.tables import PLANS
 
 DOCS = Path(__file__).parent
 FILES = (DOCS.parent / "README.md", DOCS.parent / "data" / "README.md", *sorted(DOCS.glob("*.md")))
@@ -81,6 +82,19 @@ def results_table(name: str) -> str:
     if not table.results:
         shown.insert(0, f"Nothing is measured yet; `dglrec reproduce {name} --run` does it.")
     return "\n\n".join([*shown, *table.not_begun()])
+
+
+def pairs_table(name: str, row: str) -> str:
+    """A row of a paper's table minus each other row, paired by user, in the table's first metric."""
+    plan = PLANS[name]
+    columns: dict[str, dict[str, str]] = {}
+    for data, split in plan.data:
+        block = reproduce(name, data=[data], splits=[split], compare=row).blocks()[0]
+        at = block.header.index(f"{row} minus this, {plan.metrics[0]}")
+        columns[f"{data}, by {split}"] = {line[0]: line[at] for line in block.rows if line[at]}
+    rows = dict.fromkeys(row for column in columns.values() for row in column)
+    lines = [[f"`{row}`", *(column.get(row, "") for column in columns.values())] for row in rows]
+    return markdown([f"`{row}` minus", *columns], lines)
 
 
 def trace_table() -> str:
@@ -219,6 +233,7 @@ def builders_table() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     **{name: partial(results_table, name) for name in tables()},
+    "mdgr-residual-pairs": partial(pairs_table, "mdgr-table2", "mdgr-residual"),
     "gsau-trace": trace_table,
     "presets": presets_table,
     "data": data_table,

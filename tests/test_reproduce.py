@@ -129,6 +129,11 @@ def test_one_run_serves_several_tables(small: None, tmp_path: Path, monkeypatch:
     block = reproduce("mdgr-table3", **out).blocks()[0]
     assert "mdgr minus this, auc_pooled" in block.header
     assert [line[0] for line in block.rows] == ["mdgr-dgc", "mdgr"]
+    turned = reproduce("mdgr-table3", compare="mdgr-dgc", **out).blocks()[0]
+    at = block.header.index("mdgr minus this, auc_pooled")
+    assert turned.header[at] == "mdgr-dgc minus this, auc_pooled"
+    difference, negated = (float(text.split()[0]) for text in (block.rows[0][at], turned.rows[1][at]))
+    assert difference == -negated != 0 and not turned.rows[0][at]
 
 
 def test_the_vectors_of_hops_are_kept_for_their_figure(small: None, tmp_path: Path) -> None:
@@ -275,6 +280,9 @@ def test_the_files_of_a_row_are_not_those_of_a_longer_name(tmp_path: Path) -> No
         ({"table": "mdgr-table2", "splits": ["users"]}, "did you mean 'user'"),
         ({"table": "mdgr-figure3", "rows": ["mdgr,k=7"]}, "has no row 'mdgr,k=7'"),
         ({"table": "mdgr-table2", "rows": ["oracle"], "data": ["foursquare-nyc"]}, "no such row on these data"),
+        ({"table": "mdgr-table2", "compare": "mdgr-w"}, "chosen rows of mdgr-table2 have no 'mdgr-w'"),
+        ({"table": "mdgr-table2", "rows": ["mip", "surge"], "compare": "mdgr"}, "known: mip, surge"),
+        ({"table": "mdgr-figure4", "compare": "mdgr"}, "is a figure; only the rows of tables"),
     ],
 )
 def test_unknown_names_are_errors(arguments: dict[str, object], message: str) -> None:
