@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..config import TrainConfig, check_limits
 from ..data.splits import Queries, Split
-from ..lm.backbone import Backbone, in_order
+from ..lm.backbone import Backbone, in_order, padded_parts
 from ..lm.decoding import Trie, beam_search
 from ..lm.hop_prompts import Asked, HopPrompts, Packed, asked_batches, history_of, offsets_of
 from ..lm.indexing import Names, check_names, cid, p5, sid
@@ -152,8 +152,7 @@ class IndexedLM(Model):
         is_word = (ask.values < words)[:, None]
         named = self.name((ask.values - words).clamp(min=0))
         vectors = torch.where(is_word, self.backbone.words(ask.values.clamp(max=words - 1)), named)
-        for rows, padded, mask in self.backbone.parts(vectors, ask.lengths, widen):
-            yield rows, self.backbone.encoder(inputs_embeds=padded, attention_mask=mask).last_hidden_state, mask
+        yield from padded_parts(self.backbone.encode(self.backbone.encoder, vectors, ask.lengths), ask.lengths, widen)
 
     def _speak(self, states: Tensor, mask: Tensor, said: Tensor) -> Tensor:
         """Logits (b, t + 1, size + 1) of each next token after what was said (b, t)."""

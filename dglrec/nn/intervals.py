@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..graphs import Sequences
+from .attention import Buckets, bucket_views
 from .dropout import Dropout
-from .transformer import Buckets, _views
 
 Recurrent = Literal["gru", "lstm"]
 Instance = Literal["attention", "collapsed"]
@@ -50,7 +50,7 @@ class SelfAttention(nn.Module):
         padded = [slots.pad(part) for part in parts]  # (P, d)
         counts = [rows for rows, _ in buckets.shapes]
         mixed = []
-        for views, lengths in zip(_views(buckets.shapes, *padded), buckets.lengths.split(counts), strict=True):
+        for views, lengths in zip(bucket_views(buckets.shapes, *padded), buckets.lengths.split(counts), strict=True):
             known = torch.arange(views[0].shape[1], device=x.device) < lengths[:, None]  # (b, L)
             query, key, value = views
             mixed.append(self._attend(query, key, value, known[:, None, None]).flatten(0, 1))

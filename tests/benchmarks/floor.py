@@ -255,7 +255,7 @@ def main() -> None:
     args = parser.parse_args()
 
     import dglrec
-    from dglrec.nn.transformer import Buckets
+    from dglrec.nn.attention import Buckets
     from dglrec.streams import Streams
 
     torch.set_num_threads(args.threads)

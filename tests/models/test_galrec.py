@@ -16,6 +16,7 @@ import torch.nn.functional as F
 
 import dglrec
 from dglrec.errors import ConfigError, DataError
+from dglrec.lm import backbone
 from dglrec.models.galrec import KEYS, PAIRS
 from dglrec.streams import Streams
 from tests.contract.model_contract import GenerativeContract, ModelContract, fit
@@ -265,10 +266,13 @@ def test_the_contrasts_share_passes_of_the_encoders(split, monkeypatch):
 
     monkeypatch.setattr(model, "_encode", counted)
     seen, size = [], len(batch.target)
-    for name, encoder in (("fast", model.backbone.encoder), ("slow", model.slow["encoder"])):
-        encoder.register_forward_pre_hook(
-            lambda _, __, given, name=name: seen.append((name, len(given["inputs_embeds"]))), with_kwargs=True
-        )
+    encoders, whole = {model.backbone.encoder: "fast", model.slow["encoder"]: "slow"}, backbone.encode
+
+    def encoded(encoder, vectors, buckets):
+        seen.append((encoders[encoder], len(buckets.lengths)))
+        return whole(encoder, vectors, buckets)
+
+    monkeypatch.setattr(backbone, "encode", encoded)
     model.loss(batch)
     queries = sorted({query for query, _, _ in PAIRS})
     assert asked == [("fast", queries, True), ("slow", sorted(KEYS), False)]
@@ -277,18 +281,16 @@ def test_the_contrasts_share_passes_of_the_encoders(split, monkeypatch):
 
 
 def test_a_user_is_ranked_in_one_step_of_the_decoder(split, monkeypatch):
-    model, said = make(split).eval(), []
-    decode = model.backbone.decode
+    model, said, step = make(split).eval(), [], backbone.first_states
 
-    def counted(states, mask, vectors):
-        said.append(tuple(vectors.shape[:2]))
-        return decode(states, mask, vectors)
+    def counted(decoder, vectors, states, buckets):
+        said.append(len(vectors))
+        return step(decoder, vectors, states, buckets)
 
-    monkeypatch.setattr(model.backbone, "decode", counted)
+    monkeypatch.setattr(backbone, "first_states", counted)
     with torch.no_grad():
         assert model.scores(split.test).shape == (len(split.test), split.log.num_items)
-    assert {steps for _, steps in said} == {1}
-    assert sum(users for users, _ in said) == len(split.test)
+    assert sum(said) == len(split.test)
 
 
 def test_training_tells_tokens_a_second_and_padding(split, capsys):

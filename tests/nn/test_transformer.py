@@ -11,8 +11,8 @@ from torch import nn
 
 from dglrec.errors import DataError
 from dglrec.graphs import Sequences
-from dglrec.nn import CausalTransformer, transformer
-from dglrec.nn.transformer import BUCKET_RATIO, Buckets, _BucketAttention, causal_attention
+from dglrec.nn import CausalTransformer, attention
+from dglrec.nn.attention import BUCKET_RATIO, Buckets, _BucketAttention, biased_attention, causal_attention
 from tests.contract.model_contract import OneDevice
 
 DIM, ITEMS = 16, 30
@@ -227,15 +227,50 @@ def test_padding_on_lengths_as_they_are():
 @pytest.mark.parametrize("p", [0.0, 0.5])
 def test_the_gradient_of_bucket_attention(p):
     """By finite differences, with the dropped weights the same at each call."""
-    shapes = [(2, 5), (3, 3), (1, 1)]
-    size = sum(rows * length for rows, length in shapes)
-    q, k, v = torch.randn(3, size, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).unbind()
+    q, k, v, _, buckets = small_buckets()
+    later = torch.full((1, 5, 5), -torch.inf, dtype=torch.float64).triu_(1)
 
     def attend(*x):
         torch.manual_seed(7)
-        return _BucketAttention.apply(*x, shapes, p)
+        return _BucketAttention.apply(*x, later, buckets, 0.5, p)
 
     torch.autograd.gradcheck(attend, [x.requires_grad_() for x in (q, k, v)])
+
+
+def small_buckets():
+    """Padded rows of two heads, a bias of pairs, and their buckets: of 5, 4 and 4 rows, of 2, and of 1."""
+    buckets = Buckets(np.array([4, 1, 5, 2, 4]))
+    assert buckets.shapes == [(3, 5), (1, 2), (1, 1)]
+    random = torch.Generator().manual_seed(0)
+    rows = torch.randn(3, 2 * 18, 4, dtype=torch.float64, generator=random).unbind()
+    return *rows, torch.randn(2, 5, 5, dtype=torch.float64, generator=random), buckets
+
+
+def test_the_gradient_of_bucket_attention_with_a_bias():
+    q, k, v, bias, buckets = small_buckets()
+    arguments = [x.requires_grad_() for x in (q, k, v, bias)]
+    torch.autograd.gradcheck(lambda *x: _BucketAttention.apply(*x, buckets, 1.0, 0.0, True), arguments)
+
+
+@pytest.mark.parametrize("device", ["cpu", "elsewhere"])
+def test_attention_with_a_bias_is_that_of_each_sequence_alone(device, monkeypatch):
+    """On the path of a CPU and, here run on a CPU, on that of a GPU; values and gradients."""
+    if device == "elsewhere":
+        monkeypatch.setattr(attention, "USES_BUCKETS", ())
+    lengths, random = np.array([7, 50, 3, 49, 1]), torch.Generator().manual_seed(0)
+    rows = [torch.randn(110, 8, dtype=torch.float64, generator=random).requires_grad_() for _ in range(3)]
+    bias = torch.randn(2, 50, 50, dtype=torch.float64, generator=random).requires_grad_()
+    for several in (True, False):
+        mixed = biased_attention(*rows, bias, Buckets(lengths, several=several))
+        expected = []
+        for q, k, v in zip(*(x.split(lengths.tolist()) for x in rows), strict=True):
+            length = len(q)
+            q, k, v = (x.view(length, 2, 4).transpose(0, 1) for x in (q, k, v))
+            weights = (q @ k.transpose(1, 2) + bias[:, :length, :length]).softmax(2)
+            expected.append((weights @ v).transpose(0, 1).reshape(length, 8))
+        assert torch.allclose(mixed, torch.cat(expected))
+        grads = [torch.autograd.grad((x**2).sum(), [*rows, bias]) for x in (mixed, torch.cat(expected))]
+        assert all(torch.allclose(one, other) for one, other in zip(*grads, strict=True))
 
 
 def test_the_path_of_a_gpu_equals_that_of_a_cpu(monkeypatch):
@@ -243,7 +278,7 @@ def test_the_path_of_a_gpu_equals_that_of_a_cpu(monkeypatch):
     q, k, v = torch.randn(3, 60, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).unbind()
     lengths = np.array([7, 50, 3])
     expected = causal_attention(q, k, v, Buckets(lengths), 2, 0.0)
-    monkeypatch.setattr(transformer, "USES_BUCKETS", ())
+    monkeypatch.setattr(attention, "USES_BUCKETS", ())
     buckets = Buckets(lengths)
     assert buckets.shapes == [(3, 50)]
     torch.testing.assert_close(causal_attention(q, k, v, buckets, 2, 0.0), expected)
