@@ -106,7 +106,9 @@ PRESETS = {
     ),
     "mip": Preset(MIP, {}, "Shi et al., arXiv 2207.06652, as in MDGR's Table 2"),
     "comirec-sa": Preset(ComiRec, {"extractor": "attention"}, "Cen et al., KDD 2020: interests by self-attention"),
-    "comirec-dr": Preset(ComiRec, {"extractor": "routing"}, "the same, interests by dynamic routing"),
+    "comirec-dr": Preset(
+        ComiRec, {"extractor": "routing", "train.lr": 5e-3}, "the same, interests by dynamic routing, with its own rate"
+    ),
     "galrec-lightgcn": Preset(GALRec, {}, "Guan et al., GAL(LightGCN): graph-aware learning of a language model"),
     "galrec-sasrec": Preset(GALRec, {"embeddings": "sasrec"}, "the same on SASRec's embeddings"),
     "galrec-text": Preset(GALRec, {"embeddings": "text"}, "the same on embeddings of the items' titles"),
