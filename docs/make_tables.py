@@ -6,8 +6,8 @@
 A table stands between `<!-- table:NAME -->` and `<!-- end table -->`. Results come from files that
 `dglrec reproduce TABLE --run` writes, figures of data sets from docs/figures.json (by docs/measure_data.py), those of
 samples from docs/samples.json (by docs/measure_samples.py), of protocols from docs/protocols.json (by
-docs/measure_protocols.py), of graph builders from docs/graphs.json (by docs/measure_graphs.py), presets from
-dglrec.models.PRESETS. No number of ours in these tables is typed by hand.
+docs/measure_protocols.py), of graph builders from docs/graphs.json (by docs/measure_graphs.py), costs from
+tests/benchmarks/*.json, presets from dglrec.models.PRESETS. No number of ours in these tables is typed by hand.
 """
 
 from __future__ import annotations
@@ -95,6 +95,24 @@ def pairs_table(name: str, row: str) -> str:
     rows = dict.fromkeys(row for column in columns.values() for row in column)
     lines = [[f"`{row}`", *(column.get(row, "") for column in columns.values())] for row in rows]
     return markdown([f"`{row}` minus", *columns], lines)
+
+
+def cost_table() -> str:
+    """What a step of MDGR and its relatives costs, from tests/benchmarks/interests.json."""
+    path = DOCS.parent / "tests" / "benchmarks" / "interests.json"
+    measured = json.loads(path.read_text("utf-8"))
+    systems, windows = measured["systems"], measured["windows_a_step"]
+    base = systems["mip"]["median_ms"]
+    rows = []
+    for name, one in systems.items():
+        least, median = one["least_ms"], one["median_ms"]
+        rows.append([name, f"{least:.0f}", f"{median:.0f}", f"{median / base:.1f}", f"{one['parameters']:,}"])
+    header = ["system", f"step of {windows} windows, ms at best", "median", "times MIP's", "parameters without items"]
+    machine, versions = measured["machine"], measured["versions"]
+    words = (
+        f"{machine['processor']}, {measured['threads']} threads, PyTorch {versions['torch']}, numba {versions['numba']}"
+    )
+    return f"{markdown(header, rows)}\n\n{words}."
 
 
 def trace_table() -> str:
@@ -234,6 +252,7 @@ def builders_table() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     **{name: partial(results_table, name) for name in tables()},
     "mdgr-residual-pairs": partial(pairs_table, "mdgr-table2", "mdgr-residual"),
+    "mdgr-cost": cost_table,
     "gsau-trace": trace_table,
     "presets": presets_table,
     "data": data_table,
