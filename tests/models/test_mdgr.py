@@ -117,6 +117,11 @@ def written_out(split, **fields):
             weight.normal_(generator=generator)
         for part in model.attention.join[1::2]:
             part.weight *= 3
+        for part in model.graph_attention.modules() if model.config.m else ():
+            if isinstance(part, torch.nn.Linear):  # logits of both signs: else the leaky ReLU is a factor, no more
+                part.weight *= 2
+                if part.bias is not None:
+                    part.bias.zero_()
         if model.weight is not None:
             model.weight.second.weight *= 5
         model.affine.copy_(torch.tensor([1.7, -0.6]))
