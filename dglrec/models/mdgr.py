@@ -52,7 +52,7 @@ class MDGRConfig:
         positions, times: whether Eq. 2 appends their encodings (rows -P, -T, -PT). Weights read times in any case.
         encoding: size of either encoding (`time_size` of MIP). The paper's d_m = 1 would leave one frequency.
         heads: attention heads H of Eq. 4 and 5, each over all of Eq. 2, its values the plain item vectors.
-        dropout: of Eq. 6; the rate is not stated.
+        dropout: of Eq. 6; the rate is not stated, and MIP's code never applies its own.
         residual: add the item's own vector to what Eq. 6 gives. As printed an item is what it gathers alone, and items
             of one history, which gather from the same, are hardly told apart by the clustering.
         method: how items are clustered: "ward", "kmeans" or "birch".
@@ -67,8 +67,8 @@ class MDGRConfig:
         weight_width: size of the layer between in the net of Eq. 15 (`hidden` of MIP).
         bounded: weights between 0 and 2, see `InterestWeight`; as printed they have no upper end.
         candidate: what stands for the target in Eq. 11. "free": the most recent item, so that a user has one set of
-            interests whatever is ranked. "exact": each candidate in turn, positive or negative alike, at as many times
-            the cost.
+            interests whatever is ranked. "exact": each candidate's row of the item table in turn, positive or negative
+            alike, at as many times the cost.
         max_length: items of a history that are read, the most recent ones.
         negatives: drawn for each positive where the split has no windows with negatives of their own.
         seen: whether evaluation keeps or masks the items of the history.
@@ -150,7 +150,7 @@ class MDGR(WindowModel):
         def of_chunk(encoded: Tensor, items: Tensor) -> Tensor:
             count, vectors = items.shape[1], self.item(items)  # (B, c, d)
             each = Padded(*(part.repeat_interleave(count, 0) for part in window))  # a window for each candidate
-            target = vectors.flatten(0, 1)  # (B * c, d)
+            target = vectors.flatten(0, 1)  # (B * c, d): p_t in all rounds; Eq. 6 makes phi of a history's items alone
             interests = self._interests(each, encoded.repeat_interleave(count, 0), target)  # (B * c, k, d + 1)
             return window_logits(interests, augmented(target[:, None], 1.0, 1.0)).view(-1, count)
 
@@ -175,7 +175,7 @@ class MDGR(WindowModel):
         """(B, k, d + 1): interests with their weights, for the targets (B, d) or for any."""
         *_, (vectors, cluster) = self.rounds(window, vectors, target)
         last, members = last_of_clusters(cluster, self.config.k)
-        interests = take(vectors, last)  # Eq. 14, (B, k, d)
+        interests = take(vectors, last)  # Eq. 14, (B, k, d); "the query to obtain" the interest is the interest itself
         scale, bias = self.affine
         if self.weight is None:
             return augmented(interests, scale, bias)
@@ -208,7 +208,7 @@ class MDGR(WindowModel):
     def attend(self, vectors: Tensor, graph: Interests, target: Tensor | None = None) -> Tensor:
         """One step of attention along the edges: (B, n, d) -> (B, n, d)."""
         if target is None:
-            target = vectors[:, -1]
+            target = vectors[:, -1]  # phi_t moves from round to round, as all items do
         near = _propagate(graph.edges, vectors, self.config.hops)
         similarity = graph.similarity if self.config.learn_metric else None
         moved = [head(vectors, near, target, graph.edges, similarity) for head in self.graph_attention]

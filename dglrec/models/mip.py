@@ -7,7 +7,9 @@ as its best interest finds it.
 What the authors' code does and the form here does not: it computes an interest at every item and drops all but those at
 the last item of a cluster, which comes to the same; it never applies its dropout layer, so there is none; it clips the
 gradient's norm at 10 and takes batches of 64 windows, where the defaults here are those of MDGR's comparison
-(`train.clip=10`, `train.batch_size=64`); and its weights of the last epoch, not those of the best one, are tested.
+(`train.clip=10`, `train.batch_size=64`); and its weights of the last epoch, not those of the best one, are tested. Its
+preparation of the data puts item 0 in place of the first record of the first user, in Amazon and MovieLens, which
+`dglrec.windows` does not.
 """
 
 from __future__ import annotations

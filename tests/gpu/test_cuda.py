@@ -232,7 +232,7 @@ def test_ties_break_as_on_the_cpu():
     assert torch.equal(clustering.ward(points.to(DEVICE), 6, mask.to(DEVICE)).cpu(), clustering.ward(points, 6, mask))
 
 
-@pytest.mark.parametrize("rank", ["clusters", "matrix"])
+@pytest.mark.parametrize("rank", ["clusters", "matrix", "pairs"])
 def test_interests_are_those_of_the_cpu(rank):
     points, mask = next(sets_of_points())
     weight = torch.rand(3, 8, generator=torch.Generator().manual_seed(1))

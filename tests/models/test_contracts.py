@@ -188,6 +188,20 @@ class TestMDGR(WindowsContract):
     meta = False  # how clusters merge depends on the values
 
 
+class TestMDGRExact(WindowsContract):
+    """Each candidate is the target of its own rounds, in each validation too, so that all is small here."""
+
+    preset = "mdgr"
+    fields = {"dim": 8, "k": 2, "m": 1, "heads": 2, "candidate": "exact", "negatives": 2, "max_length": 8}
+    known_fields = {"negatives": 5, "train": {"lr": 1e-2, "batch_size": 64}}
+    tolerance = 1e-3  # as of TestMDGR
+    meta = False  # how clusters merge depends on the values
+
+    @pytest.mark.slow
+    def test_it_learns_what_it_is_made_for(self):
+        super().test_it_learns_what_it_is_made_for()
+
+
 class TestMDGRResidual(WindowsContract):
     preset = "mdgr-residual"
     fields = {"dim": 16, "k": 4, "m": 2}

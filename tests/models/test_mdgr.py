@@ -1,8 +1,9 @@
-"""MDGR: its rounds against DGL's message passing, its scores of one candidate and of many, and what its fields do."""
+"""MDGR: the method written out, its rounds against DGL's message passing, scores of candidates, what its fields do."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from dglrec.errors import ConfigError
 from dglrec.graphs import interests
 from dglrec.graphs.clustering import ward
 from dglrec.models import MDGR
-from dglrec.nn.interests import query_window
+from dglrec.nn.interests import batch_window, query_window
 from dglrec.planted import agreement
 from dglrec.streams import Streams
 
@@ -28,6 +29,142 @@ def split():
 
 def a_batch(model, split):
     return next(iter(model.batches(split, Streams(1))))
+
+
+def by_hand(model, history, days, candidates):
+    """(C,) Eq. 16 of some candidates, item by item and pair by pair; only Ward's clusters are the package's own."""
+    c, n = model.config, len(history)
+    items = range(n)
+    p = model.item.weight[torch.as_tensor(history)]  # Eq. 1
+    given = model.item.weight[torch.as_tensor(candidates)]
+
+    def encoding(value):  # Eq. 3
+        rates = [10_000 ** (-2 * i / c.encoding) for i in range(c.encoding // 2)]
+        return torch.tensor([function(value * rate) for rate in rates for function in (math.sin, math.cos)])
+
+    tau = [encoding(day) for day in days]
+    rho = [encoding(c.max_length - n + i) for i in items]  # the last item has the last place
+    e = [torch.cat([p[i], tau[i][: c.times * c.encoding], rho[i][: c.positions * c.encoding]]) for i in items]  # Eq. 2
+
+    attention, phi = model.attention, []
+    _, inner, _, outer = attention.join
+    for i in items:
+        heads = []
+        for h in range(c.heads):
+            rows = slice(h * c.dim, (h + 1) * c.dim)
+            q = attention.query.weight[rows] @ e[i] + attention.query.bias[rows]
+            keys = [attention.key.weight[rows] @ e[j] + attention.key.bias[rows] for j in items]
+            share = torch.stack([q @ key for key in keys]).div(c.dim**0.5).softmax(0)  # Eq. 4
+            heads.append(sum(share[j] * p[j] for j in items))  # Eq. 5
+        hidden = (inner.weight @ torch.cat(heads) + inner.bias).tanh()
+        phi.append(outer.weight @ hidden + outer.bias + c.residual * p[i])  # Eq. 6
+
+    if c.candidate == "free":
+        return scores_by_hand(model, phi, tau, None, given)
+    return torch.cat([scores_by_hand(model, phi, tau, one, one.unsqueeze(0)) for one in given])
+
+
+def scores_by_hand(model, phi, tau, target, given):
+    """(C,) Eq. 16 of candidates' vectors (C, d), from the vectors of Eq. 6 and the target of Eq. 11."""
+    c, items = model.config, range(len(phi))
+    for _ in range(c.m):
+        cluster = ward(torch.stack(phi).unsqueeze(0), c.k)[0].tolist()
+        similar = [
+            [sum(F.cosine_similarity(w * phi[i], w * phi[j], dim=0) for w in model.metric) / c.delta for j in items]
+            for i in items
+        ]  # Eq. 7, Eq. 8
+        together = [(i, j) for i in items for j in range(i) if cluster[i] == cluster[j]]
+        ranked = sorted((float(similar[i][j]) for i, j in together), reverse=True)
+        kept = {pair for pair in together if similar[pair[0]][pair[1]] >= ranked[math.ceil(c.gamma * len(ranked)) - 1]}
+        near = [[j for j in items if i == j or (i, j) in kept or (j, i) in kept] for i in items]  # Eq. 9
+        around = phi
+        for _ in range(c.hops):
+            around = [sum(around[j] / (len(near[i]) * len(near[j])) ** 0.5 for j in near[i]) for i in items]
+        moved = [0.0 for _ in items]
+        for head in model.graph_attention:
+            wanted, alpha, beta = phi[-1] if target is None else target, [], []
+            for i in items:
+                own, asked = head.cluster.weight @ phi[i], head.query.weight @ phi[i]
+                alpha.append(head.cluster_score(torch.cat([own, around[i], own * around[i]])))  # Eq. 10
+                beta.append(head.query_score(torch.cat([asked, wanted, asked * wanted])))  # Eq. 11
+            for i in items:
+                logits = [F.leaky_relu(alpha[i] + beta[j], 0.2) + c.learn_metric * similar[i][j] for j in near[i]]
+                share = torch.cat(logits).softmax(0)  # Eq. 12
+                moved[i] = moved[i] + sum(s * phi[j] for s, j in zip(share, near[i], strict=True)) / c.graph_heads
+        phi = [phi[i] + moved[i] for i in items]  # Eq. 13
+
+    cluster = ward(torch.stack(phi).unsqueeze(0), c.k)[0].tolist()
+    found = []
+    for group in set(cluster):
+        z = phi[max(i for i in items if cluster[i] == group)]  # Eq. 14
+        omega = 1.0
+        if c.weights:
+            row = [torch.zeros(c.encoding)] * (c.max_length - len(phi))
+            row += [tau[i] if cluster[i] == group else torch.zeros(c.encoding) for i in items]
+            omega = F.softplus(model.weight.second(model.weight.first(torch.cat([z, *row])).sigmoid()))  # Eq. 15
+        scale, bias = model.affine
+        found.append(omega * (scale * F.cosine_similarity(z.unsqueeze(0), given) + bias))
+    return torch.stack(found).amax(0)  # Eq. 16
+
+
+def written_out(split, **fields):
+    """A small model whose items, interests and weights are far from one another."""
+    sizes = {"dim": 8, "k": 3, "m": 2, "encoding": 4, "heads": 2, "graph_heads": 2, "delta": 2, "max_length": 12}
+    model = MDGR(split, **(sizes | fields)).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in (model.item.weight, model.attention.query.weight, model.attention.key.weight):
+            weight.normal_(generator=generator)
+        for part in model.attention.join[1::2]:
+            part.weight *= 3
+        for part in model.graph_attention.modules() if model.config.m else ():
+            if isinstance(part, torch.nn.Linear):  # logits of both signs: else the leaky ReLU is a factor, no more
+                part.weight *= 2
+                if part.bias is not None:
+                    part.bias.zero_()
+        if model.weight is not None:
+            model.weight.second.weight *= 5
+        model.affine.copy_(torch.tensor([1.7, -0.6]))
+    return model
+
+
+FORMS = [
+    {},
+    {"residual": True, "learn_metric": True},
+    {"positions": False},
+    {"times": False},
+    {"weights": False, "m": 0},
+    {"candidate": "exact"},
+]
+
+
+@pytest.mark.parametrize("fields", FORMS)
+def test_scores_are_those_of_the_equations_written_out(split, fields):
+    model = written_out(split, **fields)
+    histories = [[3, 9, 4, 1, 5, 9, 2, 6, 30, 12], [7], [8, 8, 1], [5, 6]]
+    days = [[0, 0.5, 1, 3, 3, 8, 20, 90, 400, 401.2], [0], [0, 3, 9], [0, 700]]
+    queries = dglrec.Queries.from_histories(histories, times=[[86_400.0 * day for day in one] for one in days])
+    candidates = [0, 9, 333]
+    with torch.no_grad():
+        scores = model.scores(queries)
+        for row, (history, own) in enumerate(zip(histories, days, strict=True)):
+            expected = by_hand(model, history, own, candidates)
+            torch.testing.assert_close(scores[row, candidates], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("candidate", ["free", "exact"])
+def test_the_loss_is_that_of_the_equations_written_out(split, candidate):
+    """Of 2 windows with 2 positives and 3 negatives each."""
+    model = written_out(split, candidate=candidate, train={"batch_size": 2})
+    batch = a_batch(model, split)
+    batch = dataclasses.replace(batch, positive=batch.positive[:, :2], negative=batch.negative[:, :3])
+    window, total = batch_window(batch), 0.0
+    with torch.no_grad():
+        for row in range(2):
+            items = [*batch.positive[row], *batch.negative[row]]
+            y = by_hand(model, window.items[row], window.days[row].tolist(), items).sigmoid()
+            total -= y[:2].log().sum() + (1 - y[2:]).log().sum()
+        torch.testing.assert_close(model.loss(batch)["bce"], total / 10, rtol=1e-5, atol=1e-5)  # Eq. 17
 
 
 def ragged(sizes, dim=32, seed=0):
@@ -67,7 +204,10 @@ def round_by_dgl(model, x, sizes, target=None):
     return x + torch.stack(moved).mean(0)
 
 
-@pytest.mark.parametrize("fields", [{}, {"graph_heads": 2, "hops": 1, "rank": "matrix"}, {"learn_metric": True}])
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"graph_heads": 2, "hops": 1, "rank": "matrix"}, {"rank": "pairs", "gamma": 0.1}, {"learn_metric": True}],
+)
 @pytest.mark.parametrize("given", [False, True])
 def test_a_round_equals_message_passing_on_the_builders_graph(split, fields, given):
     model = MDGR(split, k=4, **fields)
@@ -205,10 +345,25 @@ def test_ablations_have_what_their_name_says(split):
     assert not [
         name for name, _ in preset("mdgr-dgc", split).named_parameters() if name.startswith(("metric", "graph"))
     ]
-    width = preset("mdgr", split).attention.query.weight.shape[1]
-    assert preset("mdgr-p", split).attention.query.weight.shape[1] == width - 8
-    assert preset("mdgr-t", split).attention.query.weight.shape[1] == width - 8
-    assert preset("mdgr-pt", split).attention.query.weight.shape[1] == width - 16
+
+
+@pytest.mark.parametrize(
+    ("name", "positions", "times"),
+    [("mdgr", True, True), ("mdgr-p", False, True), ("mdgr-t", True, False), ("mdgr-pt", False, False)],
+)
+def test_ablations_leave_out_places_or_times_of_items(split, name, positions, times):
+    """What is left out of Eq. 2 may change and the items' vectors stay; interest weights read times in any case."""
+    model = dglrec.models.preset(name, split).eval()
+    assert model.attention.query.weight.shape[1] == 32 + 8 * positions + 8 * times
+    window = query_window(split.test[:4], 50, model.device)
+    later = window._replace(days=2 * window.days)
+    turned = window._replace(items=window.items.flip(1), days=window.days.flip(1))
+    with torch.no_grad():
+        vectors = model.encode(window)
+        assert torch.equal(model.encode(later), vectors) is not times
+        assert torch.allclose(model.encode(turned).flip(1), vectors, rtol=1e-5, atol=1e-6) is not positions
+        weights = (model._interests(one, vectors)[..., :-1].norm(dim=2) for one in (window, later))
+        assert not torch.allclose(*weights)
 
 
 def test_the_metric_learns_only_where_it_takes_part(split):

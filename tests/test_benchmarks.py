@@ -1,0 +1,47 @@
+"""Benchmarks of clustering and interests: their short form runs, and what they wrote is what the page promises."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parent / "benchmarks"
+
+
+def written(name: str) -> dict:
+    return json.loads((BENCHMARKS / name).read_text("utf-8"))
+
+
+@pytest.mark.parametrize(("script", "says"), [("clustering", "8 x 20 x 4"), ("interests", "times mip's step")])
+def test_the_short_form_runs_and_writes_nothing(tmp_path, script, says):
+    out = tmp_path / "out.json"
+    command = [sys.executable, str(BENCHMARKS / f"{script}.py"), "--quick", "--threads", "1", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert says in done.stdout
+    assert not out.exists()
+
+
+def test_small_sets_are_clustered_faster_than_by_scikit_learn():
+    """128 windows of 50 items on 2 cores. Without numba Ward goes through rounds."""
+    found = written("clustering.json")
+    assert found["threads"] == 2 and "numba" in found["versions"]
+    cases = [case for case in found["cases"] if (case["sets"], case["points"], case["dimensions"]) == (128, 50, 32)]
+    assert cases
+    for case in cases:
+        assert case["ward_times_faster"] >= 10
+        assert case["kmeans_times_faster"] >= 20
+        assert case["seconds"]["ward_scikit_learn"] >= 3 * case["seconds"]["ward_in_rounds"]
+    assert all(case["equal_partitions"] == case["sets"] for case in found["cases"])
+
+
+def test_a_step_of_mdgr_costs_no_more_than_its_clusterings():
+    """m + 1 = 6 times a step of MIP, which clusters once, and 300 ms at most."""
+    found = written("interests.json")
+    assert found["windows_a_step"] == 128
+    assert found["mdgr_over_mip"] <= 6
+    assert found["systems"]["mdgr"]["median_ms"] <= 300
