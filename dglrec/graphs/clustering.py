@@ -155,8 +155,8 @@ def as_tensor(values: Array, what: str) -> Tensor:
     """
     if isinstance(values, Tensor):
         return values
-    try:
-        return torch.from_numpy(np.require(values, requirements=["C", "W"]))  # torch takes no reversed or read-only rows
+    try:  # torch takes no reversed and no read-only rows
+        return torch.from_numpy(np.require(values, requirements=["C", "W"]))
     except (TypeError, ValueError) as error:
         raise DataError(f"{what}: a {type(values).__name__}; expected a tensor or a NumPy array of numbers") from error
 
