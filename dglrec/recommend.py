@@ -271,16 +271,18 @@ def recommend(
             else:
                 items, scores = _listed(model, block, beam, k, seen)
             found = items >= 0
-            columns = [items, scores]
+            columns: list[npt.NDArray[Any]] = [items, scores]
             if vectors is not None and several:
                 if per_interest is None:
                     interest = vectors.best(items)
                 columns += [interest, np.take_along_axis(vectors.names(block, log), interest, 1)]
             parts.append((found.sum(1), *(column[found] for column in columns)))
-    counts, chosen, values, *interests = (np.concatenate(column) for column in zip(*parts, strict=True))
+    counts, chosen, values, *told = (np.concatenate(column) for column in zip(*parts, strict=True))
     titles = np.full(len(chosen), "") if log.titles is None else log.titles[chosen]
+    interests, interest_names = told or (None, None)
+    ends = _offsets(counts)
     return Recommendations(
-        *(log.item_ids[chosen], values, titles, _offsets(counts), tuple(names), *interests), per_interest=per_interest
+        *(log.item_ids[chosen], values, titles, ends, tuple(names)), interests, interest_names, per_interest
     )
 
 
