@@ -383,8 +383,9 @@ def _recommend(args: argparse.Namespace) -> Output:
     from .recommend import recommend
 
     model = _loaded(args)
-    found = recommend(model, user=args.user, history=args.history, k=args.k, seen=args.seen)
-    values = _about(model) | {"user": args.user, "history": args.history, "k": args.k, "seen": args.seen}
+    asked = {name: getattr(args, name) for name in ("user", "history", "k", "per_interest", "seen")}
+    found = recommend(model, **asked)
+    values = _about(model) | asked
     return Output(str(found), values | found.to_dict())
 
 
@@ -572,7 +573,10 @@ def _add_recommend(commands: Any) -> None:
     who = command.add_mutually_exclusive_group(required=True)
     who.add_argument("--user", metavar="ID", help="a user of the data")
     who.add_argument("--history", nargs="+", metavar="ID", help="items, oldest first")
-    command.add_argument("--k", type=int, default=10, metavar="K", help="number of items (10)")
+    many = command.add_mutually_exclusive_group()
+    many.add_argument("--k", type=int, default=10, metavar="K", help="number of items (10)")
+    text = "so many items of each interest, for a model of several vectors a query"
+    many.add_argument("--per-interest", type=int, metavar="N", help=text)
     command.add_argument("--seen", choices=("mask", "keep"), default="mask", help="items of the history (mask)")
     _add_device(command.add_argument)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
@@ -30,9 +31,10 @@ class Recommendation:
         item_id: the source's id.
         score: the model's score; scores of different models have nothing to do with each other.
         title: "" where the data have none.
-        rank: 1 for the best item of its query.
+        rank: 1 for the best item of its query, or of its interest where the best of each were asked for.
         query: number of the query, 0 where there was only one.
-        interest: which interest of the query finds the item best, by its number; None where a query has one vector.
+        interest: which interest of the query finds the item best, by its number, or whose list it is in where the best
+            of each were asked for; None where a query has one vector.
         interest_name: the titles (or ids) of the history's items that this interest fits best; "" if it fits none.
     """
 
@@ -51,7 +53,8 @@ class Recommendations(Sequence[Recommendation]):
 
     For a single user or history, `recs[0]` is the best item and `len(recs)` their number. For many, `recs.of(2)` is the
     part of the third one, and `recs.queries()` goes over all parts. Prints itself as a table. Where a model has several
-    vectors a query, each item says which of these interests it comes from, and `recs.by_interest()` groups them.
+    vectors a query, each item says which of these interests it comes from, and `recs.by_interest()` groups them. With
+    `per_interest` the lists of a query's interests follow each other, that with the best item first.
 
     Attributes:
         item_ids: (N,) str.
@@ -61,6 +64,7 @@ class Recommendations(Sequence[Recommendation]):
         users: the user of each query, None for a new history.
         interests: (N,) int64, see `Recommendation`; None where queries have one vector.
         interest_names: (N,) str, likewise.
+        per_interest: how many items of each interest were asked for; None where these are the best of all.
 
     >>> ids, scores, titles = np.array(["tea", "jam", "tea"]), np.array([2.0, 1.0, 3.0]), np.array(["", "Jam", ""])
     >>> recs = Recommendations(ids, scores, titles, np.array([0, 2, 3]), ("ann", None))
@@ -79,6 +83,7 @@ class Recommendations(Sequence[Recommendation]):
     users: tuple[str | None, ...]
     interests: Ints | None = None
     interest_names: npt.NDArray[Any] | None = None
+    per_interest: int | None = None
 
     @property
     def num_queries(self) -> int:
@@ -98,6 +103,7 @@ class Recommendations(Sequence[Recommendation]):
             *(self.item_ids[part], self.scores[part], self.titles[part], ends, self.users[query : query + 1]),
             interests=None if self.interests is None else self.interests[part],
             interest_names=None if self.interest_names is None else self.interest_names[part],
+            per_interest=self.per_interest,
         )
 
     def queries(self) -> Iterator[Recommendations]:
@@ -106,6 +112,9 @@ class Recommendations(Sequence[Recommendation]):
 
     def by_interest(self) -> dict[int | None, list[Recommendation]]:
         """The items of each interest, best first; interests in the order of their best item.
+
+        These are the items that are there: of the k best of all, an interest may have few or none. For as many of each,
+        ask `recommend` for `per_interest`.
 
         Raises:
             DataError: there are several queries; ask for `of(query)` first.
@@ -129,11 +138,14 @@ class Recommendations(Sequence[Recommendation]):
             return [self[place] for place in range(len(self))[index]]
         place = range(len(self))[index]
         query = int(np.searchsorted(self.offsets, place, side="right")) - 1
+        first = int(self.offsets[query])  # of the list that the item stands in
+        if self.per_interest is not None and self.interests is not None:
+            first += int((self.interests[first:place] != self.interests[place]).sum())
         return Recommendation(
             item_id=str(self.item_ids[place]),
             score=float(self.scores[place]),
             title=str(self.titles[place]),
-            rank=place - int(self.offsets[query]) + 1,
+            rank=place - first + 1,
             query=query,
             interest=None if self.interests is None else int(self.interests[place]),
             interest_name="" if self.interest_names is None else str(self.interest_names[place]),
@@ -158,14 +170,23 @@ class Recommendations(Sequence[Recommendation]):
         """The lines of a single query."""
         if not len(self):
             return "nothing left to recommend: all items are in the history"
-        rows = [("rank", "item_id", "score", "title", "" if self.interests is None else "interest")]
+        apart = self.per_interest is not None
+        rows = [("rank", "item_id", "score", "title", "" if apart or self.interests is None else "interest")]
         rows += [
-            (f"{rec.rank}", rec.item_id, f"{rec.score:.4f}", _short(rec.title), _short(_interest_text(rec)))
+            (
+                *(f"{rec.rank}", rec.item_id, f"{rec.score:.4f}", _short(rec.title)),
+                "" if apart else _short(_interest_text(rec)),
+            )
             for rec in self
         ]
         rank, item, score, title = (max(len(row[column]) for row in rows) for column in range(4))
-        lines = (f"{r:>{rank}}  {i:<{item}}  {s:>{score}}  {t:<{title}}  {n}" for r, i, s, t, n in rows)
-        return "\n".join(line.rstrip() for line in lines)
+        lines = [f"{r:>{rank}}  {i:<{item}}  {s:>{score}}  {t:<{title}}  {n}".rstrip() for r, i, s, t, n in rows]
+        if apart:  # a line above each list
+            lines[1:] = [
+                f"interest {_short(_interest_text(rec))}\n{line}" if rec.rank == 1 else line
+                for rec, line in zip(self, lines[1:], strict=True)
+            ]
+        return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
         """{"recommendations": [{query, user, rank, item_id, score, title}, ...]}, user None for a new history.
@@ -195,9 +216,12 @@ def recommend(
     history: Sequence[str] | None = None,
     histories: Sequence[Sequence[str]] | None = None,
     k: int = 10,
+    per_interest: int | None = None,
     seen: Literal["mask", "keep"] = "mask",
 ) -> Recommendations:
-    """The k best items of each query; exactly one of `user`, `users`, `history`, `histories` is given.
+    """The k best items of each query, or the best of each of its interests.
+
+    Exactly one of `user`, `users`, `history`, `histories` is given.
 
     Args:
         model: a model of `dglrec.models`; it is used in evaluation mode, and put back into the mode that it was in.
@@ -206,16 +230,22 @@ def recommend(
         history: item ids of somebody whom the model need not know, oldest first.
         histories: many such histories.
         k: number of items; there are fewer where fewer are left.
+        per_interest: so many items of each interest in place of k, by the interest's own score, for models with several
+            vectors a query. An item may be in several lists. Interests that are the same, as those of a history of few
+            items, are one.
         seen: "mask" leaves out the items of the history, "keep" lets them come again.
 
     Raises:
         DataError: an unknown user or item (the closest id is named), or an empty history.
-        ConfigError: k below 1 or above the beam of a generative model, or not exactly one kind of query.
+        ConfigError: k below 1 or above the beam of a generative model, not exactly one kind of query, or `per_interest`
+            below 1 or of a model without several vectors a query.
     """
     beam = model.beam
     if k < 1 or (beam is not None and k > beam):
         limit = "" if beam is None else f", and at most {beam}, the model's beam"
         raise ConfigError(f"k is {k}; expected at least 1{limit}")
+    if per_interest is not None and per_interest < 1:
+        raise ConfigError(f"per_interest is {per_interest}; expected at least 1")
     if seen not in ("mask", "keep"):
         raise ConfigError(f"seen is {seen!r}; expected 'mask' or 'keep'")
     if sum(one is not None for one in (user, users, history, histories)) != 1:
@@ -231,18 +261,38 @@ def recommend(
     with _eval_mode(model), torch.no_grad():
         for block in _blocks(queries, _block_size(model, queries, beam), None):
             vectors = _Vectors.of(model, block)
-            if beam is None:
+            several = vectors is not None and vectors.queries.shape[1] > 1
+            if per_interest is not None:
+                if vectors is None or not several:
+                    raise ConfigError(_no_interests(model, per_interest, vectors))
+                items, scores, interest = vectors.lists(block, per_interest, seen)
+            elif beam is None:
                 items, scores = _ranked(model.scores(block) if vectors is None else vectors.scores(), block, k, seen)
             else:
-                items, scores = _listed(model, block, beam, seen)
+                items, scores = _listed(model, block, beam, k, seen)
             found = items >= 0
-            found &= found.cumsum(1) <= k
-            several = vectors is not None and vectors.queries.shape[1] > 1
-            named = vectors.interests(block, items, log) if vectors is not None and several else ()
-            parts.append((found.sum(1), items[found], scores[found], *(part[found] for part in named)))
-    counts, chosen, values, *interests = (np.concatenate(column) for column in zip(*parts, strict=True))
+            columns: list[npt.NDArray[Any]] = [items, scores]
+            if vectors is not None and several:
+                if per_interest is None:
+                    interest = vectors.best(items)
+                columns += [interest, np.take_along_axis(vectors.names(block, log), interest, 1)]
+            parts.append((found.sum(1), *(column[found] for column in columns)))
+    counts, chosen, values, *told = (np.concatenate(column) for column in zip(*parts, strict=True))
     titles = np.full(len(chosen), "") if log.titles is None else log.titles[chosen]
-    return Recommendations(log.item_ids[chosen], values, titles, _offsets(counts), tuple(names), *interests)
+    interests, interest_names = told or (None, None)
+    ends = _offsets(counts)
+    return Recommendations(
+        *(log.item_ids[chosen], values, titles, ends, tuple(names)), interests, interest_names, per_interest
+    )
+
+
+def _no_interests(model: Model, per_interest: int, vectors: _Vectors | None) -> str:
+    """Why there is no list of each interest."""
+    seen = "no vectors of a query that serve all items" if vectors is None else "one vector a query"
+    return (
+        f"per_interest is {per_interest}, but {model.preset} has {seen}; ask for k items, or take a model of several "
+        "vectors a query, such as mip, comirec-sa or mdgr"
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,17 +315,45 @@ class _Vectors:
 
         return largest_products(self.queries, self.items)
 
-    def interests(self, queries: Queries, items: Ints, log: InteractionLog) -> tuple[Ints, npt.NDArray[Any]]:
-        """Which of the K vectors finds each item (B, k) best, and the name of that interest: (B, k) each.
+    @cached_property
+    def first(self) -> torch.Tensor:
+        """(B, K): the number of each vector, or of the first one that is the same but for rounding."""
+        same = torch.isclose(self.queries[:, :, None], self.queries[:, None]).all(3)  # (B, K, K)
+        return same.int().argmax(2)
+
+    def lists(self, queries: Queries, count: int, seen: str) -> tuple[Ints, npt.NDArray[np.float32], Ints]:
+        """Items, scores and number of the vector, (B, K * count) each, list after list, -1 where no item is left.
+
+        The list of a vector has the items that score best by it alone. The list with the best item comes first; a
+        vector that is the same as one before it has none.
+        """
+        lists = [_ranked(vector @ self.items.T, queries, count, seen) for vector in self.queries.unbind(1)]
+        items, scores = (np.stack(parts, 1) for parts in zip(*lists, strict=True))  # (B, K, count)
+        number = np.arange(items.shape[1])
+        items[self.first.cpu().numpy() != number] = -1
+        best = np.where(items >= 0, scores, -np.inf).max(2)  # (B, K)
+        order = np.argsort(-best, axis=1, kind="stable")
+        items, scores = (np.take_along_axis(part, order[:, :, None], 1) for part in (items, scores))
+        shape = (len(items), -1)
+        return items.reshape(shape), scores.reshape(shape), np.repeat(order, items.shape[2], axis=1)
+
+    def best(self, items: Ints) -> Ints:
+        """(B, k): which of the K vectors finds each item (B, k) best."""
+        asked = self.items[torch.as_tensor(np.maximum(items, 0), device=self.items.device)]  # (B, k, d)
+        return self.first.gather(1, (self.queries @ asked.mT).argmax(1)).cpu().numpy()
+
+    def names(self, queries: Queries, log: InteractionLog) -> npt.NDArray[Any]:
+        """(B, K): the name of each vector, "" for one that no item of the history belongs to.
 
         Each item of the history belongs to the vector that finds it best; a vector is named by the two of its own that
         it finds best.
         """
         device, many = self.items.device, self.queries.shape[1]
         row = np.repeat(np.arange(len(queries)), queries.lengths)
+        place = torch.as_tensor(row, device=device)
         known = self.items[torch.as_tensor(queries.items, device=device)]  # (T, d)
-        fits = (self.queries[torch.as_tensor(row, device=device)] @ known.unsqueeze(2)).squeeze(2).max(1)
-        fit, own = fits.values.float().cpu().numpy(), row * many + fits.indices.cpu().numpy()  # (T,)
+        fits = (self.queries[place] @ known.unsqueeze(2)).squeeze(2).max(1)
+        fit, own = fits.values.float().cpu().numpy(), row * many + self.first[place, fits.indices].cpu().numpy()  # (T,)
         once = np.unique(row * len(self.items) + queries.items, return_index=True)[1]  # items that came again
         order = once[np.lexsort((-fit[once], own[once]))]  # by vector, best first
         keys, first = np.unique(own[order], return_index=True)
@@ -285,9 +363,7 @@ class _Vectors:
         has_second = (own[order][second] == keys) & (second > first)
         names = np.full(len(queries) * many, "", dtype=object)  # of all vectors
         names[keys] = np.where(has_second, texts[first] + "; " + texts[second], texts[first])
-        asked = self.items[torch.as_tensor(np.maximum(items, 0), device=device)]  # (B, k, d)
-        best = (self.queries @ asked.mT).argmax(1).cpu().numpy()  # (B, k)
-        return best, names[np.arange(len(queries))[:, None] * many + best]
+        return names.reshape(-1, many)
 
 
 def _known(users: Sequence[Any], log: InteractionLog) -> Queries:
@@ -335,8 +411,8 @@ def _ranked(scores: torch.Tensor, queries: Queries, k: int, seen: str) -> tuple[
     return np.where(np.isneginf(values), -1, items), values
 
 
-def _listed(model: Model, queries: Queries, beam: int, seen: str) -> tuple[Ints, npt.NDArray[np.float32]]:
-    """The whole list of a generative model, with -1 in place of items that are not wanted."""
+def _listed(model: Model, queries: Queries, beam: int, k: int, seen: str) -> tuple[Ints, npt.NDArray[np.float32]]:
+    """The list of a generative model, with -1 in place of items that are not wanted."""
     ids, values = model.top(queries, beam)  # (B, beam) each
     items = ids.cpu().numpy().astype(np.int64)
     if seen == "mask":
@@ -344,6 +420,7 @@ def _listed(model: Model, queries: Queries, beam: int, seen: str) -> tuple[Ints,
         shown = np.arange(len(queries))[:, None] * wide + items
         known = np.repeat(np.arange(len(queries)), queries.lengths) * wide + queries.items
         items = np.where((items >= 0) & np.isin(shown, known), -1, items)
+    items = np.where((items >= 0).cumsum(1) <= k, items, -1)
     return items, values.float().cpu().numpy()
 
 

@@ -27,6 +27,7 @@ import torch
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score
 
@@ -40,6 +41,10 @@ parser.add_argument("--rounds", type=int, default=4, help="m, times that the gra
 parser.add_argument("--gamma", type=float, default=0.5, help="share of the pairs within clusters that become edges")
 parser.add_argument("--out", default="runs/interests.png", help="the picture")
 args = parser.parse_args()
+if args.rounds < 1 or args.preset == "mdgr-dgc":
+    parser.error(
+        "without a round no graph is built, and --preset mdgr-dgc has none; take --rounds 1 or more of another"
+    )
 
 # 1. A model, before and after training --------------------------------------------------------------------------------
 
@@ -107,15 +112,23 @@ for number in range(int(cluster.max()) + 1):
     print("   " + "; ".join(str(log.titles[item]) for item in history[inside][:5]))
 
 # 3. The picture -------------------------------------------------------------------------------------------------------
-# Above, the graphs: a colour is a planted interest, grey is chance, and what hangs together is a cluster. Below, the
-# vectors of all rounds in the plane in which those of the last one differ most.
+# Above, the graphs: a colour is a planted interest, grey is chance, and each disc is a cluster, over the titles of its
+# newest items. Below, the vectors of all rounds in the plane in which those of the last one differ most.
 
 interests = np.unique(planted[planted >= 0])
 wheel = colormaps["hsv"](np.linspace(0, 0.9, len(interests)))  # as many colours as there are interests
 colours = {interest: to_hex(colour) for interest, colour in zip(interests, wheel, strict=True)}
 colour = [colours.get(interest, "lightgrey") for interest in planted]
-figure = Figure(figsize=(18, 10), layout="constrained")
-above, below = figure.subfigures(2, 1, height_ratios=(3, 2))
+figure = Figure(figsize=(14, 9), layout="constrained")
+above, below = figure.subfigures(2, 1, height_ratios=(2, 1))
+columns = int(np.ceil(np.sqrt(args.clusters)))
+rows = int(np.ceil(args.clusters / columns))
+
+
+def shortened(title):
+    """A title of at most 24 letters."""
+    return title if len(title) <= 24 else title[:23].rstrip() + "\u2026"
+
 
 for axes, (title, graph) in zip(above.subplots(1, len(graphs)), graphs.items(), strict=True):
     source, target = (ends.tolist() for ends in graph.edges(etype="similar"))
@@ -123,15 +136,19 @@ for axes, (title, graph) in zip(above.subplots(1, len(graphs)), graphs.items(), 
     drawn.add_nodes_from(range(len(history)))
     drawn.add_edges_from((i, j) for i, j in zip(source, target, strict=True) if i < j)
     own = graph.nodes["item"].data["cluster"].numpy()
-    together = nx.Graph(np.argwhere(own[:, None] == own).tolist())  # all pairs: keeps a cluster in one place
-    place = nx.spring_layout(together, seed=1, k=0.6)
+    place = {}
+    for number in np.unique(own):  # each cluster in a disc of its own
+        inside = np.flatnonzero(own == number)
+        centre = np.array([number % columns, -1.3 * (number // columns)])
+        axes.add_patch(Circle(centre, 0.42, color="whitesmoke"))
+        place |= nx.circular_layout(drawn.subgraph(inside), center=centre, scale=0.32)
+        names = [shortened(str(log.titles[item])) for item in history[inside][::-1]]
+        names = list(dict.fromkeys(names))[:3]  # of the newest items; the first one's vector is the interest (Eq. 14)
+        axes.text(*(centre - (0, 0.45)), "\n".join(names), ha="center", va="top", fontsize=7)
     nx.draw_networkx_edges(drawn, place, ax=axes, edge_color="lightgrey")
-    nx.draw_networkx_nodes(drawn, place, ax=axes, node_color=colour, node_size=70)
-    newest = [np.flatnonzero(own == number)[-1] for number in np.unique(own)]  # whose vector is the interest (Eq. 14)
-    names = {node: str(log.titles[history[node]]).partition(",")[0] for node in newest}
-    nx.draw_networkx_labels(drawn, place, names, ax=axes, font_size=8, verticalalignment="bottom")
-    axes.set_title(f"{title} (agreement {agreement(graph):.2f})")
-    axes.margins(0.12)
+    nx.draw_networkx_nodes(drawn, place, ax=axes, node_color=colour, node_size=40)
+    axes.set_title(f"{title} (agreement {agreement(graph):.2f})", fontsize=10)
+    axes.set(xlim=(-0.5, columns - 0.5), ylim=(-1.3 * rows + 0.45, 0.45), aspect="equal")
     axes.axis("off")
 
 units = [torch.nn.functional.normalize(vectors, dim=1).numpy() for vectors in after]
@@ -139,8 +156,8 @@ plane = PCA(2).fit(units[-1])
 for number, (axes, vectors) in enumerate(
     zip(below.subplots(1, len(after), sharex=True, sharey=True), units, strict=True)
 ):
-    axes.scatter(*plane.transform(vectors).T, c=colour, s=30)
-    axes.set_title(f"round {number}")
+    axes.scatter(*plane.transform(vectors).T, c=colour, s=15)
+    axes.set_title(f"round {number}", fontsize=10)
     axes.tick_params(labelsize=7)
 figure.suptitle(f"Interests of {log.user_ids[query.user[0]]} ({args.preset}); colours are the planted ones")
 

@@ -369,6 +369,21 @@ def test_recommend(say: Say, trained: Path) -> None:
     assert values["history"] == ["i3", "i4"]
     assert [row["item_id"] for row in values["recommendations"]] == expected.item_ids.tolist()
     assert [row["rank"] for row in values["recommendations"]] == list(range(1, 11))
+    code, _, err = say("recommend", trained, "--user", "u3", "--per-interest", 2, "--device", "cpu")
+    assert (code, "per_interest is 2, but gsau-rec has one vector a query" in err) == (2, True)
+
+
+def test_recommend_by_interests(say: Say, tmp_path: Path) -> None:
+    split = dglrec.leave_one_out(dglrec.load(write_data(tmp_path / "data")))
+    model = dglrec.models.preset("comirec-sa", split, k=2, train={"epochs": 1})
+    dglrec.fit(model, split, out=tmp_path / "run", device="cpu")
+    words = ("recommend", tmp_path / "run", "--user", "u3", "--per-interest", 2, "--device", "cpu")
+    assert say(*words)[1] == f"{model.recommend(user='u3', per_interest=2)}\n"
+    values = json.loads(say(*words, "--json")[1])
+    assert values["per_interest"] == 2
+    assert [row["rank"] for row in values["recommendations"]] == [1, 2, 1, 2]
+    assert {row["interest"] for row in values["recommendations"]} == {0, 1}
+    assert "argument --k: not allowed with argument --per-interest" in say(*words, "--k", 3)[2]
 
 
 # data, reproduce, models, doctor

@@ -186,6 +186,72 @@ def test_each_item_says_which_interest_it_comes_from() -> None:
     assert str(recs.of(1)).splitlines()[2].endswith("Item number 1  1")
 
 
+class ThreeInterests(TwoInterests):
+    """A third vector is the first one once more, and a fourth finds all items worse than either."""
+
+    def query_vectors(self, queries: Queries) -> torch.Tensor:
+        vectors = torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0 + 1e-7, 0.0], [0.1, 0.1]])
+        return vectors.expand(len(queries), 4, 2)
+
+
+def test_the_best_items_of_each_interest() -> None:
+    """Also of one whose items all score below those of others; the list with the best item comes first."""
+    recs = recommend(ThreeInterests(), histories=[["i9", "i2", "i8"], ["i1"]], per_interest=3)
+    part = recs.of(0)
+    assert part.item_ids.tolist() == ["i1", "i3", "i5", "i0", "i4", "i6", "i0", "i1", "i3"]
+    assert [rec.interest for rec in part] == [1] * 3 + [0] * 3 + [3] * 3
+    assert [rec.rank for rec in part] == [1, 2, 3] * 3
+    assert [round(rec.score * ITEMS, 4) for rec in part] == [58, 54, 50, 30, 26, 24, 3, 2.9, 2.7]
+    names = ["Item number 9", "Item number 2; Item number 8", ""]
+    assert [group[0].interest_name for group in part.by_interest().values()] == names
+    assert {interest: len(group) for interest, group in part.by_interest().items()} == {1: 3, 0: 3, 3: 3}
+    assert [rec.item_id for rec in recs.of(1).by_interest()[1]] == ["i3", "i5", "i7"]
+    assert [row["rank"] for row in recs.to_dict()["recommendations"]] == [1, 2, 3] * 6
+    assert str(part).splitlines()[:6] == [
+        "rank  item_id   score  title",
+        "interest 1: Item number 9",
+        "   1  i1       1.9333  Item number 1",
+        "   2  i3       1.8000  Item number 3",
+        "   3  i5       1.6667  Item number 5",
+        "interest 0: Item number 2; Item number 8",
+    ]
+    kept = recommend(ThreeInterests(), history=["i9", "i1"], per_interest=1, seen="keep")
+    assert kept.item_ids.tolist() == ["i1", "i0", "i0"]
+    left = [f"i{number}" for number in range(2, ITEMS)]
+    assert recommend(ThreeInterests(), history=left, per_interest=5).offsets.tolist() == [0, 6]
+    assert str(recommend(ThreeInterests(), history=[*left, "i0", "i1"], per_interest=5)).startswith("nothing left")
+
+
+@pytest.mark.parametrize("name", ["mip", "comirec-sa", "comirec-dr", "mdgr"])
+def test_lists_of_interests_are_those_of_their_vectors(name: str) -> None:
+    model = preset(name, SPLIT, k=3)
+    recs = recommend(model, histories=[["i9", "i2", "i8", "i5"], ["i4"]], per_interest=4, seen="keep")
+    with torch.no_grad():
+        vectors = model.eval().query_vectors(Queries.from_histories([[9, 2, 8, 5], [4]]))
+        products = vectors @ model.item_vectors().T  # (2, 3, M)
+    for number, part in enumerate(recs.queries()):
+        groups = part.by_interest()
+        assert len(groups) == 3 if number == 0 else name == "comirec-dr" or len(groups) == 1  # one item: one interest
+        for interest, group in groups.items():
+            best = products[number, interest].topk(4).values.tolist()
+            assert [rec.score for rec in group] == pytest.approx(best, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "seen"),
+    [
+        ("sasrec", {"dim": 16}, "one vector a query"),
+        ("mdgr", {"k": 1}, "one vector a query"),
+        ("popularity", {}, "no vectors of a query that serve all items"),
+        ("mdgr", {"candidate": "exact"}, "no vectors of a query that serve all items"),
+    ],
+)
+def test_a_model_without_interests_has_no_lists_of_them(name: str, fields: dict[str, object], seen: str) -> None:
+    says = f"per_interest is 5, but {name} has {seen}; ask for k items, or take a model of several vectors a query"
+    with pytest.raises(ConfigError, match=says):
+        preset(name, SPLIT, **fields).recommend(user="u1", per_interest=5)
+
+
 def test_interests_are_named_by_ids_where_there_are_no_titles() -> None:
     recs = recommend(TwoInterests(leave_one_out(make_log(titles=False))), history=["i4", "i2"], k=1)
     assert recs[0].interest_name == "i2; i4"
@@ -308,6 +374,7 @@ def test_titles_stay_on_their_line() -> None:
         ({"users": "u1"}, DataError, "users is 'u1'; expected a list of ids"),
         ({"histories": ["i1"]}, DataError, "a history is 'i1'; expected a list of ids"),
         ({"user": "u1", "k": 0}, ConfigError, "k is 0; expected at least 1"),
+        ({"user": "u1", "per_interest": 0}, ConfigError, "per_interest is 0; expected at least 1"),
         ({"user": "u1", "seen": "hide"}, ConfigError, "seen is 'hide'; expected 'mask' or 'keep'"),
         ({}, ConfigError, "exactly one of user, users, history and histories"),
         ({"user": "u1", "history": ["i1"]}, ConfigError, "exactly one"),

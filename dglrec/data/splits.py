@@ -224,9 +224,11 @@ class Split:
         arguments = ", ".join(
             f"{key}={value!r}" for key, value in self.rule.items() if key != "function" and value is not None
         )
+        short = self.counts.get("short_users", 0) if self.windows is not None else 0  # they are not in training either
+        dropped = f"; {short} of {self.log.num_users} users too short for a window" if short else ""
         return (
             f"Split({self.log.name}, {self.rule['function']}({arguments}): {len(self.train)} training interactions, "
-            f"{len(self.valid)} validation and {len(self.test)} test queries)"
+            f"{len(self.valid)} validation and {len(self.test)} test queries{dropped})"
         )
 
     def verify(self, digest: str | None = None) -> None:

@@ -2,7 +2,8 @@
 
 Each function takes points (B, n, d) and, where sets are of different size, a mask (B, n) of the points that count; it
 returns labels (B, n), numbered from 0 in the order in which the clusters appear in their set, and -1 at masked points.
-No set is touched by its neighbours in the batch. A set of at most k points gets a cluster a point.
+No set is touched by its neighbours in the batch. A set of at most k points gets a cluster a point. Points and masks may
+be tensors or NumPy arrays; labels are tensors.
 
 Ward and K-means work on all sets in each step, on the CPU or a GPU, in chunks of sets: `CHUNK_BYTES` bounds what they
 hold at a time beside points and labels.
@@ -13,13 +14,16 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from ..errors import ConfigError, DataError
+
+Array: TypeAlias = Tensor | npt.NDArray[Any]
 
 CHUNK_BYTES = {"cpu": 2**25, "cuda": 2**31}
 """Working memory of `ward` and `kmeans`, by device: 400 sets of 50 points at a time on the CPU, 26,000 on a GPU."""
@@ -29,7 +33,7 @@ _ZERO = 1e-13  # of the largest squared norm in a set: what is below is rounding
 _NEAR, _FAR = 2.0**480, 2.0**960  # distances are below the one, or stand for none (about the other, low bits 0)
 
 
-def ward(points: Tensor, k: int, mask: Tensor | None = None) -> Tensor:
+def ward(points: Array, k: int, mask: Array | None = None) -> Tensor:
     """Ward's hierarchical clustering of each set, cut at k clusters.
 
     It starts from single points and merges, as long as there are more than k clusters, the two whose merger adds least
@@ -43,7 +47,7 @@ def ward(points: Tensor, k: int, mask: Tensor | None = None) -> Tensor:
     rounds for 50 points in place of 42 steps; sets with ties that leave a choice are given to SciPy's `linkage`.
 
     Args:
-        points: (B, n, d), on any device; computed in float64.
+        points: (B, n, d), a tensor on any device or a NumPy array; computed in float64.
         k: clusters a set.
         mask: (B, n) bool, True where a point counts; all do by default.
 
@@ -56,8 +60,10 @@ def ward(points: Tensor, k: int, mask: Tensor | None = None) -> Tensor:
 
     >>> ward(torch.tensor([[[0.0], [9.0], [1.0], [10.0]]]), 2)
     tensor([[0, 1, 0, 1]])
+    >>> ward(np.array([[[0.0], [9.0], [1.0], [10.0]]]), 2, np.array([[True, True, True, False]]))
+    tensor([[ 0,  1,  0, -1]])
     """
-    points, valid = _checked(points, k, mask)
+    points, k, valid = _checked(points, k, mask)
     points = _in_reach(points)
     leaders = _compiled_ward() if points.device.type == "cpu" else None
     if leaders is not None:
@@ -69,7 +75,7 @@ def ward(points: Tensor, k: int, mask: Tensor | None = None) -> Tensor:
     return _in_chunks(lambda some, which: _ward(some, k, which), points, valid, set_bytes)
 
 
-def kmeans(points: Tensor, k: int, mask: Tensor | None = None, *, iterations: int = 10) -> Tensor:
+def kmeans(points: Array, k: int, mask: Array | None = None, *, iterations: int = 10) -> Tensor:
     """K-means of each set: k points that are far apart to start with, then Lloyd's steps.
 
     The first centre is the point farthest from the mean of the set, each further one the point farthest from the
@@ -77,7 +83,7 @@ def kmeans(points: Tensor, k: int, mask: Tensor | None = None, *, iterations: in
     centre that lost all points stays where it is. Nothing is random.
 
     Args:
-        points: (B, n, d), on any device; computed in their own precision, at least float32.
+        points: (B, n, d), a tensor on any device or a NumPy array; computed in their own precision, at least float32.
         k: clusters a set.
         mask: (B, n) bool, True where a point counts; all do by default.
         iterations: of Lloyd's steps at most; it stops earlier where nothing changes.
@@ -93,17 +99,17 @@ def kmeans(points: Tensor, k: int, mask: Tensor | None = None, *, iterations: in
     >>> kmeans(torch.tensor([[[0.0], [9.0], [1.0], [10.0]]]), 2)
     tensor([[0, 1, 0, 1]])
     """
-    points, valid = _checked(points, k, mask)
+    points, k, valid = _checked(points, k, mask)
     points = _in_reach(points)
     set_bytes = 8 * points.shape[1] * (2 * points.shape[2] + 4 * k)
     return _in_chunks(lambda some, which: _kmeans(some, k, which, iterations), points, valid, set_bytes)
 
 
-def birch(points: Tensor, k: int, mask: Tensor | None = None, *, threshold: float = 0.5) -> Tensor:
+def birch(points: Array, k: int, mask: Array | None = None, *, threshold: float = 0.5) -> Tensor:
     """Birch of each set, by scikit-learn, one set after the other on the CPU: for comparison, not for speed.
 
     Args:
-        points: (B, n, d), on any device.
+        points: (B, n, d), a tensor on any device or a NumPy array.
         k: clusters a set.
         mask: (B, n) bool, True where a point counts; all do by default.
         threshold: radius below which points are taken together before they are clustered, in the unit of the points;
@@ -120,7 +126,7 @@ def birch(points: Tensor, k: int, mask: Tensor | None = None, *, threshold: floa
     from sklearn.cluster import Birch
     from sklearn.exceptions import ConvergenceWarning
 
-    points, valid = _checked(points, k, mask)
+    points, k, valid = _checked(points, k, mask)
     if points is not _in_reach(points):
         raise DataError(
             f"points reach {points.abs().max():.0e}, of which Birch cannot take sums of squares; scale them"
@@ -141,12 +147,28 @@ def birch(points: Tensor, k: int, mask: Tensor | None = None, *, threshold: floa
 # --- What the three share ---------------------------------------------------------------------------------------------
 
 
-def _checked(points: Tensor, k: int, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Points as floating numbers, 0 where masked, and the mask."""
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+def as_tensor(values: Array, what: str) -> Tensor:
+    """The tensor of a NumPy array, which shares its memory where it can; tensors as they are.
+
+    Raises:
+        DataError: no array of numbers.
+    """
+    if isinstance(values, Tensor):
+        return values
+    try:  # torch takes no reversed and no read-only rows
+        return torch.from_numpy(np.require(values, requirements=["C", "W"]))
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{what}: a {type(values).__name__}; expected a tensor or a NumPy array of numbers") from error
+
+
+def _checked(points: Array, k: int, mask: Array | None) -> tuple[Tensor, int, Tensor]:
+    """Points as floating numbers, 0 where masked, k and the mask."""
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise ConfigError(f"k is {k!r}; expected the number of clusters, 1 or more")
+    points = as_tensor(points, "points")
     if points.ndim != 3:
         raise DataError(f"points have shape {tuple(points.shape)}; expected (sets, points, dimensions)")
+    mask = None if mask is None else as_tensor(mask, "mask")
     if mask is not None and (mask.dtype != torch.bool or mask.shape != points.shape[:2]):
         seen = f"{mask.dtype} of shape {tuple(mask.shape)}"
         raise DataError(f"mask holds {seen}; expected torch.bool of shape {tuple(points.shape[:2])}")
@@ -159,7 +181,8 @@ def _checked(points: Tensor, k: int, mask: Tensor | None) -> tuple[Tensor, Tenso
     if not bool(points.sum().isfinite()) and not bool(points.isfinite().all()):  # the sum is quick to tell
         row = int((~points.isfinite()).flatten(1).any(1).int().argmax())
         raise DataError(f"points of set {row} are not all finite; mask the rows that hold no point")
-    return points, torch.ones(points.shape[:2], dtype=torch.bool, device=points.device) if mask is None else mask
+    valid = torch.ones(points.shape[:2], dtype=torch.bool, device=points.device) if mask is None else mask
+    return points, int(k), valid
 
 
 def _in_reach(points: Tensor) -> Tensor:

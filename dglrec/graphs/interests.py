@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .._dgl import dgl
 from ..errors import ConfigError, DataError, closest
-from .clustering import CHUNK_BYTES, birch, kmeans, ward
+from .clustering import CHUNK_BYTES, Array, as_tensor, birch, kmeans, ward
 
 METHODS = {"ward": ward, "kmeans": kmeans, "birch": birch}
 
@@ -119,19 +119,19 @@ def _share(gamma: float, count: Tensor) -> Tensor:
 
 
 def dense_interests(
-    vectors: Tensor,
+    vectors: Array,
     k: int,
     gamma: float,
-    mask: Tensor | None = None,
+    mask: Array | None = None,
     *,
     method: Method = "ward",
-    weight: Tensor | None = None,
+    weight: Array | None = None,
     rank: Rank = "clusters",
 ) -> Interests:
     """The interest sub-graphs of B users as tensors, on the device of the vectors: what a model uses in each step.
 
     Args:
-        vectors: (B, n, d).
+        vectors: (B, n, d); a tensor or a NumPy array, as are mask and weight.
         k: interests a user; a user of fewer items has as many as items.
         gamma: share of pairs that become edges, see `sparsify`.
         mask: (B, n) bool, True where there is an item; everywhere by default.
@@ -145,6 +145,8 @@ def dense_interests(
     """
     if method not in METHODS:
         raise ConfigError(f"unknown method {method!r}; {closest(str(method), METHODS)}")
+    vectors, weight = as_tensor(vectors, "vectors"), None if weight is None else as_tensor(weight, "weight")
+    mask = None if mask is None else as_tensor(mask, "mask")
     cluster = METHODS[method](vectors, k, mask)
     if mask is not None:
         vectors = vectors.masked_fill(~mask[:, :, None], 0.0)
@@ -154,13 +156,13 @@ def dense_interests(
 
 @torch.no_grad()
 def interests(
-    vectors: Tensor,
+    vectors: Array,
     lengths: Any,
     k: int = 8,
     gamma: float = 0.5,
     method: Method = "ward",
     *,
-    weight: Tensor | None = None,
+    weight: Array | None = None,
     rank: Rank = "clusters",
 ) -> Any:
     """The interest sub-graphs of many users as one DGL graph: item -`similar`-> item.
@@ -171,7 +173,8 @@ def interests(
     `similarity` (float32). The graph is batched by user: `dgl.unbatch(graph)` gives one graph a user.
 
     Args:
-        vectors: (T, d), the histories of all users one after the other, or (B, n, d), padded at the end.
+        vectors: (T, d), the histories of all users one after the other, or (B, n, d), padded at the end; a tensor or a
+            NumPy array, as are lengths and weight.
         lengths: (B,) integer, items of each user.
         k: interests a user; a user of fewer items has as many as items.
         gamma: share of pairs that become edges, see `sparsify`.
@@ -190,7 +193,7 @@ def interests(
     >>> [ends.tolist() for ends in graph.edges(etype="similar")], graph.nodes["item"].data["cluster"].tolist()
     ([[0, 0, 1, 1, 2, 3], [0, 1, 0, 1, 2, 3]], [0, 0, 1, 0])
     """
-    vectors = torch.as_tensor(vectors)
+    vectors = as_tensor(vectors, "vectors")
     sizes = _lengths(lengths, vectors)
     users, width = len(sizes), int(sizes.max()) if len(sizes) else 0
     starts = torch.cumsum(sizes, 0) - sizes  # (B,) first node of each user

@@ -178,12 +178,21 @@ class Model(nn.Module):
         history: Sequence[str] | None = None,
         histories: Sequence[Sequence[str]] | None = None,
         k: int = 10,
+        per_interest: int | None = None,
         seen: Literal["mask", "keep"] = "mask",
     ) -> Recommendations:
         """The k best items for a known user, for a new history, or for many of either; see `dglrec.recommend`."""
         from ..recommend import recommend
 
-        return recommend(self, user, users=users, history=history, histories=histories, k=k, seen=seen)
+        return recommend(
+            *(self, user),
+            users=users,
+            history=history,
+            histories=histories,
+            k=k,
+            per_interest=per_interest,
+            seen=seen,
+        )
 
 
 class WindowModel(Model):

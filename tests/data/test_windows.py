@@ -62,14 +62,19 @@ def test_windows_are_those_of_a_loop_over_users(by: str, last: str, log: Interac
         assert sorted(found) == sorted(expected)
     split.verify()
     assert split.kind == by
-    assert split.counts["short_users"] == sum(
-        1 for user in range(log.num_users) if user not in {w[0] for w in expected}
-    )
+    short = sum(1 for user in range(log.num_users) if user not in {w[0] for w in expected})
+    assert split.counts["short_users"] == short > 0
+    assert repr(split).endswith(f"test queries; {short} of 60 users too short for a window)")
     # Users' windows stand one after the other in the training log, and nothing else does.
     np.testing.assert_array_equal(
         split.train.item.reshape(-1, 7), [inputs + targets for _, inputs, targets in pieces(next(parts_of(split)))]
     )
     assert (split.train.num_users, split.train.num_items) == (log.num_users, log.num_items)
+
+
+def test_a_split_is_silent_of_short_users_where_there_are_none() -> None:
+    log = InteractionLog.from_arrays(np.repeat(np.arange(4), 8), np.arange(32) % 16, time=np.arange(32))
+    assert repr(windows(log, inputs=4, targets=3, negatives=1, valid=1, test=1)).endswith("1 test queries)")
 
 
 @pytest.mark.parametrize(("events", "published", "kept"), [(6, 0, 0), (7, 0, 1), (8, 1, 1), (14, 1, 2), (15, 2, 2)])

@@ -67,6 +67,13 @@ def test_interest_graphs(run, tmp_path):
     assert abs(before) < 0.2 < 0.4 < min(first, last)
 
 
+@pytest.mark.parametrize("arguments", [["--rounds", "0"], ["--preset", "mdgr-dgc"]])
+def test_interest_graphs_without_a_graph(run, arguments, capsys):
+    with pytest.raises(SystemExit):
+        run("interest_graphs.py", *arguments)
+    assert "without a round no graph is built" in capsys.readouterr().err
+
+
 def test_hop_prompts(run):
     out = run("hop_prompts.py", "--budget", "40", "--hops", "3")
     assert re.search(r"^hop 3: \d+ items", out, re.MULTILINE)
@@ -108,10 +115,12 @@ def test_time_slices_of_months_some_of_them_silent(run, tmp_path):
 
 
 def test_mdgr(run, tmp_path):
-    out = run("mdgr.py", "--epochs", "1", "--m", "1", "--out", "run")
+    out = run("mdgr.py", "--epochs", "4", "--m", "1", "--out", "run")
     assert (tmp_path / "run" / "curves.png").exists()
     assert "popularity, same protocol: recall@50" in out
-    assert len(re.findall(r"^  \d: .+; .+; .+$", out, re.MULTILINE)) == 8  # an interest a line
+    assert float(re.search(r"^auc_pooled +(\S+)", out, re.MULTILINE)[1]) > 0.6  # chance is .5, counts have .56
+    assert 1 < len(re.findall(r"^interest \d", out, re.MULTILINE)) <= 8
+    assert out.count("\n   3  item-") == len(re.findall(r"^interest \d", out, re.MULTILINE))  # three items each
 
 
 @pytest.mark.parametrize("preset", ["selfgnn", "selfgnn-code"])

@@ -332,6 +332,23 @@ def test_labels_take_no_gradient_and_leave_the_points_alone(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_numpy_arrays_are_taken_as_they_are(method):
+    points = np.random.default_rng(0).standard_normal((3, 12, 2))
+    mask = np.arange(12) < np.array([[12], [7], [2]])
+    labels = method(torch.tensor(points), 4, torch.tensor(mask))
+    reversed_rows = points[:, ::-1]
+    points.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # torch warns of arrays that cannot be written
+        assert torch.equal(method(points, np.int64(4), mask), labels)
+        assert torch.equal(method(reversed_rows, 4), method(torch.tensor(reversed_rows.copy()), 4))
+    with pytest.raises(DataError, match="points: a list; expected a tensor or a NumPy array of numbers"):
+        method([["a", "b"]], 2)
+    with pytest.raises(DataError, match=r"mask holds torch.int64 of shape \(3, 12\); expected torch.bool"):
+        method(points, 2, mask.astype(int))
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_bad_input(method):
     points = torch.zeros(2, 5, 3)
     for k in (0, -1, 1.5, True):

@@ -154,6 +154,16 @@ def test_the_graph_is_the_tensors(method, rank):
         torch.testing.assert_close(part.edges["similar"].data["similarity"], found.similarity[0, source, target])
 
 
+def test_numpy_arrays_give_the_same():
+    vectors, weight = packed(), normal(2, 4, seed=9)
+    graph = interests(vectors.numpy(), np.array(LENGTHS), np.int64(3), weight=weight.numpy())
+    assert_equal_graphs(graph, interests(vectors, LENGTHS, 3, weight=weight))
+    whole, mask = padded(vectors, LENGTHS), torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]
+    found = dense_interests(whole.numpy(), np.int64(3), 0.5, mask.numpy(), weight=weight.numpy())
+    for one, two in zip(found, dense_interests(whole, 3, 0.5, mask, weight=weight), strict=True):
+        assert torch.equal(one, two)
+
+
 def test_packed_and_padded_vectors_give_one_graph():
     vectors = packed()
     one, two = interests(vectors, LENGTHS, 3), interests(padded(vectors, LENGTHS), torch.tensor(LENGTHS), 3)
