@@ -449,12 +449,15 @@ def test_reproduce_passes_on_what_is_asked_for(say: Say, monkeypatch: pytest.Mon
     with monkeypatch.context() as patch:
         patch.setattr(module, "reproduce", reproduce)
         words = ("reproduce", "gsau-table1", "--row", "gsau", "--row", "gsau-rec", "--data", "small", "--device", "cpu")
-        code, out, _ = say(*words, "--split", "user", "time", "--run", "--seed", 3, "--json")
+        code, out, _ = say(*words, "--split", "user", "time", "--run", "--seed", 3, "--compare", "gsau", "--json")
         assert code == 0
         assert json.loads(out)["rows"] == []
         assert say(*words)[1] == "gsau-table1: a title\n"
-    given = {"table": "gsau-table1", "rows": ["gsau", "gsau-rec"], "data": ["small"], "splits": None, "device": "cpu"}
-    assert asked == [given | {"run": True, "seed": 3, "splits": ["user", "time"]}, given | {"run": False}]
+    given = {"table": "gsau-table1", "rows": ["gsau", "gsau-rec"], "data": ["small"], "device": "cpu"}
+    assert asked == [
+        given | {"run": True, "seed": 3, "splits": ["user", "time"], "compare": "gsau"},
+        given | {"run": False, "splits": None, "compare": None},
+    ]
     assert json.loads(say("reproduce", "gsau-table1", "--json")[1])["table"] == "gsau-table1"
     assert "did you mean 'gsau-table1'" in say("reproduce", "gsau-table11")[2]
     assert "only figures can be drawn" in say("reproduce", "gsau-table1", "--figure", "table.png")[2]
