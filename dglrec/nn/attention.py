@@ -154,7 +154,7 @@ def biased_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, bu
 
     Shapes: packed rows (T, d) each; bias (h, L, L) of h heads and pairs of positions, L the longest -> (T, d).
     """
-    heads, longest = len(bias), buckets.shapes[0][1]
+    heads = len(bias)
     slots = buckets.slots(heads)
     q, k, v = (slots.pad(x.reshape(len(slots.places), -1)) for x in (query, key, value))  # (P, d / h) each
     if query.device.type in USES_BUCKETS:
@@ -166,7 +166,7 @@ def biased_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, bu
     shapes = [(rows * heads, length) for rows, length in buckets.shapes]
     for (qb, kb, vb), n in zip(bucket_views(shapes, q, k, v), own, strict=True):
         length = qb.shape[1]
-        padding = torch.arange(longest, device=n.device)[:length] >= n[:, None]
+        padding = torch.arange(length, device=n.device) >= n[:, None]  # (b, L)
         added = bias[:, :length, :length].masked_fill(padding[:, None, None], -math.inf).to(q.dtype)  # (b, h, L, L)
         qb, kb, vb = (x.unflatten(0, (-1, heads)) for x in (qb, kb, vb))
         parts.append(F.scaled_dot_product_attention(qb, kb, vb, attn_mask=added, scale=1.0).flatten(0, 2))
