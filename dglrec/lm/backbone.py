@@ -146,7 +146,7 @@ class Backbone(nn.Module):
 def encode(encoder: Any, vectors: Tensor, buckets: Buckets) -> Tensor:
     """What a T5 encoder makes of packed prompts, (T, d) -> (T, d): its own layers on rows without padding.
 
-    The library's own way through the encoder pads every layer, and takes 1.6 times as long for prompts of mixed length.
+    The library's own way through the encoder pads every layer, and takes each bucket through all of them by itself.
     """
     longest = buckets.shapes[0][1]
     bias = encoder.block[0].layer[0].SelfAttention.compute_bias(longest, longest)[0]  # (h, L, L), of all layers
