@@ -1,20 +1,25 @@
-"""Draws docs/images/quickstart.png from the files of a real run of examples/quickstart.py.
+"""Draws the pictures of docs/images from files of real runs.
 
-    python docs/make_images.py                        # runs the quickstart first
+    python docs/make_images.py                        # quickstart.png; runs examples/quickstart.py first
     python docs/make_images.py runs/quickstart-1      # or takes a run that is there
+    python docs/make_images.py --figures              # the papers' figures that the pages show, from their result files
 
-Look at the picture before you commit it.
+examples/interest_graphs.py draws interest-graphs.png. Look at a picture before you commit it.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from matplotlib.figure import Figure
+
+from dglrec import reproduce
+from dglrec.tables import PLANS
 
 DOCS = Path(__file__).parent
 COLOURS = {"sasrec": "tab:blue", "gsau-rec": "tab:orange"}
@@ -55,8 +60,20 @@ def draw(folder: Path, out: Path) -> None:
     print(out)
 
 
+def draw_figures() -> None:
+    """The picture of each figure of a paper to which a page refers as images/NAME.png."""
+    pages = "".join(path.read_text("utf-8") for path in DOCS.glob("*.md"))
+    for name in sorted(set(re.findall(r"\(images/([\w-]+)\.png\)", pages)) & set(PLANS)):
+        out = DOCS / "images" / f"{name}.png"
+        reproduce(name).save_figure(out)
+        print(out)
+
+
 def main() -> None:
-    """Draw a given run, or a new one."""
+    """Draw a given run, a new one, or the papers' figures."""
+    if sys.argv[1:] == ["--figures"]:
+        draw_figures()
+        return
     out = DOCS / "images" / "quickstart.png"
     if len(sys.argv) > 1:
         draw(Path(sys.argv[1]), out)
