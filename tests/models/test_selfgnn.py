@@ -53,7 +53,7 @@ def by_hand(model, split, batch):
         history = batch.history.items[batch.history.offsets[row] : batch.history.offsets[row + 1]]
         one = dglrec.graphs.Sequences(torch.tensor([0, len(history)]), batch.items[history])
         instance = model.instance(one, items)[0]
-        view = users[row] + (leaky(instance) if c.activate else instance)
+        view = users[row] + (leaky(instance, c.slope) if c.activate else instance)
         positive, other = (float(view @ items[item]) for item in (ids[batch.target[row]], ids[negative]))
         gaps.append(max(0.0, 1 - positive + other))
         pairs.append((np.log1p(np.exp(-positive)) + np.log1p(np.exp(other))) / 2)
@@ -65,8 +65,8 @@ def by_hand(model, split, batch):
             t, user, item = node // size, batch.user[node % size], ids[place]
             own = users[node % size]
             w = model.reliability(own[None], e_u[t, user][None, None])[0, 0]
-            long.append(w * leaky(own * items[item]).sum())
-            short.append(leaky(e_u[t, user] * e_v[t, item]).sum())
+            long.append(w * leaky(own * items[item], c.slope).sum())
+            short.append(leaky(e_u[t, user] * e_v[t, item], c.slope).sum())
         total += max(0.0, 1 - float((long[0] - long[1]) * (short[0] - short[1])))
     if c.beta:
         terms["self_augmented"] = c.beta * total
@@ -87,6 +87,7 @@ VARIANTS = [
     {"past": True, "recent": 8},
     {"past": True, "recent": 8, "interval": "mean"},
     {"tables": "items", "targets": "prefixes", "past": True, "interval_pool": "last"},
+    {"slope": 0.2, "interval_pool": "last"},
     {"beta": 0.0},
 ]
 
@@ -99,12 +100,30 @@ def test_the_loss_is_that_of_the_equations(fields, split):
     assert found == pytest.approx(by_hand(model, split, batch), rel=1e-3, abs=1e-5)
 
 
-def test_every_variant_differs(split):
-    totals = set()
-    for fields in VARIANTS:
+def test_every_field_is_read(split):
+    """Each changes the loss; a field that is not passed on would change nothing."""
+    changes = {
+        **{"dim": 16, "slices": 4, "by": "equal_counts", "tables": "shared", "past": True, "layers": 1, "slope": 0.2},
+        **{"norm": "symmetric", "interval": "mean", "interval_pool": "last", "recurrent": "lstm", "shared_cell": False},
+        **{"heads": 4, "dropout": 0.5, "instance": "none", "instance_layers": 1, "max_length": 5, "pool": "mean"},
+        **{"activate": True, "loss": "bce", "targets": "prefixes", "recent": 0, "negatives": 3, "beta": 0.0},
+        **{"ssl_edges": 2, "ssl_width": 8, "reg": 0.0},
+    }
+    names = {one.name for one in dataclasses.fields(dglrec.models.SelfGNNConfig)}
+    assert set(changes) == names - {"seen", "train"}  # of all models
+
+    def total(**fields):
         model = make(split, **{"beta": 1e-3, **fields})
-        totals.add(round(float(sum(model.loss(first_batch(model, split)).values()).detach()), 5))
-    assert len(totals) == len(VARIANTS)
+        torch.manual_seed(0)  # of dropout
+        return round(float(sum(model.loss(first_batch(model, split)).values()).detach()), 5)
+
+    found = [total(), *(total(**{name: value}) for name, value in changes.items())]
+    assert len(set(found)) == len(found)
+
+
+def test_the_slope_is_that_of_every_part(split):
+    model = make(split, slope=0.2)
+    assert {part.slope for part in (model.encoder, model.instance, model.reliability)} == {0.2}
 
 
 # --- Batches -------------------------------------------------------------------------------------------------------
