@@ -123,7 +123,7 @@ def test_mdgr(run, tmp_path):
     assert out.count("\n   3  item-") == len(re.findall(r"^interest \d", out, re.MULTILINE))  # three items each
 
 
-@pytest.mark.parametrize("preset", ["selfgnn", "selfgnn-code"])
+@pytest.mark.parametrize("preset", ["selfgnn", "selfgnn-code", "selfgnn-inductive"])
 def test_selfgnn(run, preset, tmp_path):
     out = run("selfgnn.py", "--epochs", "2", "--preset", preset, "--out", "run")
     assert (tmp_path / "run" / "curves.png").exists()

@@ -271,8 +271,8 @@ def test_saving_and_sampling_keep_slices_and_their_times(split, tmp_path):
 
 def test_under_a_split_by_time_no_query_sees_a_slice_that_ends_after_it():
     split = dglrec.time_point(dglrec.sample("shop", users=200, items=100))
-    for by in ("equal_lengths", "equal_counts"):
-        ends = slice_times(time_slices(split.train, by, n=4))[:, 1]
+    for by, n in (("equal_lengths", 4), ("equal_counts", 4), ("month", None)):
+        ends = slice_times(time_slices(split.train, by, n=n))[:, 1]
         for queries in (split.valid, split.test):
             assert np.nanmax(ends) < queries.time.min()
 

@@ -143,21 +143,23 @@ def test_mined_items_follow_the_weights(split):
             model.item.add_(0.1 * torch.randn(model.item.shape, generator=torch.Generator().manual_seed(0)))
 
 
-def test_the_contrastive_loss_is_eq_12(split):
-    model = make(split, dropout=0.0)
+@pytest.mark.parametrize("kind", ["instance", "slice"])
+def test_the_contrastive_loss_is_eq_12(kind, split):
+    model = make(split, dropout=0.0, lam=0.5, tau=0.2, anchor=kind)
     batch = next(iter(model.batches(split, Streams(0))))
     model.eval()
     with torch.no_grad():
         found = float(model.loss(batch)["info_nce"])
         _, items = model.all_vectors()
-        anchor, total = model.encode(batch).instance, 0.0
+        last = model.encoder(model.adjacency, (model.user, model.item))[0][-1]
+        anchor, total = last[batch.user] if kind == "slice" else model.encode(batch).instance, 0.0
         for row in range(len(batch.user)):
             sim = [
-                float(F.cosine_similarity(anchor[row], items[item], dim=0)) / 0.1
+                float(F.cosine_similarity(anchor[row], items[item], dim=0)) / 0.2
                 for item in batch.items[torch.cat([batch.target[row : row + 1], batch.hard[row]])].tolist()
             ]
             total -= sim[0] - math.log(sum(math.exp(one) for one in sim))
-    assert found == pytest.approx(0.1 * total / len(batch.user), rel=1e-3)
+    assert found == pytest.approx(0.5 * total / len(batch.user), rel=1e-3)
 
 
 def test_the_code_s_negatives_are_the_batch_s_and_the_hinge_s_first_ones_are_mined(split):

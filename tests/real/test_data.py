@@ -15,6 +15,7 @@ import pytest
 from dglrec.data import InteractionLog, from_frame, leave_one_out, load, make_split, time_point, windows
 from dglrec.data.check import check
 from dglrec.data.datasets import CONVERTERS, REGISTRY, table_digest
+from dglrec.graphs import slice_names, time_slices
 
 FOLDER = Path(os.environ.get("DGLREC_DATA") or "no folder")
 
@@ -184,3 +185,15 @@ def test_check_ins_come_back() -> None:
 def test_queries_after_a_time_point(name: str, queries: int) -> None:
     """Why the tables of SelfGNN have no time point on ml-latest-small, most of whose users rate on one day."""
     assert len(time_point(log_of(name).k_core(5), targets="next").test) == queries
+
+
+def test_slices_of_equal_length_where_a_log_grows() -> None:
+    """Why the tables cut amazon-beauty into equal counts: its last fifth of time has 84 % of the edges."""
+    train = leave_one_out(log_of("amazon-beauty").k_core(5)).train
+    shares = {}
+    for by in ("equal_lengths", "equal_counts"):
+        graph = time_slices(train, by, n=5)
+        edges = np.array([graph.num_edges(name) for name in slice_names(graph)])
+        shares[by] = edges / edges.sum()
+    assert shares["equal_lengths"][-1] == pytest.approx(0.84, abs=0.005)
+    assert shares["equal_counts"].max() < 0.21
