@@ -468,9 +468,12 @@ _PLANS = (
         ),
         references=("oracle", "oracle,sees=state"),
         fields={"seen": "mask", "train.monitor": "ndcg@10"},
-        # As many slices as spans. The rest makes trainings short, for all alike.
+        # As many slices as spans. The rest makes trainings short.
         fields_on={
-            "sample-drift": {_SLICED: {"slices": 6, "dim": 32, "negatives": 10, "train.lr": 3e-3, "train.patience": 5}}
+            "sample-drift": {
+                _SLICED: {"slices": 6, "dim": 32, "negatives": 10, "train.lr": 3e-3, "train.patience": 5},
+                _ONE_TARGET: _FEW_USERS,
+            }
         },
         compare="selfgnn-inductive",
     ),
