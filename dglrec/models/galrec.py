@@ -299,8 +299,16 @@ class GALRec(Model):
             return {}
         joined, history = Packed.joined([batch.prompts[name] for name in names]), batch.history.repeated(len(names))
         vectors = self._vectors(reader, joined, history)
-        pooled = self.backbone.pooled(reader["encoder"], vectors, joined.lengths, first=self.config.pool == "node")
+        node = self._own_tokens(joined) if self.config.pool == "node" else None
+        pooled = self.backbone.pooled(reader["encoder"], vectors, joined.lengths, node)
         return dict(zip(names, pooled.chunk(len(names)), strict=True))
+
+    def _own_tokens(self, prompts: Packed) -> Tensor:
+        """(B,) where the token of the node that each prompt is about stands: it is the first that is no word."""
+        places = torch.arange(len(prompts.values), device=prompts.values.device)
+        places = places.masked_fill(prompts.values < self.backbone.words.num_embeddings, len(places))
+        first = prompts.offsets.new_full((len(prompts.lengths),), len(places))
+        return first.scatter_reduce(0, prompts.rows, places, "amin")
 
     def _vectors(self, reader: Any, prompts: Packed, history: Packed) -> Tensor:
         vectors: Tensor = reader["tokens"](reader["words"], prompts, history, self.known_users, self.known_items)

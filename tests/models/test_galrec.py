@@ -141,6 +141,22 @@ def test_titles_stand_before_the_items_tokens(split):
     assert torch.isfinite(model.loss(batch)["next_item"])
 
 
+@pytest.mark.parametrize("titles", [0, 3])
+def test_the_state_of_the_node_is_that_of_its_own_token(split, titles):
+    """Not that of a title's first word, where titles stand before it."""
+    model = make(split, pool="node", titles=titles, hops=1, train={"batch_size": 8}).eval()
+    batch, words = first_batch(model, split), model.backbone.words.num_embeddings
+    with torch.no_grad():
+        found = model._encode(model._fast, batch, ["user 1", "item 1"])
+        for name, own in (("user 1", words + model.num_items + model.num_users), ("item 1", words + batch.target)):
+            prompts = batch.prompts[name]
+            vectors = model._vectors(model._fast, prompts, batch.history)
+            states = model.backbone.encode(model.backbone.encoder, vectors, prompts.lengths)
+            assert (prompts.values == torch.as_tensor(own).expand(8)[prompts.rows]).sum() == 8
+            wanted = states[prompts.values == torch.as_tensor(own).expand(8)[prompts.rows]]
+            torch.testing.assert_close(found[name], wanted, rtol=1e-4, atol=1e-5)
+
+
 def test_no_prompt_names_the_target_pair_or_what_is_later(split):
     """The asking user is in no prompt, and what is asked for is in none of the user's first two hops."""
     model = make(split, order="uniform")
