@@ -57,7 +57,8 @@ class Backbone(nn.Module):
         pretrained: whether weights were loaded.
 
     Raises:
-        ConfigError: `transformers` is not installed, or there is no such model here and it cannot be fetched.
+        ConfigError: `transformers` is not installed, there is no such model here and it cannot be fetched, or "tiny"
+            has more heads than dimensions.
     """
 
     tokenize: Callable[[str], list[int]]
@@ -72,6 +73,8 @@ class Backbone(nn.Module):
         if self.pretrained:
             model, self.tokenize, self.end = _fetched(transformers, name)
         else:
+            if heads > dim:
+                raise ConfigError(f"heads is {heads} and dim {dim}; expected no more heads than dimensions")
             self.tokenize, count = _trained_tokenizer(texts)
             self.end = 1
             config = transformers.T5Config(

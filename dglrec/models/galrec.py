@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..config import TrainConfig, check_limits
 from ..data.log import Ints
 from ..data.splits import Queries, Split
+from ..errors import ConfigError
 from ..graphs import Neighbours, user_item
 from ..lm.backbone import Backbone
 from ..lm.embeddings import from_model, from_texts, item_titles, standardised
@@ -126,6 +127,10 @@ class GALRecConfig:
         check_limits(self, hops=f">=1 <={MAX_HOPS}", max_length=">=1", fanout=">=1", budget=">=1", queue=">=1")
         check_limits(self, lambda1=">=0", lambda2=">=0", lambda3=">=0", temperature=">0", momentum=">=0 <=1")
         check_limits(self, dropout=">=0 <1", epoch_targets=">=0", titles=">=0")
+        if self.source and self.embeddings not in ("lightgcn", "sasrec"):
+            raise ConfigError(
+                f"source is {self.source!r}, but embeddings={self.embeddings!r} are taken from no run; leave one out"
+            )
 
 
 class NodeTokens(nn.Module):
@@ -213,6 +218,8 @@ class GALRec(Model):
             end=self.backbone.end,
             asker=asker,
         )
+        self._prompter("user", np.array([-1]), question=True)  # refuses a budget that is too small, before any training
+        self._prompter("item", np.arange(self.num_items if c.gal else 0))
 
     @property
     def _fast(self) -> nn.ModuleDict:

@@ -223,7 +223,16 @@ def test_what_is_refused(split, tmp_path):
     with pytest.raises(ConfigError, match=r"without a network give the folder.*backbone='tiny'"):
         make(split, backbone=str(tmp_path))
     with pytest.raises(ConfigError, match="a prompt without neighbours takes"):
-        make(split, budget=3).prompts(dglrec.lm.hop_prompts.history_of(split.test[:1], 5), contrast=False)
+        make(split, budget=3)
+    long = dataclasses.replace(split.log, titles=np.full(split.log.num_items, "wool " * 30))
+    with pytest.raises(ConfigError, match="a prompt without neighbours takes 33"):
+        make(dglrec.leave_one_out(long), budget=30, titles=30)  # the question fits, the longest title does not
+    with pytest.raises(ConfigError, match="a prompt without neighbours takes"):
+        dglrec.models.preset("sid", split, **TINY, budget=3)
+    with pytest.raises(ConfigError, match=r"embeddings='learned' are taken from no run"):
+        make(split, embeddings="learned", source="runs/lightgcn")
+    with pytest.raises(ConfigError, match="no more heads than dimensions"):
+        make(split, dim=2, heads=4)
     with pytest.raises(ConfigError, match="hops is 4"):
         make(split, hops=4)
     untitled = dglrec.leave_one_out(dglrec.sample("grammar", users=30, items=40))
