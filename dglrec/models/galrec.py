@@ -74,6 +74,8 @@ class GALRecConfig:
             anybody, or the user's own "row", as the paper has it; that row knows the training targets.
         gal: graph-aware learning, Eq. 5 to 17.
         lambda1, lambda2, lambda3: weights of its losses in Eq. 18; 0 leaves one out.
+        learner: which end of Eq. 5 and 6 has the gradient: the "near" one, hop 0, as the queue of Eq. 14 asks for, or
+            the "far" one, set against hop 0 of others, as the two equations are printed.
         temperature, queue, momentum: of Eq. 5 to 12, Eq. 14 and Eq. 17.
         pool: E is the "mean" of the encoder's states, or the state of the "node".
         epoch_targets: targets of an epoch, drawn anew each time; 0 for all.
@@ -103,6 +105,7 @@ class GALRecConfig:
     lambda1: float = 0.1
     lambda2: float = 0.1
     lambda3: float = 0.1
+    learner: Literal["near", "far"] = "near"
     temperature: float = 0.1
     queue: int = 512
     momentum: float = 0.99
@@ -227,6 +230,13 @@ class GALRec(Model):
         return nn.ModuleDict({"words": self.backbone.words, "tokens": self.tokens, "encoder": self.backbone.encoder})
 
     @property
+    def pairs(self) -> tuple[tuple[str, str, int], ...]:
+        """Query, key and loss of the contrasts; see `learner`."""
+        if self.config.learner == "near":
+            return PAIRS
+        return tuple((key, query, one) if one == 1 else (query, key, one) for query, key, one in PAIRS)
+
+    @property
     def targets_per_epoch(self) -> int:
         """Every training position that has a past, or as many as `epoch_targets` says."""
         return min(super().targets_per_epoch, self.config.epoch_targets or len(self.split.train))
@@ -285,7 +295,7 @@ class GALRec(Model):
         assert self.queues is not None
         c = self.config
         weights = {1: c.lambda1, 2: c.lambda2, 3: c.lambda3}
-        pairs = [pair for pair in PAIRS if weights[pair[2]] > 0]
+        pairs = [pair for pair in self.pairs if weights[pair[2]] > 0]
         asked, keys = dict.fromkeys(query for query, _, _ in pairs), dict.fromkeys(key for _, key, _ in pairs)
         queries = self._encode(self._fast, batch, list(asked))  # Eq. 14
         with torch.no_grad():

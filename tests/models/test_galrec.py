@@ -66,9 +66,12 @@ def first_batch(model, split):
     return next(iter(model.batches(split, Streams(0))))
 
 
-def test_the_terms_are_those_of_the_equations(split):
+@pytest.mark.parametrize("learner", ["near", "far"])
+def test_the_terms_are_those_of_the_equations(split, learner):
     """Each loss, written out from the prompts' encodings, one pair at a time."""
-    model = make(split, lambda1=0.3, lambda2=0.2, lambda3=0.5, temperature=0.2, train={"batch_size": 32}).train()
+    weights = {"lambda1": 0.3, "lambda2": 0.2, "lambda3": 0.5}
+    model = make(split, **weights, temperature=0.2, learner=learner, train={"batch_size": 32}).train()
+    pairs = PAIRS if learner == "near" else (("user far", "user 0", 1), ("item far", "item 0", 1), *PAIRS[2:])
     batches = model.batches(split, Streams(0))
     for _ in range(2):  # fills the queues
         model.loss(next(batches))
@@ -81,7 +84,7 @@ def test_the_terms_are_those_of_the_equations(split):
         slow = model._encode(model.slow, batch, list(names))
     ids = {"user": batch.user, "item": batch.target}
     wanted = {1: 0.0, 2: 0.0, 3: 0.0}
-    for query, key, number in PAIRS:
+    for query, key, number in pairs:
         queue, own = model.queues[key], ids[key.split()[0]]
         for row in range(len(own)):
             negatives = queue.vectors[(queue.ids >= 0) & (queue.ids != own[row])]
@@ -91,6 +94,17 @@ def test_the_terms_are_those_of_the_equations(split):
         assert terms[f"gal_{number}"].item() == pytest.approx(weight * float(wanted[number]), rel=1e-4)
     nll = F.cross_entropy(model._answers(batch) @ model.item_vectors().T, batch.target)
     assert terms["next_item"].item() == pytest.approx(nll.item(), rel=1e-4)
+
+
+def test_neighbours_learn_from_the_first_contrast_where_the_far_end_has_the_gradient(split):
+    """Hop 0 names no neighbour: with the gradient there, Eq. 5 and 6 teach the tokens of users nothing."""
+    for learner in ("near", "far"):
+        model = make(split, embeddings="learned", learner=learner, train={"batch_size": 32}).train()
+        batches = model.batches(split, Streams(0))
+        model.loss(next(batches))
+        model.after_batch(False)
+        model.loss(next(batches))["gal_1"].backward()
+        assert bool(model.tokens.user.weight.grad.any()) == (learner == "far")
 
 
 def test_queues_hold_what_the_slow_encoder_said_and_it_follows(split):
@@ -280,9 +294,10 @@ def test_without_the_libraries_it_is_said_what_to_install(split, monkeypatch):
         make(split)
 
 
-def test_the_contrasts_share_passes_of_the_encoders(split, monkeypatch):
+@pytest.mark.parametrize("learner", ["near", "far"])
+def test_the_contrasts_share_passes_of_the_encoders(split, monkeypatch, learner):
     """A step encodes four kinds of prompts with a gradient and four without, each kind once, besides the question."""
-    model, asked = make(split).train(), []
+    model, asked = make(split, learner=learner).train(), []
     batch, encode = first_batch(model, split), model._encode
 
     def counted(reader, batch, names):
@@ -299,7 +314,7 @@ def test_the_contrasts_share_passes_of_the_encoders(split, monkeypatch):
 
     monkeypatch.setattr(backbone, "encode", encoded)
     model.loss(batch)
-    queries = sorted({query for query, _, _ in PAIRS})
+    queries = sorted({query for query, _, _ in model.pairs})
     assert asked == [("fast", queries, True), ("slow", sorted(KEYS), False)]
     prompts = {name: sum(rows for own, rows in seen if own == name) for name in ("fast", "slow")}
     assert prompts == {"fast": (4 + 1) * size, "slow": 4 * size}
