@@ -17,6 +17,7 @@ import torch.nn.functional as F
 import dglrec
 from dglrec.errors import ConfigError, DataError
 from dglrec.lm import backbone
+from dglrec.lm.embeddings import from_texts
 from dglrec.models.galrec import KEYS, PAIRS
 from dglrec.streams import Streams
 from tests.contract.model_contract import GenerativeContract, ModelContract, fit
@@ -171,9 +172,10 @@ def test_the_state_of_the_node_is_that_of_its_own_token(split, titles):
             torch.testing.assert_close(found[name], wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_no_prompt_names_the_target_pair_or_what_is_later(split):
+@pytest.mark.parametrize("cutoffs", [True, False])
+def test_no_prompt_names_the_target_pair(split, cutoffs):
     """The asking user is in no prompt, and what is asked for is in none of the user's first two hops."""
-    model = make(split, order="uniform")
+    model = make(split, order="uniform", cutoffs=cutoffs)
     words = model.backbone.words.num_embeddings
     for batch in model.batches(split, Streams(1)):
         for name, prompts in batch.prompts.items():
@@ -198,6 +200,18 @@ def test_cut_offs_leave_the_future_out(split):
         assert (users > 1) == (not cutoffs)  # one token is the asker
 
 
+def test_takers_of_the_target_came_before_the_moment(split):
+    model, train = make(split), split.train
+    rows = np.flatnonzero(train.position > 0)
+    part = model.prompts(dglrec.lm.hop_prompts.targets_of(train, rows, 5)).prompts["item 1"]
+    users = part.values.numpy() - model.backbone.words.num_embeddings - model.num_items
+    named = np.flatnonzero(users >= 0)
+    assert len(named) > 100
+    for user, row in zip(users[named], rows[part.rows.numpy()[named]], strict=True):
+        taken = train.time[(train.user == user) & (train.item == train.item[row])]
+        assert taken.min() < train.time[row]
+
+
 @pytest.mark.parametrize("embeddings", ["sasrec", "text", "learned"])
 def test_other_embeddings_learn(split, embeddings):
     model = make(split, embeddings=embeddings, source_epochs=1, train={"lr": 5e-3, "batch_size": 128})
@@ -205,6 +219,35 @@ def test_other_embeddings_learn(split, embeddings):
     assert rows[-1]["next_item"] < rows[0]["next_item"]
     assert rows[0]["tokens"] > 10_000
     assert rows[0]["padding"] < 0.2
+
+
+def test_a_user_of_texts_is_the_mean_of_the_training_items(split):
+    users, items = from_texts(split.log, split.train, "tfidf", 8)
+    assert items.shape == (split.log.num_items, 8)
+    for user in (0, 7):
+        own = split.train.item[split.train.user == user]
+        torch.testing.assert_close(users[user], items[own].mean(0))
+
+
+@pytest.mark.parametrize(("embeddings", "asker"), [("learned", "row"), ("learned", "history"), ("lightgcn", "row")])
+def test_each_token_has_the_vector_of_what_it_names(split, embeddings, asker):
+    """Eq. 4, token after token."""
+    model = make(split, embeddings=embeddings, asker=asker, train={"batch_size": 8})
+    batch, words = first_batch(model, split), model.backbone.words.weight
+    part, (first, second) = batch.prompts["ask"], (len(words), len(words) + model.num_items)
+    if embeddings == "learned":
+        items, users = model.tokens.item.weight, model.tokens.user.weight
+    else:
+        items, users = (model.tokens.mapping(known) for known in (model.known_items, model.known_users))
+    wanted, kinds = [], set()
+    for token, row in zip(part.values.tolist(), part.rows.tolist(), strict=True):
+        kind = (token >= first) + (token >= second) + (token == second + model.num_users)
+        kinds.add(kind)
+        history = batch.history.values[batch.history.rows == row]
+        one = [words[token % first], items[(token - first) % model.num_items], users[(token - second) % len(users)]]
+        wanted.append([*one, items[history].mean(0)][kind])
+    assert kinds == ({0, 1, 2} if asker == "row" else {0, 1, 2, 3})
+    torch.testing.assert_close(model._vectors(model._fast, part, batch.history), torch.stack(wanted))
 
 
 @pytest.mark.parametrize("preset", ["cid", "sid"])
@@ -223,6 +266,12 @@ def test_embeddings_of_a_run(split, tmp_path):
     items = dglrec.load_model(source).item_vectors()[known].detach()
     wanted = (items - items.mean(0)) / items.std(0, correction=0)
     torch.testing.assert_close(model.known_items[known], wanted, rtol=1e-3, atol=1e-4)
+    asked = split.valid  # their histories are the training histories
+    with torch.no_grad():
+        users = dglrec.load_model(source).query_vectors(asked)[:, 0]
+    assert len(asked) == len(np.unique(split.train.user))
+    wanted = (users - users.mean(0)) / users.std(0, correction=0)
+    torch.testing.assert_close(model.known_users[asked.user], wanted, rtol=1e-3, atol=1e-4)
     other = dglrec.leave_one_out(dglrec.sample("shop", users=50, items=43))
     for wrong, error, words in (
         (make(split, source=source, embeddings="sasrec"), ConfigError, "expected one of 'sasrec'"),
