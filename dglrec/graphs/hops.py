@@ -104,6 +104,10 @@ class Neighbours:
     """
 
     def __init__(self, graph: Any) -> None:
+        if "interacts" not in getattr(graph, "etypes", ()):
+            raise DataError(
+                f"a {type(graph).__name__} without the relation 'interacts'; expected what user_item() builds"
+            )
         users, items = (part.numpy() for part in graph.edges(order="eid", etype="interacts"))
         data = graph.edges["interacts"].data
         self.num_nodes = {name: int(graph.num_nodes(name)) for name in _RELATIONS}
@@ -189,8 +193,9 @@ def hops(
         seed: of the draw.
 
     Raises:
-        DataError: a seed or an excluded node is none of the graph's, or there are cut-offs and no times.
-        ConfigError: a fanout below 1, or an unknown order or type.
+        DataError: the graph is no user-item graph, a seed or an excluded node is none of its own, or there are cut-offs
+            and no times.
+        ConfigError: fanouts that are no list of numbers from 1, or an unknown order or type.
 
     >>> from dglrec.graphs.user_item import user_item
     >>> graph = user_item(user=[0, 0, 1, 1], item=[0, 1, 1, 2], time=[1.0, 2.0, 3.0, 4.0])
@@ -201,8 +206,11 @@ def hops(
         raise ConfigError(f"type is {type!r}; expected 'user' or 'item'")
     if order not in ("recent", "uniform"):
         raise ConfigError(f"order is {order!r}; expected 'recent' or 'uniform'")
-    if len(fanouts) == 0 or min(fanouts) < 1:
-        raise ConfigError(f"fanouts are {list(fanouts)}; expected at least one, and each at least 1, such as [8, 8]")
+    most = np.asarray(fanouts)
+    if most.ndim != 1 or len(most) == 0 or not np.issubdtype(most.dtype, np.integer) or most.min() < 1:
+        raise ConfigError(
+            f"fanouts are {fanouts!r}; expected at least one number a hop, each at least 1, such as [8, 8]"
+        )
     index = graph if isinstance(graph, Neighbours) else Neighbours(graph)
     roots = _known(seeds, "seeds", index.num_nodes[type], least=0)
     target = np.full(len(roots), -1)

@@ -57,7 +57,8 @@ class Backbone(nn.Module):
         pretrained: whether weights were loaded.
 
     Raises:
-        ConfigError: `transformers` is not installed, or there is no such model here and it cannot be fetched.
+        ConfigError: `transformers` is not installed, there is no such model here and it cannot be fetched, or "tiny"
+            has more heads than dimensions.
     """
 
     tokenize: Callable[[str], list[int]]
@@ -72,6 +73,8 @@ class Backbone(nn.Module):
         if self.pretrained:
             model, self.tokenize, self.end = _fetched(transformers, name)
         else:
+            if heads > dim:
+                raise ConfigError(f"heads is {heads} and dim {dim}; expected no more heads than dimensions")
             self.tokenize, count = _trained_tokenizer(texts)
             self.end = 1
             config = transformers.T5Config(
@@ -106,17 +109,17 @@ class Backbone(nn.Module):
                 self._work = self._work[0] + tokens, self._work[1] + slots - tokens
         return torch.cat(states)
 
-    def pooled(self, encoder: nn.Module, vectors: Tensor, lengths: np.ndarray, first: bool = False) -> Tensor:
-        """The mean of each prompt's states, (B, d), or the state of the node's own token (see `Packed`).
+    def pooled(self, encoder: nn.Module, vectors: Tensor, lengths: np.ndarray, at: Tensor | None = None) -> Tensor:
+        """The mean of each prompt's states, (B, d), or the states of the tokens `at` (B,).
 
         Args:
             encoder, vectors, lengths: see `encode`.
-            first: take the second token's state, which is that of the node that the prompt is about.
+            at: numbers of tokens among all T.
         """
         states = self.encode(encoder, vectors, lengths)
+        if at is not None:
+            return states[at]
         starts = torch.as_tensor(np.cumsum(lengths) - lengths, device=states.device)
-        if first:
-            return states[starts + 1]
         tokens = torch.arange(len(states), device=states.device)
         return F.embedding_bag(tokens, states, starts, mode="mean")
 

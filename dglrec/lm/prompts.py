@@ -128,8 +128,10 @@ class Prompter:
             question: ask what comes next, as the recommendation task does.
 
         Raises:
-            ConfigError: the budget is smaller than a prompt without any neighbour.
+            ConfigError: the budget is smaller than a prompt without any neighbour, or there are more hops than words.
         """
+        if len(hops) > MAX_HOPS:
+            raise ConfigError(f"{len(hops)} hops of neighbours; a prompt has words for at most {MAX_HOPS}")
         rows = len(nodes)
         own_start, own_length = (
             np.append(part, asker)[nodes] for part, asker in zip(self._names[type], self._asker, strict=True)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..config import TrainConfig, check_limits
 from ..data.log import Ints
 from ..data.splits import Queries, Split
+from ..errors import ConfigError
 from ..graphs import Neighbours, user_item
 from ..lm.backbone import Backbone
 from ..lm.embeddings import from_model, from_texts, item_titles, standardised
@@ -73,6 +74,8 @@ class GALRecConfig:
             anybody, or the user's own "row", as the paper has it; that row knows the training targets.
         gal: graph-aware learning, Eq. 5 to 17.
         lambda1, lambda2, lambda3: weights of its losses in Eq. 18; 0 leaves one out.
+        learner: which end of Eq. 5 and 6 has the gradient: the "near" one, hop 0, as the queue of Eq. 14 asks for, or
+            the "far" one, set against hop 0 of others, as the two equations are printed.
         temperature, queue, momentum: of Eq. 5 to 12, Eq. 14 and Eq. 17.
         pool: E is the "mean" of the encoder's states, or the state of the "node".
         epoch_targets: targets of an epoch, drawn anew each time; 0 for all.
@@ -102,6 +105,7 @@ class GALRecConfig:
     lambda1: float = 0.1
     lambda2: float = 0.1
     lambda3: float = 0.1
+    learner: Literal["near", "far"] = "near"
     temperature: float = 0.1
     queue: int = 512
     momentum: float = 0.99
@@ -126,6 +130,10 @@ class GALRecConfig:
         check_limits(self, hops=f">=1 <={MAX_HOPS}", max_length=">=1", fanout=">=1", budget=">=1", queue=">=1")
         check_limits(self, lambda1=">=0", lambda2=">=0", lambda3=">=0", temperature=">0", momentum=">=0 <=1")
         check_limits(self, dropout=">=0 <1", epoch_targets=">=0", titles=">=0")
+        if self.source and self.embeddings not in ("lightgcn", "sasrec"):
+            raise ConfigError(
+                f"source is {self.source!r}, but embeddings={self.embeddings!r} are taken from no run; leave one out"
+            )
 
 
 class NodeTokens(nn.Module):
@@ -213,11 +221,20 @@ class GALRec(Model):
             end=self.backbone.end,
             asker=asker,
         )
+        self._prompter("user", np.array([-1]), question=True)  # refuses a budget that is too small, before any training
+        self._prompter("item", np.arange(self.num_items if c.gal else 0))
 
     @property
     def _fast(self) -> nn.ModuleDict:
         """f_q of Eq. 14: what reads prompts, and is learned by gradient; `slow` is f_m."""
         return nn.ModuleDict({"words": self.backbone.words, "tokens": self.tokens, "encoder": self.backbone.encoder})
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str, int], ...]:
+        """Query, key and loss of the contrasts; see `learner`."""
+        if self.config.learner == "near":
+            return PAIRS
+        return tuple((key, query, one) if one == 1 else (query, key, one) for query, key, one in PAIRS)
 
     @property
     def targets_per_epoch(self) -> int:
@@ -278,7 +295,7 @@ class GALRec(Model):
         assert self.queues is not None
         c = self.config
         weights = {1: c.lambda1, 2: c.lambda2, 3: c.lambda3}
-        pairs = [pair for pair in PAIRS if weights[pair[2]] > 0]
+        pairs = [pair for pair in self.pairs if weights[pair[2]] > 0]
         asked, keys = dict.fromkeys(query for query, _, _ in pairs), dict.fromkeys(key for _, key, _ in pairs)
         queries = self._encode(self._fast, batch, list(asked))  # Eq. 14
         with torch.no_grad():
@@ -299,8 +316,16 @@ class GALRec(Model):
             return {}
         joined, history = Packed.joined([batch.prompts[name] for name in names]), batch.history.repeated(len(names))
         vectors = self._vectors(reader, joined, history)
-        pooled = self.backbone.pooled(reader["encoder"], vectors, joined.lengths, first=self.config.pool == "node")
+        node = self._own_tokens(joined) if self.config.pool == "node" else None
+        pooled = self.backbone.pooled(reader["encoder"], vectors, joined.lengths, node)
         return dict(zip(names, pooled.chunk(len(names)), strict=True))
+
+    def _own_tokens(self, prompts: Packed) -> Tensor:
+        """(B,) where the token of the node that each prompt is about stands: it is the first that is no word."""
+        places = torch.arange(len(prompts.values), device=prompts.values.device)
+        places = places.masked_fill(prompts.values < self.backbone.words.num_embeddings, len(places))
+        first = prompts.offsets.new_full((len(prompts.lengths),), len(places))
+        return first.scatter_reduce(0, prompts.rows, places, "amin")
 
     def _vectors(self, reader: Any, prompts: Packed, history: Packed) -> Tensor:
         vectors: Tensor = reader["tokens"](reader["words"], prompts, history, self.known_users, self.known_items)

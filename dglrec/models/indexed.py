@@ -103,6 +103,7 @@ class IndexedLM(Model):
             budget=c.budget,
             end=self.backbone.end,
         )
+        self._prompter("user", np.array([-1]), question=True)  # refuses a budget that is too small, before any training
 
     def _names(self, split: Split) -> Names:
         c = self.config

@@ -141,6 +141,8 @@ def test_second_order_neighbours_of_the_training_log_leave_the_asking_user_out(s
         ({"before": [np.nan]}, DataError, "expected seconds"),
         ({"fanouts": []}, ConfigError, "at least one"),
         ({"fanouts": [0]}, ConfigError, "at least 1"),
+        ({"fanouts": 8}, ConfigError, r"fanouts are 8; expected .* such as \[8, 8\]"),
+        ({"fanouts": [2.5]}, ConfigError, "at least 1"),
         ({"order": "newest"}, ConfigError, "'recent' or 'uniform'"),
         ({"type": "tag"}, ConfigError, "'user' or 'item'"),
     ],
@@ -149,6 +151,12 @@ def test_what_is_refused(fields, error, words):
     graph = random_graph(np.random.default_rng(4))
     with pytest.raises(error, match=words):
         hops(graph, **{"seeds": [1], "fanouts": [2], **fields})
+
+
+def test_another_graph_is_refused(split):
+    for wrong in (split.train, dgl.graph(([0], [1]))):
+        with pytest.raises(DataError, match=r"without the relation 'interacts'; expected what user_item\(\) builds"):
+            hops(wrong, [0], [2])
 
 
 def test_cut_offs_need_times():

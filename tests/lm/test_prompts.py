@@ -79,6 +79,8 @@ def test_an_entry_is_never_cut_in_its_middle():
 def test_a_budget_below_the_shortest_prompt_is_refused():
     with pytest.raises(ConfigError, match="budget is 2 tokens, but a prompt without neighbours takes 3"):
         prompter(2)("user", np.array([0]))
+    with pytest.raises(ConfigError, match="4 hops of neighbours; a prompt has words for at most 3"):
+        prompter()("user", np.array([0]), [lists([1])] * 4)
 
 
 def test_many_prompts_are_as_each_alone():

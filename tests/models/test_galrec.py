@@ -17,6 +17,7 @@ import torch.nn.functional as F
 import dglrec
 from dglrec.errors import ConfigError, DataError
 from dglrec.lm import backbone
+from dglrec.lm.embeddings import from_texts
 from dglrec.models.galrec import KEYS, PAIRS
 from dglrec.streams import Streams
 from tests.contract.model_contract import GenerativeContract, ModelContract, fit
@@ -66,9 +67,12 @@ def first_batch(model, split):
     return next(iter(model.batches(split, Streams(0))))
 
 
-def test_the_terms_are_those_of_the_equations(split):
+@pytest.mark.parametrize("learner", ["near", "far"])
+def test_the_terms_are_those_of_the_equations(split, learner):
     """Each loss, written out from the prompts' encodings, one pair at a time."""
-    model = make(split, lambda1=0.3, lambda2=0.2, lambda3=0.5, temperature=0.2, train={"batch_size": 32}).train()
+    weights = {"lambda1": 0.3, "lambda2": 0.2, "lambda3": 0.5}
+    model = make(split, **weights, temperature=0.2, learner=learner, train={"batch_size": 32}).train()
+    pairs = PAIRS if learner == "near" else (("user far", "user 0", 1), ("item far", "item 0", 1), *PAIRS[2:])
     batches = model.batches(split, Streams(0))
     for _ in range(2):  # fills the queues
         model.loss(next(batches))
@@ -81,7 +85,7 @@ def test_the_terms_are_those_of_the_equations(split):
         slow = model._encode(model.slow, batch, list(names))
     ids = {"user": batch.user, "item": batch.target}
     wanted = {1: 0.0, 2: 0.0, 3: 0.0}
-    for query, key, number in PAIRS:
+    for query, key, number in pairs:
         queue, own = model.queues[key], ids[key.split()[0]]
         for row in range(len(own)):
             negatives = queue.vectors[(queue.ids >= 0) & (queue.ids != own[row])]
@@ -91,6 +95,17 @@ def test_the_terms_are_those_of_the_equations(split):
         assert terms[f"gal_{number}"].item() == pytest.approx(weight * float(wanted[number]), rel=1e-4)
     nll = F.cross_entropy(model._answers(batch) @ model.item_vectors().T, batch.target)
     assert terms["next_item"].item() == pytest.approx(nll.item(), rel=1e-4)
+
+
+def test_neighbours_learn_from_the_first_contrast_where_the_far_end_has_the_gradient(split):
+    """Hop 0 names no neighbour: with the gradient there, Eq. 5 and 6 teach the tokens of users nothing."""
+    for learner in ("near", "far"):
+        model = make(split, embeddings="learned", learner=learner, train={"batch_size": 32}).train()
+        batches = model.batches(split, Streams(0))
+        model.loss(next(batches))
+        model.after_batch(False)
+        model.loss(next(batches))["gal_1"].backward()
+        assert bool(model.tokens.user.weight.grad.any()) == (learner == "far")
 
 
 def test_queues_hold_what_the_slow_encoder_said_and_it_follows(split):
@@ -141,9 +156,26 @@ def test_titles_stand_before_the_items_tokens(split):
     assert torch.isfinite(model.loss(batch)["next_item"])
 
 
-def test_no_prompt_names_the_target_pair_or_what_is_later(split):
+@pytest.mark.parametrize("titles", [0, 3])
+def test_the_state_of_the_node_is_that_of_its_own_token(split, titles):
+    """Not that of a title's first word, where titles stand before it."""
+    model = make(split, pool="node", titles=titles, hops=1, train={"batch_size": 8}).eval()
+    batch, words = first_batch(model, split), model.backbone.words.num_embeddings
+    with torch.no_grad():
+        found = model._encode(model._fast, batch, ["user 1", "item 1"])
+        for name, own in (("user 1", words + model.num_items + model.num_users), ("item 1", words + batch.target)):
+            prompts = batch.prompts[name]
+            vectors = model._vectors(model._fast, prompts, batch.history)
+            states = model.backbone.encode(model.backbone.encoder, vectors, prompts.lengths)
+            assert (prompts.values == torch.as_tensor(own).expand(8)[prompts.rows]).sum() == 8
+            wanted = states[prompts.values == torch.as_tensor(own).expand(8)[prompts.rows]]
+            torch.testing.assert_close(found[name], wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("cutoffs", [True, False])
+def test_no_prompt_names_the_target_pair(split, cutoffs):
     """The asking user is in no prompt, and what is asked for is in none of the user's first two hops."""
-    model = make(split, order="uniform")
+    model = make(split, order="uniform", cutoffs=cutoffs)
     words = model.backbone.words.num_embeddings
     for batch in model.batches(split, Streams(1)):
         for name, prompts in batch.prompts.items():
@@ -168,6 +200,18 @@ def test_cut_offs_leave_the_future_out(split):
         assert (users > 1) == (not cutoffs)  # one token is the asker
 
 
+def test_takers_of_the_target_came_before_the_moment(split):
+    model, train = make(split), split.train
+    rows = np.flatnonzero(train.position > 0)
+    part = model.prompts(dglrec.lm.hop_prompts.targets_of(train, rows, 5)).prompts["item 1"]
+    users = part.values.numpy() - model.backbone.words.num_embeddings - model.num_items
+    named = np.flatnonzero(users >= 0)
+    assert len(named) > 100
+    for user, row in zip(users[named], rows[part.rows.numpy()[named]], strict=True):
+        taken = train.time[(train.user == user) & (train.item == train.item[row])]
+        assert taken.min() < train.time[row]
+
+
 @pytest.mark.parametrize("embeddings", ["sasrec", "text", "learned"])
 def test_other_embeddings_learn(split, embeddings):
     model = make(split, embeddings=embeddings, source_epochs=1, train={"lr": 5e-3, "batch_size": 128})
@@ -175,6 +219,35 @@ def test_other_embeddings_learn(split, embeddings):
     assert rows[-1]["next_item"] < rows[0]["next_item"]
     assert rows[0]["tokens"] > 10_000
     assert rows[0]["padding"] < 0.2
+
+
+def test_a_user_of_texts_is_the_mean_of_the_training_items(split):
+    users, items = from_texts(split.log, split.train, "tfidf", 8)
+    assert items.shape == (split.log.num_items, 8)
+    for user in (0, 7):
+        own = split.train.item[split.train.user == user]
+        torch.testing.assert_close(users[user], items[own].mean(0))
+
+
+@pytest.mark.parametrize(("embeddings", "asker"), [("learned", "row"), ("learned", "history"), ("lightgcn", "row")])
+def test_each_token_has_the_vector_of_what_it_names(split, embeddings, asker):
+    """Eq. 4, token after token."""
+    model = make(split, embeddings=embeddings, asker=asker, train={"batch_size": 8})
+    batch, words = first_batch(model, split), model.backbone.words.weight
+    part, (first, second) = batch.prompts["ask"], (len(words), len(words) + model.num_items)
+    if embeddings == "learned":
+        items, users = model.tokens.item.weight, model.tokens.user.weight
+    else:
+        items, users = (model.tokens.mapping(known) for known in (model.known_items, model.known_users))
+    wanted, kinds = [], set()
+    for token, row in zip(part.values.tolist(), part.rows.tolist(), strict=True):
+        kind = (token >= first) + (token >= second) + (token == second + model.num_users)
+        kinds.add(kind)
+        history = batch.history.values[batch.history.rows == row]
+        one = [words[token % first], items[(token - first) % model.num_items], users[(token - second) % len(users)]]
+        wanted.append([*one, items[history].mean(0)][kind])
+    assert kinds == ({0, 1, 2} if asker == "row" else {0, 1, 2, 3})
+    torch.testing.assert_close(model._vectors(model._fast, part, batch.history), torch.stack(wanted))
 
 
 @pytest.mark.parametrize("preset", ["cid", "sid"])
@@ -193,6 +266,12 @@ def test_embeddings_of_a_run(split, tmp_path):
     items = dglrec.load_model(source).item_vectors()[known].detach()
     wanted = (items - items.mean(0)) / items.std(0, correction=0)
     torch.testing.assert_close(model.known_items[known], wanted, rtol=1e-3, atol=1e-4)
+    asked = split.valid  # their histories are the training histories
+    with torch.no_grad():
+        users = dglrec.load_model(source).query_vectors(asked)[:, 0]
+    assert len(asked) == len(np.unique(split.train.user))
+    wanted = (users - users.mean(0)) / users.std(0, correction=0)
+    torch.testing.assert_close(model.known_users[asked.user], wanted, rtol=1e-3, atol=1e-4)
     other = dglrec.leave_one_out(dglrec.sample("shop", users=50, items=43))
     for wrong, error, words in (
         (make(split, source=source, embeddings="sasrec"), ConfigError, "expected one of 'sasrec'"),
@@ -207,7 +286,16 @@ def test_what_is_refused(split, tmp_path):
     with pytest.raises(ConfigError, match=r"without a network give the folder.*backbone='tiny'"):
         make(split, backbone=str(tmp_path))
     with pytest.raises(ConfigError, match="a prompt without neighbours takes"):
-        make(split, budget=3).prompts(dglrec.lm.hop_prompts.history_of(split.test[:1], 5), contrast=False)
+        make(split, budget=3)
+    long = dataclasses.replace(split.log, titles=np.full(split.log.num_items, "wool " * 30))
+    with pytest.raises(ConfigError, match="a prompt without neighbours takes 33"):
+        make(dglrec.leave_one_out(long), budget=30, titles=30)  # the question fits, the longest title does not
+    with pytest.raises(ConfigError, match="a prompt without neighbours takes"):
+        dglrec.models.preset("sid", split, **TINY, budget=3)
+    with pytest.raises(ConfigError, match=r"embeddings='learned' are taken from no run"):
+        make(split, embeddings="learned", source="runs/lightgcn")
+    with pytest.raises(ConfigError, match="no more heads than dimensions"):
+        make(split, dim=2, heads=4)
     with pytest.raises(ConfigError, match="hops is 4"):
         make(split, hops=4)
     untitled = dglrec.leave_one_out(dglrec.sample("grammar", users=30, items=40))
@@ -255,9 +343,10 @@ def test_without_the_libraries_it_is_said_what_to_install(split, monkeypatch):
         make(split)
 
 
-def test_the_contrasts_share_passes_of_the_encoders(split, monkeypatch):
+@pytest.mark.parametrize("learner", ["near", "far"])
+def test_the_contrasts_share_passes_of_the_encoders(split, monkeypatch, learner):
     """A step encodes four kinds of prompts with a gradient and four without, each kind once, besides the question."""
-    model, asked = make(split).train(), []
+    model, asked = make(split, learner=learner).train(), []
     batch, encode = first_batch(model, split), model._encode
 
     def counted(reader, batch, names):
@@ -274,7 +363,7 @@ def test_the_contrasts_share_passes_of_the_encoders(split, monkeypatch):
 
     monkeypatch.setattr(backbone, "encode", encoded)
     model.loss(batch)
-    queries = sorted({query for query, _, _ in PAIRS})
+    queries = sorted({query for query, _, _ in model.pairs})
     assert asked == [("fast", queries, True), ("slow", sorted(KEYS), False)]
     prompts = {name: sum(rows for own, rows in seen if own == name) for name in ("fast", "slow")}
     assert prompts == {"fast": (4 + 1) * size, "slow": 4 * size}
