@@ -67,7 +67,9 @@ def add_contents(app: Any, page: str, source: list[str]) -> None:
 def split_names(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """`:ivar a, b: text` -> a field for each name; Sphinx would take all names but the last for a type."""
     several = re.compile(r"^:ivar ([^:\n]*, [^:\n]*):(.*(?:\n +.*)*)", re.MULTILINE)
-    text = several.sub(lambda field: "\n".join(f":ivar {one}:{field[2]}" for one in field[1].split(", ")), "\n".join(lines))
+    text = several.sub(
+        lambda field: "\n".join(f":ivar {one}:{field[2]}" for one in field[1].split(", ")), "\n".join(lines)
+    )
     lines[:] = text.split("\n")
 
 
