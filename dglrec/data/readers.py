@@ -528,8 +528,8 @@ def _codes(ids: polars.Series, column: str, source: str) -> tuple[Ints, Strings]
     if known["id"].str.contains("\0", literal=True).any():  # NumPy would take off those at the end
         row = _first(text.str.contains("\0", literal=True).to_numpy())
         raise DataError(f"{source}: {column} of row {row} holds a zero byte; expected text")
-    lengths = known["id"].str.len_chars()
-    longest = lengths.max() or 0
+    lengths = known["id"].str.len_chars().to_numpy()
+    longest = int(lengths.max(initial=0))
     if 4 * longest * len(known) > max(_LARGEST_IDS, _MOST_PACKED * int(lengths.sum())):  # NumPy makes all as long
         row = _first((text.str.len_chars() == longest).to_numpy())
         raise DataError(
