@@ -150,7 +150,7 @@ def evaluate(
         progress: True for a bar, or a function of (queries done, queries in all).
 
     Returns:
-        Metrics, a mapping such as {"recall@5": ..., "recall@10": ...}, with `.protocol` and `.standard_errors`.
+        Metrics, a mapping from names such as "recall@5" to means, with `.protocol` and `.standard_errors`.
 
     Raises:
         DataError: a score is NaN; the queries come from another split than the model; a query has no positive.

@@ -189,7 +189,7 @@ def _times(time: npt.NDArray[np.float64]) -> dict[str, Any]:
     return {
         "first": float(time.min()),
         "last": float(time.max()),
-        "days": float((time.max() - time.min()) / _UNITS_S["days"]),
+        "days": float(time.max() / _UNITS_S["days"] - time.min() / _UNITS_S["days"]),
         "granularity": granularity,
     }
 

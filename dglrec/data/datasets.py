@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import sys
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -139,16 +140,22 @@ def find_table(source: str | os.PathLike[str], *, download: bool = True) -> Path
     endings = (*SUFFIXES, ".npz", ".inter", ".json", ".json.gz", *NAMES)
     is_path = not isinstance(source, str) or os.sep in text or "/" in text or text.endswith(endings)
     path = Path(text).expanduser() if is_path else _find_name(text, download)
-    if path.is_dir():
-        table = _interactions(path)
-        if table is None:
-            raise DataError(
-                f"folder {path} holds no interactions; expected one of interactions{', interactions'.join(SUFFIXES)}"
-            )
-        return table
-    if not path.exists():
-        raise DataError(f"no file or folder {path}")
-    return path
+    try:
+        mode = path.stat().st_mode  # unlike `exists`, it says why
+    except FileNotFoundError as error:
+        raise DataError(f"no file or folder {path}") from error
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        raise DataError(f"no file or folder {path} ({getattr(error, 'strerror', error)})") from error
+    if stat.S_ISREG(mode):
+        return path
+    if not stat.S_ISDIR(mode):  # a pipe or a device may never end
+        raise DataError(f"{path} is no file and no folder; write what it gives to a file first")
+    table = _interactions(path)
+    if table is None:
+        raise DataError(
+            f"folder {path} holds no interactions; expected one of interactions{', interactions'.join(SUFFIXES)}"
+        )
+    return table
 
 
 def find_items(path: Path, format: str | None = None) -> Path | None:
@@ -187,7 +194,7 @@ def _find_name(name: str, fetch: bool) -> Path:
     for folder in folders():
         if name and (folder / name).is_dir():
             return folder / name
-    if name and Path(name).is_dir():  # a folder of this name in the working directory
+    if name and Path(name).exists():  # a folder or a file of this name in the working directory
         return Path(name)
     if name in REGISTRY and fetch:
         print(f"fetching {REGISTRY[name].about(name)}", file=sys.stderr)

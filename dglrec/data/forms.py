@@ -187,7 +187,10 @@ def form_of(path: Path, format: str | None = None) -> Form:
         return Form(",", quotes=True)
     if name.endswith(".tsv"):
         return Form("\t")
-    raise DataError(f"{path} is no table that can be read; expected a name that ends in {', '.join(SUFFIXES)}")
+    endings = ", ".join(SUFFIXES)
+    raise DataError(
+        f"{path} is no table that can be read; expected a name that ends in {endings}, or a format such as 'lists'"
+    )
 
 
 def titles_form_of(path: Path) -> Form:

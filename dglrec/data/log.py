@@ -82,7 +82,7 @@ class InteractionLog:
         if self.titles is not None and len(self.titles) != len(self.item_ids):
             raise DataError(f"{len(self.titles)} titles for {len(self.item_ids)} items; expected one an item")
         step = np.diff(self.user)
-        ordered = step > 0 if self.time is None else (step > 0) | (np.diff(self.time) >= 0)
+        ordered = step > 0 if self.time is None else (step > 0) | (self.time[1:] >= self.time[:-1])
         if (step < 0).any() or (self.time is not None and not ordered.all()):
             raise DataError("rows are not sorted by (user, time); InteractionLog.from_arrays sorts them")
 
@@ -566,4 +566,7 @@ def _closest_id(name: str, numbers: dict[str, int]) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """What an error says first; those on damaged bytes may quote them."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    line = "".join(character if character.isprintable() else "?" for character in line)
+    return line if len(line) <= 120 else line[:117] + "..."

@@ -42,6 +42,9 @@ COLUMNS = ("user_id", "item_id", "rating", "timestamp")
 _MOST_PACKED = 100
 _ALWAYS_UNPACKED = 1 << 24
 
+# What ids may take in memory, where most are far shorter than the longest.
+_LARGEST_IDS = 1 << 27
+
 _LARGEST_RATING = float(np.finfo(np.float32).max)
 
 # Headers that other sources use. They are not guessed at: the error says how to name them.
@@ -200,7 +203,7 @@ def find_problems(
         rows = _rows(path, form)
         header = next(rows, None) if form.fields is None else list(form.fields)
     except (DataError, csv.Error) as error:
-        yield Problem(None, str(error))
+        yield Problem(None, _reason(error))
         return
     if header is None:
         yield Problem(None, f"{path} is empty; expected {form.expected()}")
@@ -223,7 +226,7 @@ def find_problems(
         except StopIteration:
             break
         except csv.Error as error:
-            yield Problem(rows.line_num, str(error))
+            yield Problem(rows.line_num, _reason(error))
             continue
         except DataError as error:  # the file ends here
             yield Problem(rows.line_num + 1, str(error))
@@ -351,7 +354,7 @@ def _read_text(
         except UnicodeDecodeError as error:
             raise DataError(f"{path} line 1: the header is not UTF-8; save the file with encoding UTF-8") from error
         except (csv.Error, DataError) as error:
-            raise DataError(f"{path} line 1: {error}") from error
+            raise DataError(f"{path} line 1: {_reason(error)}") from error
     header_lines = 1 if form.fields is None else 0
     place = _match_columns(header, required, optional, {**form.columns, **(columns or {})}, str(path))
     problems = functools.partial(find_problems, path, columns, required=required, optional=optional, form=form)
@@ -370,6 +373,10 @@ def _read_text(
         raise DataError(f"{path} has a header and no rows; expected at least one") from error
     except pl.exceptions.PolarsError as error:
         failed = DataError(f"{path} cannot be read ({_first_line(error)})")
+        if form.quotes and (line := _stray_quote(data, delimiter)) is not None:
+            failed = DataError(
+                f"{path} line {line}: a quote within a field; double it, and enclose the field in quotes"
+            )
         raise _with_line(path, failed, problems()) from None
     if len(table) == 0:
         raise DataError(f"{path} has a header and no rows; expected at least one")
@@ -382,6 +389,19 @@ def _read_text(
         if problem is not None:
             raise _error(path, problem)
     return {column: table[:, number] for column, number in place.items()}
+
+
+def _stray_quote(data: bytes, delimiter: str) -> int | None:
+    """The first line with a quote that neither encloses a field nor is doubled in one that is enclosed."""
+    end = re.escape(delimiter.encode())
+    field = re.compile(rb'(?:"[^"]*(?:""[^"]*)*"|[^"\n%s]*)(?:%s|\r?\n|\Z)' % (end, end))
+    place = 0
+    while place < len(data):
+        found = field.match(data, place)
+        if found is None:
+            return data.count(b"\n", 0, place) + 1
+        place = found.end()
+    return None
 
 
 def _read_lists(path: Path, form: Form, data: bytes) -> dict[str, polars.Series]:
@@ -508,6 +528,14 @@ def _codes(ids: polars.Series, column: str, source: str) -> tuple[Ints, Strings]
     if known["id"].str.contains("\0", literal=True).any():  # NumPy would take off those at the end
         row = _first(text.str.contains("\0", literal=True).to_numpy())
         raise DataError(f"{source}: {column} of row {row} holds a zero byte; expected text")
+    lengths = known["id"].str.len_chars().to_numpy()
+    longest = int(lengths.max(initial=0))
+    if 4 * longest * len(known) > max(_LARGEST_IDS, _MOST_PACKED * int(lengths.sum())):  # NumPy makes all as long
+        row = _first((text.str.len_chars() == longest).to_numpy())
+        raise DataError(
+            f"{source}: {column} of row {row} has {longest:,} characters, {_shown(str(text[row]), 20)}; expected ids "
+            "of about one length"
+        )
     index = frame.join(known.with_row_index("code"), on="id", how="left", maintain_order="left")["code"]
     return index.to_numpy().astype(np.int64), np.array(known["id"].to_list(), dtype=np.str_)
 
@@ -631,7 +659,7 @@ class _JsonRows:
         if not line.strip():
             return []
         try:
-            found = json.loads(line)
+            found = json.loads(line, parse_constant=_no_constant)
         except (ValueError, RecursionError) as error:
             raise csv.Error(f"{_shown(line.rstrip())} is no JSON ({_first_line(error)})") from error
         if not isinstance(found, dict):
@@ -641,6 +669,11 @@ class _JsonRows:
         if wrong is not None:
             raise csv.Error(f"{wrong} is {_shown(json.dumps(values[wrong]))}; expected text or a number")
         return ["" if value is None else str(value) for value in values.values()]
+
+
+def _no_constant(name: str) -> float:
+    """Refuses what Python alone takes for JSON."""
+    raise ValueError(f"{name} is no number there")
 
 
 class _ListRows:
@@ -788,7 +821,7 @@ def _read_parquet(
         frame: polars.DataFrame = lazy.select(header[number] for number in place.values()).collect()
     except FileNotFoundError as error:
         raise DataError(f"no file {path}") from error
-    except (OSError, pl.exceptions.PolarsError) as error:
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise DataError(f"{path} is damaged or no parquet file ({_first_line(error)})") from error
     return frame
 
@@ -803,6 +836,13 @@ def _error(path: Path, problem: Problem) -> DataError:
     if problem.line is None or str(path) in problem.text:
         return DataError(problem.text if str(path) in problem.text else f"{path}: {problem.text}")
     return DataError(f"{path} line {problem.line}: {problem.text}")
+
+
+def _reason(error: csv.Error | DataError) -> str:
+    """What an error says; Python's `csv` speaks of its own use where lines end as on an old Macintosh."""
+    if "new-line character" in str(error):
+        return "a carriage return within the line; save the file with line ends of Unix or Windows"
+    return str(error)
 
 
 def _number(text: str) -> float | None:

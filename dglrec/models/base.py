@@ -96,7 +96,7 @@ class Model(nn.Module):
 
     @property
     def targets_per_epoch(self) -> int:
-        """What an epoch learns from: every training position that has a past, or, for graph models, every pair."""
+        """Every training position that has a past or, for graph models, every pair."""
         return int((self.split.train.position > 0).sum())
 
     def batches(self, split: Split, streams: Streams) -> Iterator[Any]:

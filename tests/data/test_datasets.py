@@ -361,3 +361,26 @@ def test_ties_of_a_download_are_in_the_order_of_the_items_whatever_the_order_of_
         assert log.item_ids[log.item[log.user == log.user_index("ann")]].tolist() == ["egg", "jam", "tea"]
         digests.add(table_digest(log))
     assert len(digests) == 1
+
+
+def test_a_file_in_the_working_directory_needs_no_ending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("Beauty.txt").write_text("1 2 3\n")
+    assert len(load("Beauty.txt", format="lists")) == 2
+    with pytest.raises(DataError, match=r"Beauty.txt is no table that can be read; .* or a format such as 'lists'"):
+        load("Beauty.txt")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_what_is_no_file_on_disk_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "zeros.csv").symlink_to("/dev/zero")
+    for name in ("pipe.csv", "zeros.csv"):  # reading either would not end
+        with pytest.raises(DataError, match=f"{name} is no file and no folder"):
+            load(tmp_path / name)
+    (tmp_path / "loop.csv").symlink_to("loop.csv")
+    with pytest.raises(DataError, match=r"no file or folder .*loop.csv \(.*symbolic links"):
+        load(tmp_path / "loop.csv")
+    for name in ("a" * 300 + ".csv", "a\0b.csv"):
+        with pytest.raises(DataError, match="no file or folder"):
+            load(tmp_path / name)

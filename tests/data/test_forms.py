@@ -306,6 +306,7 @@ BAD = {
         r"line 3: the number of fields is 5",
     ),
     "no json": ("r.json", "yelp", yelp() + "1,2,3\n", r"line 4: '1,2,3' is no JSON"),
+    "no number": ("r.json", "yelp", yelp().replace("5.0", "NaN"), r"line 1: .* is no JSON \(NaN is no number there\)"),
     "no object": ("r.json", "yelp", yelp() + "[1]\n", r"line 4: '\[1\]' is no JSON object"),
     "no business": (
         "r.json",

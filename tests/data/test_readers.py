@@ -239,6 +239,9 @@ BAD_BYTES = {
     "no.parquet": (b"hello", r"is damaged or no parquet file"),
     "picture.png": (b"hello", r"is no table that can be read; expected a name that ends in \.tsv\.gz"),
     "open quote.csv": (b'user_id,item_id\na,"x\nb,y\n', r"line|cannot be read"),
+    "stray quote.csv": (b'user_id,item_id\n"a",x\nb,5" pan\n', r"line 3: a quote within a field; double it"),
+    "quote after.csv": (b'user_id,item_id\n"a\n1","x"\n"b"c,x\n', r"line 4: a quote within a field; double it"),
+    "mac.csv": (b"user_id,item_id\ra,x\rb,y\r", r"line 1: a carriage return within the line"),
 }
 
 
@@ -321,6 +324,17 @@ def test_bad_frames(change: dict[str, list[object]], message: str) -> None:
         from_frame(polars_frame().with_columns(**{name: pl.Series(values) for name, values in change.items()}))
 
 
+def test_one_long_id_among_many_is_refused(tmp_path: Path) -> None:
+    """In an array of text all would be as long: 16 GB."""
+    users = [*map(str, range(40_000)), "a" * 100_000]
+    frame = pl.DataFrame({"user_id": users, "item_id": "x"})
+    frame.write_csv(tmp_path / "log.tsv", separator="\t")
+    for read in (lambda: from_frame(frame), lambda: read_interactions(tmp_path / "log.tsv")):
+        with pytest.raises(DataError, match=r"user_id of row 40000 has 100,000 characters, 'aaa"):
+            read()
+    assert len(from_frame(frame[-2:])) == 2
+
+
 def test_frames_without_rows_or_columns() -> None:
     for frame in (polars_frame(), pandas_frame()):
         with pytest.raises(DataError, match="the frame has no rows"):
@@ -369,6 +383,18 @@ def test_reading_is_not_slow(tmp_path: Path) -> None:
     start = time.process_time()
     assert len(read_interactions(tmp_path / "log.tsv")) == 300_000
     assert time.process_time() - start < 5  # about .3 s on an idle machine; the slow path takes many times as long
+
+
+def test_a_panic_of_polars_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Changed bytes of a Parquet file raise it, and it is no Exception."""
+    polars_frame().write_parquet(tmp_path / "log.parquet")
+
+    def panic(*_: object, **__: object) -> None:
+        raise pl.exceptions.PanicException("entered\0unreachable code\nand more")
+
+    monkeypatch.setattr(pl.LazyFrame, "collect", panic)
+    with pytest.raises(DataError, match=r"is damaged or no parquet file \(entered\?unreachable code\)"):
+        read_interactions(tmp_path / "log.parquet")
 
 
 def test_parquet_takes_the_columns_that_are_needed_and_no_bombs(tmp_path: Path) -> None:
