@@ -1,4 +1,4 @@
-"""Benchmarks of clustering and interests: their short form runs, and what they wrote is what the page promises."""
+"""Benchmarks of clustering, interests and time slices: their short form runs, and what they wrote is what the page promises."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ def written(name: str) -> dict:
     return json.loads((BENCHMARKS / name).read_text("utf-8"))
 
 
-@pytest.mark.parametrize(("script", "says"), [("clustering", "8 x 20 x 4"), ("interests", "times mip's step")])
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [("clustering", "8 x 20 x 4"), ("interests", "times mip's step"), ("selfgnn", "times_half_as_many")],
+)
 def test_the_short_form_runs_and_writes_nothing(tmp_path, script, says):
     out = tmp_path / "out.json"
     command = [sys.executable, str(BENCHMARKS / f"{script}.py"), "--quick", "--threads", "1", "--out", str(out)]

@@ -114,6 +114,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="a small sample, 3 and 6 slices, once; nothing is written")
+    parser.add_argument("--out", type=Path, default=HERE / "selfgnn.json")
     args = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", str(args.threads))
     import torch
@@ -137,7 +138,7 @@ def main() -> None:
     if not args.quick:
         about = {"machine": machine, "threads": args.threads, "data": log.name, "promises": PROMISES}
         about |= {"epochs": rows, "mining": mined}
-        (HERE / "selfgnn.json").write_text(json.dumps(about, indent=1) + "\n")
+        args.out.write_text(json.dumps(about, indent=1) + "\n")
 
 
 if __name__ == "__main__":
