@@ -453,6 +453,7 @@ _PLANS = (
         rows=(
             *("selfgnn", "selfgnn,reg=1e-4", "selfgnn,norm=symmetric", "selfgnn,loss=bce", "selfgnn,pool=mean"),
             *("selfgnn,dropout=0.1", "selfgnn,instance=none", "selfgnn-prefixes", "selfgnn-inductive"),
+            *("selfgnn,loss=softmax", "selfgnn-prefixes,loss=softmax", "selfgnn-inductive,loss=softmax"),
         ),
         fields=_SAMPLED,
         fields_on=_SELFGNN_ON,

@@ -22,7 +22,7 @@ from ..data.splits import Queries, Split
 from ..errors import ConfigError
 from ..evaluate import _eval_mode
 from ..graphs import slice_boundaries, time_slices
-from ..losses import hinge, pair_cross_entropy
+from ..losses import hinge, item_cross_entropy, pair_cross_entropy
 from ..nn.intervals import InstanceEncoder, IntervalFusion, NoInstances, Reliability, Slices
 from ..nn.slices import SliceAdjacency, SliceEncoder, fold_in_slices, item_layers
 from ..slice_batches import Sliced, SliceEdges, slice_batches
@@ -65,7 +65,8 @@ class SelfGNNConfig:
         max_length: items of a history that are read, M.
         pool: Eq. 8 is a "sum"; with "mean" long histories do not count for more.
         activate: LeakyReLU of the instance-level vector in the score (code; Eq. 9 has none).
-        loss: "hinge" of pairs (code), or "bce" (paper). Hinge is the default, for it made the numbers.
+        loss: "hinge" of pairs (code), or "bce" (paper). Hinge is the default, for it made the numbers. In neither,
+            "softmax" sets each target against all items of its batch, whoever's they are.
         targets: "users", one target a user and epoch, among the most recent ones (code; the paper does not say), or
             "prefixes", each item of each history that has a past.
         recent: with "users", how far back the target may be: any of the last `recent` + 1 training items, but none of
@@ -98,7 +99,7 @@ class SelfGNNConfig:
     max_length: int = 200
     pool: Literal["sum", "mean"] = "sum"
     activate: bool = False
-    loss: Literal["hinge", "bce"] = "hinge"
+    loss: Literal["hinge", "bce", "softmax"] = "hinge"
     targets: Literal["users", "prefixes"] = "users"
     recent: int = 5
     negatives: int = 40
@@ -229,10 +230,12 @@ class SelfGNN(Model):
         """The terms of the loss of a batch whose vectors are known."""
         c = self.config
         users = self.views(encoded.user, encoded.instance)  # (B, d)
-        positive = (users * encoded.item[batch.target]).sum(1)[batch.row]  # (P,)
-        negative = (users[batch.row] * encoded.item[batch.negative]).sum(1)  # (P,)
-        loss = hinge if c.loss == "hinge" else pair_cross_entropy
-        terms: dict[str, Tensor] = {c.loss: loss(positive, negative)}
+        if c.loss == "softmax":
+            terms = {c.loss: item_cross_entropy(users, encoded.item, batch.target)}
+        else:
+            positive = (users * encoded.item[batch.target]).sum(1)[batch.row]  # (P,)
+            negative = (users[batch.row] * encoded.item[batch.negative]).sum(1)  # (P,)
+            terms = {c.loss: (hinge if c.loss == "hinge" else pair_cross_entropy)(positive, negative)}
         if c.beta:
             terms["self_augmented"] = c.beta * self.self_augmented(batch, encoded)
         if c.reg:

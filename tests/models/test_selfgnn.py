@@ -48,7 +48,7 @@ def by_hand(model, split, batch):
     for row, user in enumerate(batch.user.tolist()):
         past = c.slices if batch.past is None else int(batch.past[row])
         users.append(model.fusion(e_u[:past, [user]], 0)[0] if past else torch.zeros(c.dim))
-    gaps, pairs = [], []
+    gaps, pairs, logs = [], [], {}
     for row, negative in zip(batch.row.tolist(), batch.negative.tolist(), strict=True):
         history = batch.history.items[batch.history.offsets[row] : batch.history.offsets[row + 1]]
         one = dglrec.graphs.Sequences(torch.tensor([0, len(history)]), batch.items[history])
@@ -57,7 +57,9 @@ def by_hand(model, split, batch):
         positive, other = (float(view @ items[item]) for item in (ids[batch.target[row]], ids[negative]))
         gaps.append(max(0.0, 1 - positive + other))
         pairs.append((np.log1p(np.exp(-positive)) + np.log1p(np.exp(other))) / 2)
-    terms = {c.loss: float(np.mean(gaps if c.loss == "hinge" else pairs))}
+        logs[row] = -float((items[batch.items] @ view).log_softmax(0)[batch.target[row]])
+    each = {"hinge": gaps, "bce": pairs, "softmax": list(logs.values())}[c.loss]
+    terms = {c.loss: float(np.mean(each))}
     total, size = 0.0, len(batch.user)
     for nodes, places in zip(batch.edge_node.T.tolist(), batch.edge_item.T.tolist(), strict=True):
         long, short = [], []
@@ -82,6 +84,7 @@ VARIANTS = [
     {"by": "equal_counts"},
     {"loss": "bce", "pool": "mean", "activate": True},
     {"targets": "prefixes"},
+    {"targets": "prefixes", "loss": "softmax"},
     {"interval": "mean", "instance": "none"},
     {"tables": "shared"},
     {"past": True, "recent": 8},
