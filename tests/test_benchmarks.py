@@ -1,4 +1,4 @@
-"""Benchmarks of clustering, interests and time slices: their short form runs, and what they wrote is what the page promises."""
+"""Some benchmarks: their short form runs, and what they wrote is what the page promises."""
 
 from __future__ import annotations
 
