@@ -332,20 +332,22 @@ def windows(train: InteractionLog, max_length: int, stride: int) -> tuple[np.nda
     return begin + np.maximum(0, ends - max_length), begin + ends, begin + firsts
 
 
-def position_batches(
-    train: InteractionLog, size: int, max_length: int, stride: int, rng: np.random.Generator, device: torch.device
-) -> Iterator[Positions]:
+def position_rows(
+    train: InteractionLog, size: int, max_length: int, stride: int, rng: np.random.Generator
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
     """Every position of every history as a target once, `size` targets a batch, windows in random order.
 
     A window that a batch's end falls into is read in both batches, for the targets that are left, so that every step
     has the same number of targets and every target the same weight.
+
+    Yields:
+        starts (W,), sizes (W,): of the windows, `starts[w]:starts[w] + sizes[w]` in the log; rows (B,) of the log after
+        which a target comes; places (B,) of these rows among those of all windows.
     """
     starts, ends, firsts = windows(train, max_length, stride)
     shuffled = rng.permutation(len(starts))
     starts, ends, firsts = starts[shuffled], ends[shuffled], firsts[shuffled]
     bounds = np.concatenate([[0], np.cumsum(ends - firsts)])  # targets before each window
-    item = torch.as_tensor(train.item, device=device)
-    packed = Sequences(item, item)  # only its items are read
     for first in range(0, int(bounds[-1]), size):
         last = min(first + size, int(bounds[-1]))
         low, high = np.searchsorted(bounds, first, side="right") - 1, np.searchsorted(bounds, last, side="left")
@@ -353,8 +355,18 @@ def position_batches(
         from_ = firsts[low:high] + np.maximum(0, first - bounds[low:high])
         end -= np.maximum(0, bounds[low + 1 : high + 1] - last)
         sizes, wanted = end - start, end - from_
-        history = packed.windows(torch.as_tensor(start, device=device), sizes)
         shift = np.cumsum(sizes) - sizes - start  # from rows of the log to packed rows
         rows = np.arange(last - first) - np.repeat(np.cumsum(wanted) - wanted, wanted) + np.repeat(from_, wanted)
+        yield start, sizes, rows, rows + np.repeat(shift, wanted)
+
+
+def position_batches(
+    train: InteractionLog, size: int, max_length: int, stride: int, rng: np.random.Generator, device: torch.device
+) -> Iterator[Positions]:
+    """The batches of `position_rows`."""
+    item = torch.as_tensor(train.item, device=device)
+    packed = Sequences(item, item)  # only its items are read
+    for starts, sizes, rows, places in position_rows(train, size, max_length, stride, rng):
+        history = packed.windows(torch.as_tensor(starts, device=device), sizes)
         target = item[torch.as_tensor(rows + 1, device=device)]
-        yield Positions(history, torch.as_tensor(rows + np.repeat(shift, wanted), device=device), target)
+        yield Positions(history, torch.as_tensor(places, device=device), target)

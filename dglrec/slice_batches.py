@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .batches import seen_pairs, unseen_items
+from .batches import position_rows, seen_pairs, unseen_items
 from .data.log import Floats, InteractionLog, Ints
 from .graphs import Sequences
 from .streams import Streams
@@ -30,7 +30,7 @@ class Sliced:
         user: (B,) int64.
         items: (N,) int64, the distinct items that occur in the batch, ascending; behind them, ascending too, those that
             HardGNN mined and that are not among them.
-        history: what came before each target, packed, as places.
+        history: what came before each target, packed, as places; where `after` is given, windows of histories.
         target: (B,) int64, places.
         row, negative: (P,) int64: pairs of a target's row, ascending, and the place of an item new to its user.
         edge_node: (2, S) int64, t B + row, and
@@ -38,6 +38,8 @@ class Sliced:
         hard: (B, K) int64, places of the items that HardGNN mined, or None.
         shared: (n,) int64, places of the items that are the whole batch's negatives in HardGNN's public code, or None.
         past: (B,) int64, how many slices end before each target, or None where all slices may be read.
+        after: (B,) int64, the packed rows of `history` that come right before the targets, or None where each target
+            has a history of its own, and comes after its end.
     """
 
     user: Tensor
@@ -51,6 +53,7 @@ class Sliced:
     hard: Tensor | None = None
     shared: Tensor | None = None
     past: Tensor | None = None
+    after: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,22 +111,27 @@ def slice_batches(
     negatives: int,
     edge_pairs: int,
     boundaries: Floats | None = None,
+    windows: bool = False,
 ) -> Iterator[Sliced]:
     """One epoch, `size` targets a step; the fields after the star are those of `SelfGNNConfig` (`ssl_edges`).
 
-    With `boundaries` (T - 1,) each target says how many slices end before it.
+    With `boundaries` (T - 1,) each target says how many slices end before it. With `windows` the prefixes of a history
+    that are targets share it, as those of SASRec do.
     """
     ended = None  # (n,) how many slices end before each event
     if boundaries is not None and train.time is not None:
         ended = np.searchsorted(boundaries, train.time, side="right")
-    rows, seen = _targets(train, targets, recent, streams.numpy("targets")), seen_pairs(train)
+    seen, rng = seen_pairs(train), streams.numpy("targets")
     number = np.diff(train.offsets)  # (U,)
-    for step, first in enumerate(range(0, len(rows), size)):
-        row = rows[first : first + size]
+    if windows:
+        parts = position_rows(train, size, max_length, max(1, max_length // 2), rng)
+        batches = ((starts, sizes, before + 1, places) for starts, sizes, before, places in parts)
+    else:
+        batches = _own_histories(train, _targets(train, targets, recent, rng), size, max_length)
+    for step, (starts, lengths, row, after) in enumerate(batches):
         user, target = train.user[row], train.item[row]
-        lengths = np.minimum(train.position[row], max_length)
         offsets = np.concatenate([[0], np.cumsum(lengths)])
-        past = train.item[np.arange(offsets[-1]) + np.repeat(row - lengths - offsets[:-1], lengths)]
+        past = train.item[np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)]
         pairs = np.minimum(number[user], negatives)
         negative = unseen_items(train, np.repeat(user, pairs), streams.numpy("negatives", step), seen)
         edge_node, edge_item = edges.draw(user, edge_pairs, streams.numpy("edges", step))
@@ -145,7 +153,16 @@ def slice_batches(
             edge_node=send(edge_node),
             edge_item=send(place[edge_item]),
             past=None if ended is None else send(ended[row]),
+            after=None if after is None else send(after),
         )
+
+
+def _own_histories(train: InteractionLog, rows: Ints, size: int, max_length: int) -> Iterator[tuple[Any, ...]]:
+    """As `position_rows`, for targets at `rows` that share no history: starts, lengths, rows of the targets, None."""
+    for first in range(0, len(rows), size):
+        row = rows[first : first + size]
+        lengths = np.minimum(train.position[row], max_length)
+        yield row - lengths, lengths, row, None
 
 
 def _targets(train: InteractionLog, targets: Targets, recent: int, rng: np.random.Generator) -> Ints:

@@ -453,7 +453,12 @@ _PLANS = (
         rows=(
             *("selfgnn", "selfgnn,reg=1e-4", "selfgnn,norm=symmetric", "selfgnn,loss=bce", "selfgnn,pool=mean"),
             *("selfgnn,dropout=0.1", "selfgnn,instance=none", "selfgnn-prefixes", "selfgnn-inductive"),
-            *("selfgnn,loss=softmax", "selfgnn-prefixes,loss=softmax", "selfgnn-inductive,loss=softmax"),
+            *(
+                "selfgnn,loss=softmax",
+                "selfgnn,norm=symmetric,pool=mean",
+                "selfgnn-prefixes,instance=causal,loss=softmax",
+            ),
+            *("selfgnn-inductive,instance=causal", "selfgnn-inductive,instance=causal,loss=softmax"),
         ),
         fields=_SAMPLED,
         fields_on=_SELFGNN_ON,

@@ -60,7 +60,8 @@ class SelfGNNConfig:
         heads: attention heads, of both levels.
         dropout: of the recurrent states (code).
         instance: "attention" over positions (Eq. 6 to 8), "collapsed" (code: items are summed before attention, see
-            `InstanceEncoder`), or "none", an ablation.
+            `InstanceEncoder`), or "none", an ablation. In neither, "causal" attends backwards and reads the newest
+            position, so that with targets="prefixes" the targets of a history share one pass.
         instance_layers: layers L_a of Eq. 7.
         max_length: items of a history that are read, M.
         pool: Eq. 8 is a "sum"; with "mean" long histories do not count for more.
@@ -94,7 +95,7 @@ class SelfGNNConfig:
     shared_cell: bool = True
     heads: int = 16
     dropout: float = 0.5
-    instance: Literal["attention", "collapsed", "none"] = "attention"
+    instance: Literal["attention", "causal", "collapsed", "none"] = "attention"
     instance_layers: int = 2
     max_length: int = 200
     pool: Literal["sum", "mean"] = "sum"
@@ -204,6 +205,7 @@ class SelfGNN(Model):
             negatives=c.negatives,
             edge_pairs=c.ssl_edges if c.beta else 0,
             boundaries=self.boundaries if c.past else None,
+            windows=c.targets == "prefixes" and c.instance == "causal",
         )
 
     # --- Vectors -------------------------------------------------------------------------------------------------
@@ -213,7 +215,7 @@ class SelfGNN(Model):
         tables, rows = (self.user, self.item), (batch.user, batch.items)
         short = self.encoder(self.adjacency, tables, rows)  # Eq. 1, Eq. 2
         user, item = self.fusion(short[0], 0, batch.past), self.fusion(short[1], 1)  # Eq. 3, Eq. 4, Eq. 5
-        instance = self.instance(batch.history, item)  # Eq. 6, Eq. 7, Eq. 8
+        instance = self.instance(batch.history, item, batch.after)  # Eq. 6, Eq. 7, Eq. 8
         return Encoded(short[0], short[1], user, item, instance)
 
     def views(self, user: Tensor, instance: Tensor) -> Tensor:

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..graphs import Sequences
-from .attention import Buckets, bucket_views
+from .attention import Buckets, bucket_views, causal_attention
 from .dropout import Dropout
 
 Recurrent = Literal["gru", "lstm"]
-Instance = Literal["attention", "collapsed"]
+Instance = Literal["attention", "causal", "collapsed"]
 Pool = Literal["sum", "mean"]
 SlicePool = Literal["mean", "last"]
 
@@ -26,17 +26,19 @@ SlicePool = Literal["mean", "last"]
 class SelfAttention(nn.Module):
     """Layer norm, projections with bias, and softmax attention of `heads` heads, each position to all of its sequence.
 
+    With `causal` it is to itself and those before it, and only packed rows are taken.
+
     Shapes: (n, L, d), n sequences of L positions -> (n, L, d); packed rows (T, d) with their `buckets` -> (T, d).
 
     Raises:
         ConfigError: heads do not divide dim.
     """
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, causal: bool = False) -> None:
         super().__init__()
         if dim % heads:
             raise ConfigError(f"heads is {heads} and dim is {dim}; expected a dim that the heads divide")
-        self.heads = heads
+        self.heads, self.causal = heads, causal
         self.norm = nn.LayerNorm(dim)
         self.query, self.key, self.value = (nn.Linear(dim, dim) for _ in range(3))
 
@@ -46,6 +48,8 @@ class SelfAttention(nn.Module):
         parts = self.query(x), self.key(x), self.value(x)
         if buckets is None:
             return self._attend(*parts, None if known is None else known[:, None, None])
+        if self.causal:
+            return causal_attention(*parts, buckets, self.heads, 0.0)
         slots = buckets.slots()
         padded = [slots.pad(part) for part in parts]  # (P, d)
         counts = [rows for rows, _ in buckets.shapes]
@@ -147,7 +151,9 @@ class InstanceEncoder(nn.Module):
         slope: of LeakyReLU below 0.
         kind: "attention" over positions, Eq. 6 to 8 as printed; or "collapsed", what the public code computes. Its mask
             sums the items before anything else, so that a history is LN(sum of items) + LN(sum of positions), one
-            vector whose attention to itself is a projection.
+            vector whose attention to itself is a projection. Or, in neither, "causal": positions count from the oldest
+            item, attention is to what came before, and a history is what its newest position holds, so that all its
+            prefixes are encoded at once.
         pool: what Eq. 8 makes of the positions of "attention", their "sum" as printed or their "mean".
 
     Shapes: packed `Sequences` of B histories, table (N, d) that their items point into -> (B, d), 0 for an empty one.
@@ -170,14 +176,21 @@ class InstanceEncoder(nn.Module):
         if kind == "collapsed":  # a softmax over one position is 1, and the values are all there is
             self.layers = nn.ModuleList(nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim)) for _ in range(layers))
         else:
-            self.layers = nn.ModuleList(SelfAttention(dim, heads) for _ in range(layers))
+            self.layers = nn.ModuleList(SelfAttention(dim, heads, kind == "causal") for _ in range(layers))
 
-    def forward(self, history: Sequences, table: Tensor) -> Tensor:
-        """Encode the histories, each of at most `max_length` items."""
+    def forward(self, history: Sequences, table: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Encode the histories, each of at most `max_length` items; or, "causal", what ends with each of packed `rows`.
+
+        Shapes: rows (R,) -> (R, d).
+        """
         lengths, total = history.lengths, len(history.items)
         sizes = history.offsets.diff()
         row = torch.repeat_interleave(torch.arange(len(lengths), device=table.device), sizes, output_size=total)
-        place = torch.arange(total, device=table.device) - history.offsets[1:][row] + self.max_length  # (T,)
+        place = torch.arange(total, device=table.device)  # (T,)
+        if self.kind == "causal":
+            place = place - history.offsets[:-1][row]
+        else:
+            place = place - history.offsets[1:][row] + self.max_length
         items, positions = F.embedding(history.items, table), self.position(place)  # (T, d) each
         zeros = items.new_zeros(len(lengths), items.shape[1])
         if self.kind == "collapsed":
@@ -191,6 +204,11 @@ class InstanceEncoder(nn.Module):
             buckets = Buckets(lengths[lengths > 0], table.device)  # an empty one has no rows
             for layer in self.layers:
                 x = F.leaky_relu(layer(x, buckets), self.slope) + x
+        if self.kind == "causal":
+            if rows is not None:
+                return x[rows]
+            newest = x[(history.offsets[1:] - 1).clamp(min=0)] if total else zeros
+            return torch.where((sizes > 0)[:, None], newest, 0.0)
         summed = zeros.index_add(0, row, x)
         return summed if self.pool == "sum" else summed / sizes.clamp(min=1)[:, None]
 
@@ -198,9 +216,9 @@ class InstanceEncoder(nn.Module):
 class NoInstances(nn.Module):
     """In the place of `InstanceEncoder`: histories of B users say nothing, 0 (B, d) (an ablation)."""
 
-    def forward(self, history: Sequences, table: Tensor) -> Tensor:
+    def forward(self, history: Sequences, table: Tensor, rows: Tensor | None = None) -> Tensor:
         """Zeros of the table's width."""
-        return table.new_zeros(len(history), table.shape[1])
+        return table.new_zeros(len(history if rows is None else rows), table.shape[1])
 
 
 class Reliability(nn.Module):

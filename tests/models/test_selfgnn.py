@@ -36,6 +36,15 @@ def leaky(x, slope=0.5):
     return F.leaky_relu(x, slope)
 
 
+def history_of(batch, row):
+    """Places of the items that a row reads."""
+    offsets, end = batch.history.offsets, None
+    if batch.after is not None:  # a window of which it reads what comes before its target
+        end = int(batch.after[row]) + 1
+        row = int(torch.searchsorted(offsets, end)) - 1
+    return batch.history.items[offsets[row] : offsets[row + 1] if end is None else end]
+
+
 @torch.no_grad()
 def by_hand(model, split, batch):
     """The terms of the loss, row by row, with DGL's message passing for the slices."""
@@ -50,7 +59,7 @@ def by_hand(model, split, batch):
         users.append(model.fusion(e_u[:past, [user]], 0)[0] if past else torch.zeros(c.dim))
     gaps, pairs, logs = [], [], {}
     for row, negative in zip(batch.row.tolist(), batch.negative.tolist(), strict=True):
-        history = batch.history.items[batch.history.offsets[row] : batch.history.offsets[row + 1]]
+        history = history_of(batch, row)
         one = dglrec.graphs.Sequences(torch.tensor([0, len(history)]), batch.items[history])
         instance = model.instance(one, items)[0]
         view = users[row] + (leaky(instance, c.slope) if c.activate else instance)
@@ -85,6 +94,8 @@ VARIANTS = [
     {"loss": "bce", "pool": "mean", "activate": True},
     {"targets": "prefixes"},
     {"targets": "prefixes", "loss": "softmax"},
+    {"targets": "prefixes", "instance": "causal", "past": True},
+    {"instance": "causal"},
     {"interval": "mean", "instance": "none"},
     {"tables": "shared"},
     {"past": True, "recent": 8},
@@ -322,6 +333,23 @@ def test_past_counts_the_slices_that_end_before_a_target(by, split):
     assert set(found) == {0, 1, 2}
     with pytest.raises(ConfigError, match="past=True needs slices before"):
         make(split, slices=1, past=True)
+
+
+def test_targets_that_share_a_history_are_the_same_targets(split):
+    """Every prefix once, with the same slices, and the newest items of its history."""
+    train, found = split.train, {}
+    for instance in ("attention", "causal"):
+        model = make(split, targets="prefixes", past=True, instance=instance)
+        rows = found[instance] = {}
+        for batch in model.batches(split, Streams(0)):
+            for row, (user, past) in enumerate(zip(batch.user.tolist(), batch.past.tolist(), strict=True)):
+                read = batch.items[history_of(batch, row)].tolist()
+                own = train.item[train.offsets[user] : train.offsets[user + 1]].tolist()
+                for end in range(1, len(own)):  # where in the history it may be
+                    if own[max(0, end - len(read)) : end] == read and own[end] == int(batch.items[batch.target[row]]):
+                        rows.setdefault((user, end), set()).add(past)
+        assert set(rows) == {(user, end) for user, n in enumerate(np.diff(train.offsets)) for end in range(1, n)}
+    assert all(found["attention"][key] & found["causal"][key] for key in found["attention"])
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from dglrec.nn.intervals import Slices
 DIM, HEADS, SLOPE = 8, 2, 0.5
 
 
-def attended(layer, x):
+def attended(layer, x, causal=False):
     """Self-attention of one sequence (L, d), head by head and position by position."""
     x = layer.norm(x)
     q, k, v = layer.query(x), layer.key(x), layer.value(x)
@@ -25,7 +25,8 @@ def attended(layer, x):
     for head in range(HEADS):
         own = slice(head * width, (head + 1) * width)
         for place in range(len(x)):
-            scores = torch.stack([q[place, own] @ k[other, own] / math.sqrt(width) for other in range(len(x))])
+            read = range(place + 1 if causal else len(x))
+            scores = torch.stack([q[place, own] @ k[other, own] / math.sqrt(width) for other in read])
             out[place, own] = sum(w * v[other, own] for other, w in enumerate(scores.softmax(0)))
     return out
 
@@ -122,6 +123,20 @@ def test_attention_over_positions_equals_a_loop(pool, histories):
             x = F.leaky_relu(attended(layer, x), SLOPE) + x
         expected = x.sum(0) / (max(size, 1) if pool == "mean" else 1)
         torch.testing.assert_close(found[row], expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_causal_attention_encodes_all_prefixes_at_once(histories):
+    history, table = histories
+    encoder = InstanceEncoder(DIM, HEADS, 2, 7, SLOPE, "causal")
+    found = encoder(history, table)
+    prefixes = encoder(history, table, torch.arange(len(history.items)))
+    for row, (first, size) in enumerate(zip(history.offsets.tolist(), SIZES, strict=False)):
+        x = table[history.items[first : first + size]] + encoder.position.weight[:size]
+        for layer in encoder.layers:
+            x = F.leaky_relu(attended(layer, x, causal=True), SLOPE) + x
+        torch.testing.assert_close(prefixes[first : first + size], x, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found[row], x[-1] if size else torch.zeros(DIM), rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
