@@ -62,23 +62,32 @@ def history_of(queries: Queries, max_length: int) -> Asked:
 
 
 def around_users(
-    graph: Any, asked: Asked, fanouts: Sequence[int], before: Floats | None, order: Any
+    graph: Any, asked: Asked, fanouts: Sequence[int], before: Floats | None, order: Any, seed: int = 0
 ) -> list[Neighbour]:
-    """The histories, who else touched their items, and, with two fanouts, what these touched besides."""
+    """The histories, who else touched their items, and, with two fanouts, what these touched besides.
+
+    Args:
+        graph: of the training log, or `Neighbours` of it.
+        asked: B questions.
+        fanouts: neighbours of each node at each hop after the history.
+        before: (B,) seconds; None walks all edges.
+        order, seed: see `graphs.hops`.
+    """
     if not fanouts or len(asked.history.nodes) == 0:
         empty = Neighbour(np.zeros(len(asked.user) + 1, dtype=np.int64), asked.history.nodes[:0])
         return [asked.history, *(empty for _ in fanouts)]
     row = np.repeat(np.arange(len(asked.user)), np.diff(asked.history.offsets))
     cut = None if before is None else before[row]
-    trees = hops(graph, asked.history.nodes, fanouts, type="item", before=cut, exclude=asked.user[row], order=order)
+    who = asked.user[row]
+    trees = hops(graph, asked.history.nodes, fanouts, type="item", before=cut, exclude=who, order=order, seed=seed)
     return [asked.history, *(Neighbour.of(level, row, len(asked.user)) for level in trees.levels)]
 
 
 def around_items(
-    graph: Any, asked: Asked, fanouts: Sequence[int], before: Floats | None, order: Any
+    graph: Any, asked: Asked, fanouts: Sequence[int], before: Floats | None, order: Any, seed: int = 0
 ) -> list[Neighbour]:
-    """Who touched the targets, the asking user apart, what these touched besides, and so on."""
-    trees = hops(graph, asked.target, fanouts, type="item", before=before, exclude=asked.user, order=order)
+    """Who touched the targets, the asking user apart, what these touched besides, and so on; see `around_users`."""
+    trees = hops(graph, asked.target, fanouts, type="item", before=before, exclude=asked.user, order=order, seed=seed)
     each = np.arange(len(asked.user))
     return [Neighbour.of(level, each, len(each)) for level in trees.levels]
 

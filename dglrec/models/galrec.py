@@ -66,7 +66,7 @@ class GALRecConfig:
         hops: how far the recommendation prompt and the farthest contrast reach.
         max_length: items of a history, and users of an item, that a prompt names at hop 1; the newest.
         fanout: neighbours of each of them at hop 2, and of those at hop 3.
-        order: whether the newest neighbours are taken, or a draw.
+        order: whether the newest neighbours are taken, or a draw: a new one each step, and always the same to rank.
         cutoffs: walk only edges from before the moment of the target; else all of training but the target's own.
         titles: tokens of an item's title, at most, that stand before its own token in a prompt; 0 for none.
         budget: most tokens of a prompt.
@@ -244,8 +244,9 @@ class GALRec(Model):
     def batches(self, split: Split, streams: Streams) -> Iterator[HopPrompts]:
         """`train.batch_size` targets a step, each with the prompts of its user and its item."""
         c, rng = self.config, streams.numpy("prompts")
-        for asked in asked_batches(split.train, self.targets_per_epoch, c.train.batch_size, c.max_length, rng):
-            yield self.prompts(asked, contrast=c.gal)
+        questions = asked_batches(split.train, self.targets_per_epoch, c.train.batch_size, c.max_length, rng)
+        for step, asked in enumerate(questions):
+            yield self.prompts(asked, contrast=c.gal, seed=streams.torch_seed("neighbours", step))
 
     def before_training(self) -> None:
         """The external embeddings of users and items."""
@@ -260,16 +261,22 @@ class GALRec(Model):
         self.known_users.copy_(standardised(users, torch.as_tensor(np.unique(split.train.user))))
         self.known_items.copy_(standardised(items, torch.as_tensor(np.unique(split.train.item))))
 
-    def prompts(self, asked: Asked, contrast: bool = True) -> HopPrompts:
-        """The recommendation prompts of what is asked, and, where they are wanted, those of the contrasts."""
+    def prompts(self, asked: Asked, contrast: bool = True, seed: int = 0) -> HopPrompts:
+        """The recommendation prompts of what is asked, and, where they are wanted, those of the contrasts.
+
+        Args:
+            asked: B questions.
+            contrast: whether the contrasts' prompts are wanted.
+            seed: of the neighbours where `order="uniform"` draws them.
+        """
         c, make, count = self.config, self._prompter, len(asked.user)
         before = asked.time if c.cutoffs and self._neighbours.has_times else None
         fanouts = [c.fanout] * (c.hops - 1)
-        users = around_users(self._neighbours, asked, fanouts, before, c.order)
+        users = around_users(self._neighbours, asked, fanouts, before, c.order, seed)
         asker = np.full(count, -1) if c.asker == "history" else asked.user
         found = {"ask": make("user", asker, users, question=True)}
         if contrast:
-            items = around_items(self._neighbours, asked, [c.max_length, *fanouts], before, c.order)
+            items = around_items(self._neighbours, asked, [c.max_length, *fanouts], before, c.order, seed)
             for name, hops in (("0", 0), ("1", 1), ("far", c.hops)):
                 found[f"user {name}"] = make("user", asker, users[:hops])
                 found[f"item {name}"] = make("item", asked.target, items[:hops])

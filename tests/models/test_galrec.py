@@ -187,6 +187,25 @@ def test_no_prompt_names_the_target_pair(split, cutoffs):
                 assert not (nodes == batch.target.numpy()[row]).any(), name
 
 
+def test_neighbours_are_drawn_anew_in_training_and_once_to_rank(split):
+    model = make(split, order="uniform", fanout=2, train={"batch_size": 64})
+
+    def prompts_of(epoch):
+        return [
+            {name: p.values.tolist() for name, p in b.prompts.items()} for b in model.batches(split, Streams(3, epoch))
+        ]
+
+    asked = dglrec.lm.hop_prompts.history_of(split.test, 10)
+    ranked = [model.prompts(asked, contrast=False).prompts["ask"].values for _ in range(2)]
+    assert prompts_of(1) == prompts_of(1)  # as after a resume
+    assert torch.equal(*ranked)
+    rows = dglrec.lm.hop_prompts.targets_of(split.train, np.flatnonzero(split.train.position > 2)[:64], 10)
+    first, second = (model.prompts(rows, seed=Streams(3, epoch).torch_seed("neighbours")).prompts for epoch in (0, 1))
+    for name in ("ask", "user far", "item far"):
+        assert first[name].values.tolist() != second[name].values.tolist(), name
+    assert torch.equal(first["item 0"].values, second["item 0"].values)
+
+
 def test_cut_offs_leave_the_future_out(split):
     """A user who is asked before anybody else did anything has neighbours only without cut-offs."""
     first = int(np.argmin(split.train.time))
