@@ -13,7 +13,7 @@ from torch import Tensor
 from ..data.log import Floats, InteractionLog, Ints, _offsets
 from ..data.splits import Queries, _ranges
 from ..graphs import hops
-from .prompts import Neighbour
+from .prompts import Neighbour, Prompts
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +148,24 @@ class HopPrompts:
     history: Packed
     target: Tensor
     user: Tensor
+
+
+class CutShare:
+    """The share of entries that the budget cut, over the prompts that were made since it was asked last."""
+
+    def __init__(self) -> None:
+        self._cut = self._entries = 0
+
+    def add(self, made: Prompts, hops: Sequence[Neighbour]) -> None:
+        """Count prompts that were made of these neighbours."""
+        self._cut += int(made.cut.sum())
+        self._entries += sum(len(hop.nodes) for hop in hops)
+
+    def figures(self) -> dict[str, float]:
+        """The share, as an epoch's row has it."""
+        share = self._cut / max(self._entries, 1)
+        self._cut = self._entries = 0
+        return {"cut": share}
 
 
 def offsets_of(lists: Sequence[Sequence[int]]) -> tuple[Ints, Ints]:

@@ -7,7 +7,7 @@ of theirs. `docs/galrec.md` goes through the paper equation by equation. IID, a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from ..lm.backbone import Backbone
 from ..lm.embeddings import from_model, from_texts, item_titles, standardised
 from ..lm.hop_prompts import (
     Asked,
+    CutShare,
     HopPrompts,
     Packed,
     around_items,
@@ -33,7 +34,7 @@ from ..lm.hop_prompts import (
     offsets_of,
     targets_of,
 )
-from ..lm.prompts import MAX_HOPS, Prompter, texts
+from ..lm.prompts import MAX_HOPS, Neighbour, Prompter, texts
 from ..losses import info_nce, item_cross_entropy
 from ..nn.momentum import Queue, follow, momentum_copy
 from ..streams import Streams, seeded
@@ -221,6 +222,7 @@ class GALRec(Model):
             end=self.backbone.end,
             asker=asker,
         )
+        self._cut = CutShare()
         self._prompter("user", np.array([-1]), question=True)  # refuses a budget that is too small, before any training
         self._prompter("item", np.arange(self.num_items if c.gal else 0))
 
@@ -269,7 +271,7 @@ class GALRec(Model):
             contrast: whether the contrasts' prompts are wanted.
             seed: of the neighbours where `order="uniform"` draws them.
         """
-        c, make, count = self.config, self._prompter, len(asked.user)
+        c, make, count = self.config, self._packed, len(asked.user)
         before = asked.time if c.cutoffs and self._neighbours.has_times else None
         fanouts = [c.fanout] * (c.hops - 1)
         users = around_users(self._neighbours, asked, fanouts, before, c.order, seed)
@@ -280,10 +282,15 @@ class GALRec(Model):
             for name, hops in (("0", 0), ("1", 1), ("far", c.hops)):
                 found[f"user {name}"] = make("user", asker, users[:hops])
                 found[f"item {name}"] = make("item", asked.target, items[:hops])
-        packed = {name: Packed.of(part.offsets, part.tokens, self.device) for name, part in found.items()}
         history = Packed.of(users[0].offsets, users[0].nodes, self.device)
         target, user = (torch.as_tensor(part, device=self.device) for part in (asked.target, asked.user))
-        return HopPrompts(packed, history, target, user)
+        return HopPrompts(found, history, target, user)
+
+    def _packed(self, type: str, nodes: Ints, hops: Sequence[Neighbour], question: bool = False) -> Packed:
+        made = self._prompter(type, nodes, hops, question)
+        if self.training:
+            self._cut.add(made, hops)
+        return Packed.of(made.offsets, made.tokens, self.device)
 
     def loss(self, batch: HopPrompts) -> dict[str, Tensor]:
         """Eq. 18: the next item (Eq. 1, over the item tokens alone), and the three contrasts with their weights."""
@@ -350,8 +357,8 @@ class GALRec(Model):
             follow(self.slow, self._fast, self.config.momentum)  # Eq. 17
 
     def epoch_figures(self) -> dict[str, float]:
-        """Tokens that were encoded, in all prompts, and the share of padding."""
-        return self.backbone.figures()
+        """Tokens that were encoded, in all prompts, the share of padding, and that of entries which the budget cut."""
+        return self.backbone.figures() | self._cut.figures()
 
     @torch.no_grad()
     def hop_vectors(self, rows: Ints) -> dict[str, Tensor]:

@@ -409,6 +409,26 @@ def test_training_tells_tokens_a_second_and_padding(split, capsys):
     assert row["padding"] < 0.2
 
 
+@pytest.mark.parametrize("preset", ["iid", "galrec-lightgcn", "sid"])
+def test_training_tells_what_the_budget_cut(split, capsys, preset):
+    """The share, counted from the tokens of the prompts with a wide budget and with a narrow one."""
+    named = []
+    for budget in (1000, 18):
+        model = dglrec.models.preset(preset, split, **TINY, budget=budget, train={"batch_size": 200}).train()
+        batch = first_batch(model, split)
+        named.append(sum(int((p.values >= model.backbone.words.num_embeddings).sum()) for p in batch.prompts.values()))
+        share = model.epoch_figures()["cut"]
+        model.eval().top(split.test[:3], 1)  # is not counted
+        assert model.epoch_figures()["cut"] == 0
+        assert (share > 0) == (budget == 18)
+    if preset != "sid":  # whose entries are tokens, but for the node that a prompt is about
+        own = 200 * len(batch.prompts)
+        assert share == pytest.approx(1 - (named[1] - own) / (named[0] - own))
+    if preset == "iid":
+        row = fit(model, split, epochs=1, progress=True).rows[0]
+        assert f"{100 * row['cut']:.0f} % of entries cut" in capsys.readouterr().err
+
+
 def test_beam_search_over_all_items_is_scoring_each_of_them(split):
     """The log-probabilities of the lists are those of the loss, item after item."""
     model = dglrec.models.preset("sid", split, **TINY, beam=split.log.num_items).eval()
