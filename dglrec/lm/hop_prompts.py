@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..data.log import Floats, InteractionLog, Ints, _offsets
 from ..data.splits import Queries, _ranges
-from ..graphs import hops
+from ..graphs import Hops, hops
 from .prompts import Neighbour, Prompts
 
 
@@ -78,8 +78,7 @@ def around_users(
         return [asked.history, *(empty for _ in fanouts)]
     row = np.repeat(np.arange(len(asked.user)), np.diff(asked.history.offsets))
     cut = None if before is None else before[row]
-    who = asked.user[row]
-    trees = hops(graph, asked.history.nodes, fanouts, type="item", before=cut, exclude=who, order=order, seed=seed)
+    trees = _without_askers(graph, asked.history.nodes, fanouts, asked.user[row], cut, order, seed)
     return [asked.history, *(Neighbour.of(level, row, len(asked.user)) for level in trees.levels)]
 
 
@@ -87,9 +86,17 @@ def around_items(
     graph: Any, asked: Asked, fanouts: Sequence[int], before: Floats | None, order: Any, seed: int = 0
 ) -> list[Neighbour]:
     """Who touched the targets, the asking user apart, what these touched besides, and so on; see `around_users`."""
-    trees = hops(graph, asked.target, fanouts, type="item", before=before, exclude=asked.user, order=order, seed=seed)
+    trees = _without_askers(graph, asked.target, fanouts, asked.user, before, order, seed)
     each = np.arange(len(asked.user))
     return [Neighbour.of(level, each, len(each)) for level in trees.levels]
+
+
+def _without_askers(
+    graph: Any, items: Ints, fanouts: Sequence[int], askers: Ints, before: Floats | None, order: Any, seed: int
+) -> Hops:
+    """The trees of items (n,), none of which names its asker (n,), near or far."""
+    asker: dict[str, Any] = {"exclude": askers, "everywhere": True}
+    return hops(graph, items, fanouts, type="item", before=before, order=order, seed=seed, **asker)
 
 
 @dataclass(frozen=True, eq=False)

@@ -172,10 +172,10 @@ def test_the_state_of_the_node_is_that_of_its_own_token(split, titles):
             torch.testing.assert_close(found[name], wanted, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("cutoffs", [True, False])
-def test_no_prompt_names_the_target_pair(split, cutoffs):
+@pytest.mark.parametrize(("cutoffs", "hops"), [(True, 2), (False, 2), (True, 3)])
+def test_no_prompt_names_the_target_pair(split, cutoffs, hops):
     """The asking user is in no prompt, and what is asked for is in none of the user's first two hops."""
-    model = make(split, order="uniform", cutoffs=cutoffs)
+    model = make(split, order="uniform", cutoffs=cutoffs, hops=hops, budget=1000)
     words = model.backbone.words.num_embeddings
     for batch in model.batches(split, Streams(1)):
         for name, prompts in batch.prompts.items():
