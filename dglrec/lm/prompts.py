@@ -128,8 +128,8 @@ class Prompter:
             question: ask what comes next, as the recommendation task does.
 
         Raises:
-            ConfigError: the budget is smaller than a prompt without any neighbour, or there are more hops than words, or
-                nodes of another type.
+            ConfigError: the budget is smaller than a prompt without any neighbour, or there are more hops than words,
+                or the type is another one.
             DataError: a node or a neighbour has no name.
         """
         if type not in WORDS:

@@ -21,7 +21,7 @@ from ..data.splits import Queries, Split
 from ..errors import ConfigError
 from ..graphs import Neighbours, user_item
 from ..lm.backbone import Backbone
-from ..lm.embeddings import from_model, from_texts, item_titles, standardised
+from ..lm.embeddings import from_model, from_texts, item_texts, standardised
 from ..lm.hop_prompts import (
     Asked,
     CutShare,
@@ -61,7 +61,7 @@ class GALRecConfig:
             "text", or nothing, so that they are "learned" (IID).
         source: folder of a trained run of that model; "" trains it for `source_epochs` when training begins.
         source_dim, source_epochs: width d1 of the external embeddings, and epochs of a training here.
-        text_encoder: "tfidf", or the name or folder of a sentence-transformers model.
+        text_encoder: of titles, brands, categories: "tfidf", or the name or folder of a sentence-transformers model.
         backbone: "tiny", or the name or folder of a T5.
         dim, layers, heads, inner, dropout: of "tiny"; a pre-trained T5 has its own.
         hops: how far the recommendation prompt and the farthest contrast reach.
@@ -69,7 +69,8 @@ class GALRecConfig:
         fanout: neighbours of each of them at hop 2, and of those at hop 3.
         order: whether the newest neighbours are taken, or a draw: a new one each step, and always the same to rank.
         cutoffs: walk only edges from before the moment of the target; else all of training but the target's own.
-        titles: tokens of an item's title, at most, that stand before its own token in a prompt; 0 for none.
+        titles: tokens of an item's title (of its other texts where it has none), at most, that stand before its own
+            token in a prompt; 0 for none.
         budget: most tokens of a prompt.
         asker: how the user whose next item is asked for is embedded: the mean of the "history" alone, which works for
             anybody, or the user's own "row", as the paper has it; that row knows the training targets.
@@ -195,7 +196,7 @@ class GALRec(Model):
         super().__init__(split, config, **fields)
         c = self.config
         learned = c.embeddings == "learned"
-        titles = item_titles(split.log, split.train) if c.titles else []
+        titles = item_texts(split.log, brief=True) if c.titles else []
         with seeded(c.train.seed, "init"):
             self.backbone = Backbone(c.backbone, [*texts(), *titles], c.dim, c.layers, c.heads, c.inner, c.dropout)
             dim = self.backbone.dim

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 import dglrec
 from dglrec.errors import ConfigError, DataError
 from dglrec.lm import backbone
-from dglrec.lm.embeddings import from_texts
+from dglrec.lm.embeddings import from_texts, item_texts
 from dglrec.models.galrec import KEYS, PAIRS
 from dglrec.streams import Streams
 from tests.contract.model_contract import GenerativeContract, ModelContract, fit
@@ -243,9 +243,29 @@ def test_other_embeddings_learn(split, embeddings):
 def test_a_user_of_texts_is_the_mean_of_the_training_items(split):
     users, items = from_texts(split.log, split.train, "tfidf", 8)
     assert items.shape == (split.log.num_items, 8)
+    assert torch.isfinite(items).all()
     for user in (0, 7):
         own = split.train.item[split.train.user == user]
         torch.testing.assert_close(users[user], items[own].mean(0))
+
+
+def test_encoders_read_all_that_is_said_of_an_item(split):
+    """Two items of one title are told apart by their categories; prompts and recommendations have the title alone."""
+    count = split.log.num_items
+    titles = np.array(["", *["mug"] * (count - 1)], dtype=object)
+    texts = np.array(
+        ["Kitchen", *[f"mug. {'Tea' if item % 2 else 'Coffee'}" for item in range(1, count)]], dtype=object
+    )
+    log = dataclasses.replace(split.log, titles=titles, texts=texts)
+    assert item_texts(log) == texts.tolist()
+    assert item_texts(log, brief=True) == ["Kitchen", *titles[1:]]  # one without a title has the rest
+    _, items = from_texts(log, split.train, "tfidf", 3)
+    assert len(items.unique(dim=0)) == 3
+    own = dglrec.leave_one_out(log)
+    model = make(own, titles=2, embeddings="learned")
+    assert {rec.title for rec in dglrec.recommend(model, history=[log.item_ids[1]], k=5)} <= {"mug", ""}
+    item = model._prompter("item", np.array([1])).tokens.tolist()
+    assert item[1:-2] == model.backbone.tokenize("mug")
 
 
 @pytest.mark.parametrize(("embeddings", "asker"), [("learned", "row"), ("learned", "history"), ("lightgcn", "row")])
@@ -322,6 +342,15 @@ def test_what_is_refused(split, tmp_path):
         make(untitled, embeddings="text").before_training()
     with pytest.raises(DataError, match="has no titles"):
         make(untitled, titles=4)
+    said = np.array(["", *["mug"] * (split.log.num_items - 2), " "], dtype=object)
+    blank = dglrec.leave_one_out(dataclasses.replace(split.log, titles=said))
+    first = (
+        f"2 of {len(said)} items of .* have no title, brand or categories, the first of them '{split.log.item_ids[0]}'"
+    )
+    with pytest.raises(DataError, match=first):
+        make(blank, embeddings="text").before_training()
+    with pytest.raises(DataError, match=first):
+        make(blank, titles=4)
     with pytest.raises(ConfigError, match=r"needs no download|not installed"):
         make(split, embeddings="text", text_encoder=str(tmp_path)).before_training()
 
