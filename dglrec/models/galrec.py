@@ -79,6 +79,7 @@ class GALRecConfig:
         learner: which end of Eq. 5 and 6 has the gradient: the "near" one, hop 0, as the queue of Eq. 14 asks for, or
             the "far" one, set against hop 0 of others, as the two equations are printed.
         temperature, queue, momentum: of Eq. 5 to 12, Eq. 14 and Eq. 17.
+        key_dropout: whether the momentum encoder drops out in training, as the other does.
         pool: E is the "mean" of the encoder's states, or the state of the "node".
         epoch_targets: targets of an epoch, drawn anew each time; 0 for all.
         seen: whether evaluation keeps or masks the items of the history.
@@ -111,6 +112,7 @@ class GALRecConfig:
     temperature: float = 0.1
     queue: int = 512
     momentum: float = 0.99
+    key_dropout: bool = True
     pool: Literal["mean", "node"] = "mean"
     epoch_targets: int = 0
     seen: Literal["keep", "mask"] = "keep"
@@ -313,6 +315,7 @@ class GALRec(Model):
         pairs = [pair for pair in self.pairs if weights[pair[2]] > 0]
         asked, keys = dict.fromkeys(query for query, _, _ in pairs), dict.fromkeys(key for _, key, _ in pairs)
         queries = self._encode(self._fast, batch, list(asked))  # Eq. 14
+        self.slow.train(self.training and c.key_dropout)
         with torch.no_grad():
             said = self._encode(self.slow, batch, list(keys))
         ids = {name: batch.user if name.startswith("user") else batch.target for name in keys}

@@ -129,6 +129,19 @@ def test_queues_hold_what_the_slow_encoder_said_and_it_follows(split):
     torch.testing.assert_close(now["words.weight"], moved)
 
 
+def test_keys_may_be_said_without_dropout(split):
+    """Then they are those of evaluation, and the queries still drop out."""
+    for key_dropout in (True, False):
+        model = make(split, dropout=0.5, key_dropout=key_dropout, train={"batch_size": 24}).train()
+        batch = first_batch(model, split)
+        model.loss(batch)
+        with torch.no_grad():
+            wanted = model.eval()._encode(model.slow, batch, list(KEYS))
+        for name in KEYS:
+            assert torch.allclose(model._said[name][0], wanted[name], atol=1e-5) == (not key_dropout)
+        assert model.train().slow.training
+
+
 def test_losses_can_be_turned_off(split):
     for number in (1, 2, 3):
         model = make(split, **{f"lambda{number}": 0.0}).train()
