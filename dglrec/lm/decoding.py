@@ -37,19 +37,20 @@ class Trie(nn.Module):
         ends: list[tuple[int, int]] = []
         for item, name in enumerate(names):
             state = 0
-            for token in (*name, size):
-                if token not in children[state]:
-                    children[state][token] = len(children)
+            for part in (*name, size):
+                if part not in children[state]:
+                    children[state][part] = len(children)
                     children.append({})
-                state = children[state][token]
+                state = children[state][part]
             ends.append((state, item))
         if len({state for state, _ in ends}) < len(ends):
             raise ConfigError("two items have one name; expected distinct names")
         ways = [way for ways in children for way in ways.items()]
         named = torch.full((len(children),), -1)
         named[[state for state, _ in ends]] = torch.tensor([one for _, one in ends])
-        for name, values in (("token", [token for token, _ in ways]), ("target", [state for _, state in ways])):
-            self.register_buffer(name, torch.tensor(values, dtype=torch.int32), persistent=False)
+        token, target = torch.tensor(ways, dtype=torch.int32).view(-1, 2).unbind(1)
+        self.register_buffer("token", token.contiguous(), persistent=False)
+        self.register_buffer("target", target.contiguous(), persistent=False)
         counts = torch.tensor([0, *map(len, children)])
         self.register_buffer("offsets", counts.cumsum(0), persistent=False)
         self.register_buffer("item", named, persistent=False)
