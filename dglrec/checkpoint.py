@@ -1,7 +1,7 @@
 """Run folders: what a training leaves behind, written so that a kill or a full disk leaves the last good state.
 
     config.json          preset, class, config, split rule and digest
-    ids.npz              the interaction log: ids, titles, histories (nothing pickled)
+    ids.npz              the interaction log: ids, titles, texts, histories (nothing pickled)
     weights.safetensors  of the best epoch
     protocol.json, metrics.jsonl, result.json, curves.png
     state/               to resume: weights and optimizer after the last finished epoch, in shards

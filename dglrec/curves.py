@@ -10,7 +10,18 @@ from typing import Any
 from .data.files import atomic_write
 from .evaluate import WHOLE
 
-_NO_TERM = ("epoch", "seconds", "valid_seconds", "steps", "loss_sum", "test", "test_seconds", "tokens", "padding")
+_NO_TERM = (
+    "epoch",
+    "seconds",
+    "valid_seconds",
+    "steps",
+    "loss_sum",
+    "test",
+    "test_seconds",
+    "tokens",
+    "padding",
+    "cut",
+)
 
 
 def save_curves(rows: list[dict[str, Any]], monitor: str, best: int, path: Path, title: str) -> None:

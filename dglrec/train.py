@@ -255,6 +255,8 @@ class _Trainer:
                 text += f"  {self.config.monitor} {valid[self.config.monitor]:.4f}"
             if "tokens" in row:
                 text += f"  {row['tokens'] / row['seconds']:,.0f} tokens/s, {100 * row['padding']:.0f} % padding"
+            if row.get("cut"):
+                text += f", {100 * row['cut']:.0f} % of entries cut"
             tqdm.write(f"{text}{' *' if better else '  '}  {row['seconds']:.1f} s", file=sys.stderr)
 
     def _validated(self) -> tuple[dict[str, float], float, float]:

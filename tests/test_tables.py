@@ -39,6 +39,18 @@ def test_the_figures_of_galrec_have_the_rows_of_its_tables() -> None:
         )
 
 
+def test_language_models_are_compared_on_equal_terms() -> None:
+    """All on one T5, with the same training, whatever their presets have."""
+    plan = PLANS["galrec-table1"]
+    shared = ("backbone", "dim", "layers", "heads", "inner", "dropout", "max_length", "budget", "epoch_targets", "seen")
+    for data, _ in plan.data:
+        rows = [cell.row for cell in plan.cells() if cell.data == data and cell.row not in ("lightgcn", "sasrec")]
+        configs = [plan.config(row, data) for row in rows]
+        assert len({config.train for config in configs}) == 1
+        assert len({tuple(getattr(config, name) for name in shared) for config in configs}) == 1
+    assert (configs[0].train.weight_decay, plan.config("sid").train.weight_decay) == (1e-3, 1e-2)
+
+
 def test_a_row_has_one_name() -> None:
     assert canonical("mdgr,m=5,k=10") == canonical("mdgr,k=10") == "mdgr,k=10"
     assert canonical("mdgr,train.lr=1e-3") == "mdgr"

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ..errors import DataError
 from .datasets import find_items, find_table, log_name
 from .log import InteractionLog
-from .readers import Problem, find_problems, first_duplicate, read_interactions, read_titles
+from .readers import Problem, find_problems, first_duplicate, read_interactions, read_items
 from .splits import leave_one_out
 
 _UNITS_S = {"days": 86_400, "hours": 3_600, "minutes": 60, "seconds": 1}
@@ -93,7 +93,7 @@ def check(
     items = find_items(path, format)
     if items is not None:
         try:
-            titles = read_titles(items)
+            titles, _ = read_items(items)
         except DataError as error:
             problems = iter([Problem(None, str(error))])
     try:

@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from ..errors import DataError, closest
 from .download import Interrupted, Progress, download
 from .forms import NAMES, PATTERNS, SUFFIXES, known_format, titles_beside
-from .log import InteractionLog, _first_line
+from .log import InteractionLog, _by_item, _first_line
 from .papers import PAPER_SETS, paper_log
-from .readers import _pl, from_frame, read_interactions, read_titles, stem
+from .readers import _pl, from_frame, read_interactions, read_items, stem
 from .sample import KINDS, sample
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ def load(
         k_core: keep users and items with at least so many interactions with each other.
         order: "time" sorts each user's rows by time; "file" drops the times and takes the rows as oldest first.
         columns: the source's names of the columns, such as {"user_id": "uid"}.
-        items: a file with titles (`item_id title ...`); beside a file `interactions.*`, a file `items.*` is found, and
-            beside MovieLens's ratings its own.
+        items: a file with titles (`item_id title`, and, where there is more to say, `brand categories description`);
+            beside a file `interactions.*`, a file `items.*` is found, and beside MovieLens's ratings its own.
         name: name of the log.
         format: the form of a file that is not tidy: "movielens-1m" (`ratings.dat`), "movielens-100k" (`u.data`),
             "movielens-csv" (`ratings.csv`), "amazon-ratings" (user, item, rating, time, without a header),
@@ -98,8 +98,8 @@ def _load(
     if not isinstance(source, (str, os.PathLike)):
         if not hasattr(source, "columns"):
             raise DataError(f"cannot load {type(source).__name__}; expected a name, a path, a pandas or a polars frame")
-        titles = None if items is None else read_titles(items)
-        return from_frame(source, columns=columns, order=order, titles=titles, name=name or "frame")
+        titles, texts = (None, None) if items is None else read_items(items)
+        return _with_texts(from_frame(source, columns=columns, order=order, titles=titles, name=name or "frame"), texts)
     if isinstance(source, str) and (source == "sample" or source.startswith("sample:")):
         return sample(source.partition(":")[2] or "shop")  # type: ignore[arg-type]  # sample checks the kind
     if source in PAPER_SETS:
@@ -108,8 +108,8 @@ def _load(
     if path.name.endswith(".npz"):
         return InteractionLog.load(path)
     items = find_items(path, format) if items is None else items
-    titles = None if items is None else read_titles(items)
-    return read_interactions(
+    titles, texts = (None, None) if items is None else read_items(items)
+    log = read_interactions(
         path,
         columns=columns,
         order=order,
@@ -118,6 +118,11 @@ def _load(
         format=format,
         behaviors=behaviors,
     )
+    return _with_texts(log, texts)
+
+
+def _with_texts(log: InteractionLog, texts: Mapping[str, str] | None) -> InteractionLog:
+    return log if texts is None else dataclasses.replace(log, texts=_by_item(texts, log.item_ids, "texts"))
 
 
 def log_name(path: Path) -> str:

@@ -46,6 +46,8 @@ class InteractionLog:
         filters: what was filtered, in order, such as ("5-core",).
         part: (n,) int8, the part of the split that the source comes with: 0 training, 1 validation, 2 test; None where
             it comes without one. `dglrec.given` makes the split.
+        texts: (num_items,) str, all that the source says of an item in words, its title among them, "" where it says
+            nothing; None where there are no more than titles. Text encoders read it.
 
     >>> log = InteractionLog.from_arrays(["ann", "bob", "ann"], ["tea", "tea", "jam"], time=[20, 10, 10])
     >>> log.num_users, log.num_items, len(log)
@@ -64,6 +66,7 @@ class InteractionLog:
     name: str = "log"
     filters: tuple[str, ...] = ()
     part: npt.NDArray[np.int8] | None = None
+    texts: npt.NDArray[np.object_] | None = None
 
     def __post_init__(self) -> None:
         if self.user.dtype != np.int64 or self.item.dtype != np.int64:
@@ -79,8 +82,10 @@ class InteractionLog:
                 )
         if self.part is not None and not np.isin(self.part, (0, 1, 2)).all():
             raise DataError("part holds other values than 0 (training), 1 (validation) and 2 (test)")
-        if self.titles is not None and len(self.titles) != len(self.item_ids):
-            raise DataError(f"{len(self.titles)} titles for {len(self.item_ids)} items; expected one an item")
+        for what in ("titles", "texts"):
+            said = getattr(self, what)
+            if said is not None and len(said) != len(self.item_ids):
+                raise DataError(f"{len(said)} {what} for {len(self.item_ids)} items; expected one an item")
         step = np.diff(self.user)
         ordered = step > 0 if self.time is None else (step > 0) | (self.time[1:] >= self.time[:-1])
         if (step < 0).any() or (self.time is not None and not ordered.all()):
@@ -100,6 +105,7 @@ class InteractionLog:
         name: str = "log",
         filters: Sequence[str] = (),
         part: npt.ArrayLike | None = None,
+        texts: Mapping[str, str] | npt.ArrayLike | None = None,
     ) -> InteractionLog:
         """A log from columns in file order.
 
@@ -115,6 +121,7 @@ class InteractionLog:
             name: name of the data set.
             filters: what was filtered already.
             part: (n,) 0, 1 or 2, the part of a split that the source comes with.
+            texts: id -> all that is said of an item in words, or one text for each of `item_ids`.
 
         Raises:
             DataError: no rows, columns of different lengths, an empty id, a time that is NaN or infinite.
@@ -143,10 +150,11 @@ class InteractionLog:
             rating=None if stars is None else stars[order],
             user_ids=users,
             item_ids=items,
-            titles=None if titles is None else _titles(titles, items),
+            titles=None if titles is None else _by_item(titles, items, "titles"),
             name=name,
             filters=tuple(filters),
             part=None if parts is None else parts[order],
+            texts=None if texts is None else _by_item(texts, items, "texts"),
         )
 
     @property
@@ -331,6 +339,7 @@ class InteractionLog:
             user_ids=self.user_ids[users > 0],
             item_ids=self.item_ids[items > 0],
             titles=None if self.titles is None else self.titles[items > 0],
+            texts=None if self.texts is None else self.texts[items > 0],
             filters=(*(old for old in self.filters if old != name), name),
         )
 
@@ -351,7 +360,7 @@ class InteractionLog:
         return hasher.hexdigest()
 
     def digest(self) -> str:
-        """Hex SHA-256 of rows, their order and the ids; titles, name and filters do not count."""
+        """Hex SHA-256 of rows, their order and the ids; titles, texts, name and filters do not count."""
         return self._digest
 
     @overload
@@ -408,10 +417,11 @@ class InteractionLog:
             arrays["rating"] = self.rating
         if self.part is not None:
             arrays["part"] = self.part
-        if self.titles is not None:
-            encoded = [title.encode() for title in self.titles.tolist()]
-            arrays["title_bytes"] = np.frombuffer(b"".join(encoded), dtype=np.uint8)
-            arrays["title_offsets"] = _offsets(np.array([len(title) for title in encoded], dtype=np.int64))
+        for label, said in (("title", self.titles), ("text", self.texts)):
+            if said is not None:
+                encoded = [text.encode() for text in said.tolist()]
+                arrays[f"{label}_bytes"] = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+                arrays[f"{label}_offsets"] = _offsets(np.array([len(text) for text in encoded], dtype=np.int64))
         with atomic_write(path) as file:
             np.savez_compressed(file, allow_pickle=False, **arrays)
 
@@ -434,11 +444,6 @@ class InteractionLog:
         except Exception as error:  # for damaged bytes zipfile, zlib and numpy raise a dozen different things
             raise DataError(f"{path} is damaged or no saved log ({_first_line(error)}); save it again") from error
         try:
-            titles = None
-            if "title_bytes" in arrays:
-                text, ends = arrays["title_bytes"].tobytes(), arrays["title_offsets"].tolist()
-                titles = np.empty(len(ends) - 1, dtype=np.object_)
-                titles[:] = [text[start:end].decode() for start, end in itertools.pairwise(ends)]
             log = cls(
                 user=arrays["user"],
                 item=arrays["item"],
@@ -446,16 +451,27 @@ class InteractionLog:
                 rating=arrays.get("rating"),
                 user_ids=arrays["user_ids"],
                 item_ids=arrays["item_ids"],
-                titles=titles,
+                titles=_saved_texts(arrays, "title"),
                 name=str(arrays["name"]),
                 filters=tuple(arrays["filters"].tolist()),
                 part=arrays.get("part"),
+                texts=_saved_texts(arrays, "text"),
             )
         except (KeyError, ValueError, AttributeError) as error:
             raise DataError(f"{path} is no complete log ({_first_line(error)}); save it again") from error
         if log.digest() != str(arrays["digest"]):
             raise DataError(f"{path} was changed after it was saved (its SHA-256 differs); save it again")
         return log
+
+
+def _saved_texts(arrays: Mapping[str, npt.NDArray[Any]], label: str) -> npt.NDArray[np.object_] | None:
+    """Titles or texts as `save` wrote them."""
+    if f"{label}_bytes" not in arrays:
+        return None
+    text, ends = arrays[f"{label}_bytes"].tobytes(), arrays[f"{label}_offsets"].tolist()
+    found = np.empty(len(ends) - 1, dtype=np.object_)
+    found[:] = [text[start:end].decode() for start, end in itertools.pairwise(ends)]
+    return found
 
 
 def _offsets(counts: npt.NDArray[Any]) -> Ints:
@@ -528,18 +544,18 @@ def _moment(moment: float | str | np.datetime64) -> float:
         raise DataError(f"{moment!r} is no date; expected one such as '2014-01-01', or seconds") from error
 
 
-def _titles(titles: Mapping[str, str] | npt.ArrayLike, item_ids: Strings) -> npt.NDArray[np.object_]:
-    """Titles by item index, "" where there is none."""
+def _by_item(said: Mapping[str, str] | npt.ArrayLike, item_ids: Strings, what: str) -> npt.NDArray[np.object_]:
+    """Titles or texts by item index, "" where there is none."""
     texts = np.empty(len(item_ids), dtype=np.object_)
-    if isinstance(titles, Mapping):
-        texts[:] = [str(titles.get(item, "")) for item in item_ids.tolist()]
+    if isinstance(said, Mapping):
+        texts[:] = [str(said.get(item, "")) for item in item_ids.tolist()]
         return texts
-    given = np.asarray(titles).tolist()
+    given = np.asarray(said).tolist()
     if len(given) != len(item_ids):
         raise DataError(
-            f"{len(given)} titles for {len(item_ids)} items; expected one an item, or a mapping id -> title"
+            f"{len(given)} {what} for {len(item_ids)} items; expected one an item, or a mapping from ids to {what}"
         )
-    texts[:] = ["" if title is None else str(title) for title in given]
+    texts[:] = ["" if text is None else str(text) for text in given]
     return texts
 
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import polars
 
 COLUMNS = ("user_id", "item_id", "rating", "timestamp")
+ITEM_TEXTS = ("brand", "categories", "description")  # what a file of items may say beside titles
 
 # What a packed file may unpack to: so many times its own size, or so many bytes if that is more. Tables pack to about a
 # fifth; what packs to less than a hundredth was made to fill somebody's memory.
@@ -164,22 +165,28 @@ def from_frame(
     return _to_log(series, order == "time", titles, name, source)
 
 
-def read_titles(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Item id -> title from a file with the columns `item_id title` (and others, which are left alone).
+def read_items(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, str] | None]:
+    """Item id -> title, and item id -> all that is said of it, from a file with the columns `item_id title`.
 
-    MovieLens's own `movies.dat`, `u.item` and `movies.csv` are read as they are.
+    What is said of an item is its title and, where there are such columns, its brand, categories and description; None
+    where that adds nothing to the titles. Other columns are left alone. MovieLens's own `movies.dat`, `u.item` and
+    `movies.csv` are read as they are.
 
     Raises:
         DataError: the file cannot be used.
     """
     path = Path(path)
     if path.suffix == ".parquet":
-        frame = _read_parquet(path, ("item_id", "title"), (), None)
-        table = {column: frame[column] for column in ("item_id", "title")}
+        frame = _read_parquet(path, ("item_id", "title"), (), None, ITEM_TEXTS)
+        table = {column: frame[column] for column in frame.columns}
     else:
-        table = _read_text(path, titles_form_of(path), ("item_id", "title"), (), None)
-    ids, texts = table["item_id"].cast(_pl().String), table["title"].cast(_pl().String).fill_null("")
-    return dict(zip(ids.to_list(), texts.to_list(), strict=True))
+        table = _read_text(path, titles_form_of(path), ("item_id", "title"), (), None, ITEM_TEXTS)
+    more = [column for column in ITEM_TEXTS if column in table and not table[column].dtype.is_nested()]
+    ids, titles, *others = (
+        table[column].cast(_pl().String).fill_null("").to_list() for column in ("item_id", "title", *more)
+    )
+    texts = [". ".join(filter(None, said)) for said in zip(titles, *others, strict=True)]
+    return dict(zip(ids, titles, strict=True)), None if texts == titles else dict(zip(ids, texts, strict=True))
 
 
 def find_problems(
@@ -331,8 +338,12 @@ def _read_text(
     required: Sequence[str],
     optional: Sequence[str],
     columns: Mapping[str, str] | None,
+    more: Sequence[str] = (),
 ) -> dict[str, polars.Series]:
-    """The columns of a text file that were asked for, as text; an empty cell is null."""
+    """The columns of a text file that were asked for, as text; an empty cell is null.
+
+    Those of `more` are taken where they are there; what only looks like one of them is no mistake.
+    """
     pl = _pl()
     if form.json:
         return _read_json(path, form, required, optional, columns)
@@ -357,6 +368,7 @@ def _read_text(
             raise DataError(f"{path} line 1: {_reason(error)}") from error
     header_lines = 1 if form.fields is None else 0
     place = _match_columns(header, required, optional, {**form.columns, **(columns or {})}, str(path))
+    place |= {name: header.index(name) for name in more if name in header}
     problems = functools.partial(find_problems, path, columns, required=required, optional=optional, form=form)
     try:
         table = pl.read_csv(
@@ -807,14 +819,19 @@ def _check_encoding(path: Path, data: bytes) -> None:
 
 
 def _read_parquet(
-    path: Path, required: Sequence[str], optional: Sequence[str], columns: Mapping[str, str] | None
+    path: Path,
+    required: Sequence[str],
+    optional: Sequence[str],
+    columns: Mapping[str, str] | None,
+    more: Sequence[str] = (),
 ) -> polars.DataFrame:
-    """The columns of a Parquet file that were asked for, under the file's names."""
+    """The columns of a Parquet file that were asked for, and those of `more` that it has, under the file's names."""
     pl = _pl()
     try:
         lazy = pl.scan_parquet(path)
         header = lazy.collect_schema().names()
         place = _match_columns(header, required, optional, columns, str(path))
+        place |= {name: header.index(name) for name in more if name in header}
         rows = lazy.select(pl.len()).collect().item()
         if rows > max(_ALWAYS_UNPACKED, _MOST_PACKED * path.stat().st_size):
             raise DataError(f"{path} has {rows:,} rows in {path.stat().st_size:,} bytes, which no log has")

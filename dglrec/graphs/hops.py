@@ -73,7 +73,13 @@ class Hops:
         return len(self.seeds)
 
     def of(self, seed: int) -> list[Ints]:
-        """The nodes of one tree, an array a hop; those of one parent stand together."""
+        """The nodes of one tree, an array a hop; those of one parent stand together.
+
+        Raises:
+            DataError: there is no tree of that number.
+        """
+        if not 0 <= seed < len(self):
+            raise DataError(f"there is no tree {seed}; there are {len(self)}, from 0")
         return [level.nodes[slice(*np.searchsorted(level.root, (seed, seed + 1)))] for level in self.levels]
 
     def block(self, level: int) -> Any:
@@ -172,6 +178,7 @@ def hops(
     type: NodeType = "user",
     before: npt.ArrayLike | None = None,
     exclude: npt.ArrayLike | None = None,
+    everywhere: bool = False,
     order: Order = "recent",
     seed: int = 0,
 ) -> Hops:
@@ -189,6 +196,8 @@ def hops(
         before: (S,) seconds; only edges with an earlier time are walked. None walks all.
         exclude: (S,) for each seed the node of the other type whose edges with it are removed from its tree, -1 for
             none: the pair that is to be predicted.
+        everywhere: no tree names its excluded node at all, as one that must not meet itself behind its neighbours. (A
+            target that is missed in all histories would be given away; remove its pair alone.)
         order: the most "recent" neighbours (without times: the last ones), or a "uniform" draw of them.
         seed: of the draw.
 
@@ -225,7 +234,8 @@ def hops(
     here, nodes, root, back = type, roots, np.arange(len(roots)), np.full(len(roots), -1)
     for fanout in fanouts:
         own, other = (roots, target) if here == type else (target, roots)
-        removed = np.where(nodes == own[root], other[root], -1)  # the other end of the excluded pair
+        whole = everywhere and here == type  # neighbours are of the excluded node's type
+        removed = np.where(whole | (nodes == own[root]), other[root], -1)  # the other end of the excluded pair
         found = index.choose(
             here, nodes, cut[root], np.stack([back, removed]), fanout, None if salt is None else salt[root]
         )

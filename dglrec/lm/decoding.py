@@ -18,12 +18,17 @@ class Trie(nn.Module):
         size: number of tokens; `size` itself is the end token.
 
     Attributes:
-        next: (states, size + 1) int64, the state after each token, -1 where no name goes on so.
+        size: number of tokens, without the end.
+        offsets: (states + 1,) int64, the ways on from state s are `offsets[s]` to `offsets[s + 1]`.
+        token: (ways,) int32, what is said on each of them.
+        target: (ways,) int32, the state that it leads to.
         item: (states,) int64, the item whose name, with its end, leads to the state; -1 for none.
         depth: the longest name, with its end.
     """
 
-    next: Tensor
+    offsets: Tensor
+    token: Tensor
+    target: Tensor
     item: Tensor
 
     def __init__(self, names: Sequence[Sequence[int]], size: int) -> None:
@@ -32,23 +37,35 @@ class Trie(nn.Module):
         ends: list[tuple[int, int]] = []
         for item, name in enumerate(names):
             state = 0
-            for token in (*name, size):
-                if token not in children[state]:
-                    children[state][token] = len(children)
+            for part in (*name, size):
+                if part not in children[state]:
+                    children[state][part] = len(children)
                     children.append({})
-                state = children[state][token]
+                state = children[state][part]
             ends.append((state, item))
         if len({state for state, _ in ends}) < len(ends):
             raise ConfigError("two items have one name; expected distinct names")
-        follow = torch.full((len(children), size + 1), -1)
-        for state, tokens in enumerate(children):
-            if tokens:
-                follow[state, list(tokens)] = torch.tensor(list(tokens.values()))
+        ways = [way for ways in children for way in ways.items()]
         named = torch.full((len(children),), -1)
         named[[state for state, _ in ends]] = torch.tensor([one for _, one in ends])
-        self.register_buffer("next", follow, persistent=False)
+        token, target = torch.tensor(ways, dtype=torch.int32).view(-1, 2).unbind(1)
+        self.register_buffer("token", token.contiguous(), persistent=False)
+        self.register_buffer("target", target.contiguous(), persistent=False)
+        counts = torch.tensor([0, *map(len, children)])
+        self.register_buffer("offsets", counts.cumsum(0), persistent=False)
         self.register_buffer("item", named, persistent=False)
+        self.size = size
         self.depth = 1 + max(map(len, names), default=0)
+
+    def after(self, state: Tensor) -> Tensor:
+        """The states after each token, (...) -> (..., size + 1) int64; -1 where no name goes on so."""
+        here = state.flatten()
+        first, count = self.offsets[here], self.offsets[here + 1] - self.offsets[here]
+        row = torch.arange(len(here), device=here.device).repeat_interleave(count)
+        way = torch.arange(len(row), device=here.device) + (first + count - count.cumsum(0))[row]
+        found = torch.full((len(here), self.size + 1), -1, device=here.device)
+        found[row, self.token[way].long()] = self.target[way].long()
+        return found.view(*state.shape, -1)
 
 
 def beam_search(step: Callable[[Tensor], Tensor], trie: Trie, rows: int, beam: int) -> tuple[Tensor, Tensor]:
@@ -63,14 +80,14 @@ def beam_search(step: Callable[[Tensor], Tensor], trie: Trie, rows: int, beam: i
         rows: B.
         beam: names to keep at each step.
     """
-    device = trie.next.device
+    device = trie.item.device
     tokens = torch.zeros(rows, 1, 0, dtype=torch.int64, device=device)
     state = torch.zeros(rows, 1, dtype=torch.int64, device=device)
     score = torch.zeros(rows, 1, device=device)
     done_item = torch.full((rows, beam), -1, device=device)
     done_score = torch.full((rows, beam), -torch.inf, device=device)
     for _ in range(trie.depth):
-        follow = trie.next[state]  # (B, b, size + 1)
+        follow = trie.after(state)  # (B, b, size + 1)
         total = (score.unsqueeze(2) + step(tokens).float()).masked_fill(follow < 0, -torch.inf)
         size = follow.shape[2]
         ended = total[:, :, size - 1]  # (B, b)

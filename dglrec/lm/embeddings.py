@@ -96,37 +96,50 @@ def _user_vectors(model: Model, train: InteractionLog) -> Tensor:
 
 
 def from_texts(log: InteractionLog, train: InteractionLog, encoder: str, dim: int) -> tuple[Tensor, Tensor]:
-    """h of users (U, d1) and items (M, d1) from the items' titles, Eq. 2.
+    """h of users (U, d1) and items (M, d1) from all that the log says of an item, Eq. 2.
 
     A user is the mean of the training items, which the paper does not define.
 
     Args:
-        log: has the titles.
+        log: has the texts.
         train: the training log.
         encoder: "tfidf", or the name or folder of a sentence-transformers model.
         dim: d1; wider vectors are reduced to it by truncated SVD, narrower ones end in zeros.
 
     Raises:
-        DataError: there are no titles.
+        DataError: there are no texts, or an item has none.
     """
-    titles = item_titles(log, train)
-    items = torch.zeros(len(titles), dim)
-    found = _reduced(_tfidf(titles) if encoder == TFIDF else _sentences(titles, encoder), dim)
+    texts = item_texts(log)
+    items = torch.zeros(len(texts), dim)
+    found = _reduced(_tfidf(texts) if encoder == TFIDF else _sentences(texts, encoder), dim)
     items[:, : found.shape[1]] = torch.as_tensor(found)
     return mean_of_items(items, train), items
 
 
-def item_titles(log: InteractionLog, train: InteractionLog) -> list[str]:
-    """Title of each item; one without a title is "unknown".
+def item_texts(log: InteractionLog, brief: bool = False) -> list[str]:
+    """What is said of each item: title, brand, categories and description, as far as the log has them.
+
+    Args:
+        log: has the texts.
+        brief: the title alone, where there is one.
 
     Raises:
-        DataError: no item that training knows has one.
+        DataError: the log has no texts, or an item has none.
     """
-    if log.titles is None:
-        raise DataError(f"{log.name!r} has no titles; load it with its items table, or choose embeddings without texts")
-    if not (log.titles[np.unique(train.item)] != "").any():
-        raise DataError(f"no item of {log.name!r} has a title; load it with its items table")
-    return [title or "unknown" for title in log.titles.tolist()]
+    whole = log.titles if log.texts is None else log.texts
+    if whole is None:
+        raise DataError(
+            f"{log.name!r} has no titles; load it with its items table, or ask for no texts (embeddings, titles)"
+        )
+    titles = whole if log.titles is None or not brief else log.titles
+    texts = [title or text for title, text in zip(titles.tolist(), whole.tolist(), strict=True)]
+    without = [number for number, text in enumerate(texts) if not text.strip()]
+    if without:
+        raise DataError(
+            f"{len(without)} of {len(texts)} items of {log.name!r} have no title, brand or categories, the first of "
+            f"them {str(log.item_ids[without[0]])!r}; fill in its items table, or ask for no texts (embeddings, titles)"
+        )
+    return texts
 
 
 def mean_of_items(items: Tensor, train: InteractionLog) -> Tensor:
@@ -142,14 +155,14 @@ def standardised(vectors: Tensor, rows: Tensor) -> Tensor:
     return (vectors - known.mean(0)) / known.std(0, correction=0).clamp(min=1e-6)
 
 
-def _tfidf(titles: list[str]) -> Any:
+def _tfidf(texts: list[str]) -> Any:
     """(M, words) sparse."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     try:
-        return TfidfVectorizer(sublinear_tf=True).fit_transform(titles)
+        return TfidfVectorizer(sublinear_tf=True).fit_transform(texts)
     except ValueError:  # no word of two letters in any of them
-        raise DataError("the titles hold no words to tell items apart by; choose embeddings without texts") from None
+        raise DataError("the texts hold no words to tell items apart by; choose embeddings without texts") from None
 
 
 def _reduced(vectors: Any, dim: int) -> Any:
@@ -161,7 +174,7 @@ def _reduced(vectors: Any, dim: int) -> Any:
     return TruncatedSVD(min(dim, *(size - 1 for size in vectors.shape)), random_state=0).fit_transform(vectors)
 
 
-def _sentences(titles: list[str], encoder: str) -> Any:
+def _sentences(texts: list[str], encoder: str) -> Any:
     """Vectors of a sentence-transformers model."""
     found = library("sentence_transformers")
     try:
@@ -172,4 +185,4 @@ def _sentences(titles: list[str], encoder: str) -> Any:
             f"text encoder {encoder!r} cannot be read ({reason[:120]}); without a network give the folder of a "
             "downloaded one, or text_encoder='tfidf', which needs no download"
         ) from None
-    return np.asarray(model.encode(titles, batch_size=_SENTENCES, show_progress_bar=False))
+    return np.asarray(model.encode(texts, batch_size=_SENTENCES, show_progress_bar=False))

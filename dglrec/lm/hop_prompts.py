@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ..data.log import Floats, InteractionLog, Ints, _offsets
 from ..data.splits import Queries, _ranges
-from ..graphs import hops
-from .prompts import Neighbour
+from ..graphs import Hops, hops
+from .prompts import Neighbour, Prompts
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,25 +62,41 @@ def history_of(queries: Queries, max_length: int) -> Asked:
 
 
 def around_users(
-    graph: Any, asked: Asked, fanouts: Sequence[int], before: Floats | None, order: Any
+    graph: Any, asked: Asked, fanouts: Sequence[int], before: Floats | None, order: Any, seed: int = 0
 ) -> list[Neighbour]:
-    """The histories, who else touched their items, and, with two fanouts, what these touched besides."""
+    """The histories, who else touched their items, and, with two fanouts, what these touched besides.
+
+    Args:
+        graph: of the training log, or `Neighbours` of it.
+        asked: B questions.
+        fanouts: neighbours of each node at each hop after the history.
+        before: (B,) seconds; None walks all edges.
+        order, seed: see `graphs.hops`.
+    """
     if not fanouts or len(asked.history.nodes) == 0:
         empty = Neighbour(np.zeros(len(asked.user) + 1, dtype=np.int64), asked.history.nodes[:0])
         return [asked.history, *(empty for _ in fanouts)]
     row = np.repeat(np.arange(len(asked.user)), np.diff(asked.history.offsets))
     cut = None if before is None else before[row]
-    trees = hops(graph, asked.history.nodes, fanouts, type="item", before=cut, exclude=asked.user[row], order=order)
+    trees = _without_askers(graph, asked.history.nodes, fanouts, asked.user[row], cut, order, seed)
     return [asked.history, *(Neighbour.of(level, row, len(asked.user)) for level in trees.levels)]
 
 
 def around_items(
-    graph: Any, asked: Asked, fanouts: Sequence[int], before: Floats | None, order: Any
+    graph: Any, asked: Asked, fanouts: Sequence[int], before: Floats | None, order: Any, seed: int = 0
 ) -> list[Neighbour]:
-    """Who touched the targets, the asking user apart, what these touched besides, and so on."""
-    trees = hops(graph, asked.target, fanouts, type="item", before=before, exclude=asked.user, order=order)
+    """Who touched the targets, the asking user apart, what these touched besides, and so on; see `around_users`."""
+    trees = _without_askers(graph, asked.target, fanouts, asked.user, before, order, seed)
     each = np.arange(len(asked.user))
     return [Neighbour.of(level, each, len(each)) for level in trees.levels]
+
+
+def _without_askers(
+    graph: Any, items: Ints, fanouts: Sequence[int], askers: Ints, before: Floats | None, order: Any, seed: int
+) -> Hops:
+    """The trees of items (n,), none of which names its asker (n,), near or far."""
+    asker: dict[str, Any] = {"exclude": askers, "everywhere": True}
+    return hops(graph, items, fanouts, type="item", before=before, order=order, seed=seed, **asker)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +155,24 @@ class HopPrompts:
     history: Packed
     target: Tensor
     user: Tensor
+
+
+class CutShare:
+    """The share of entries that the budget cut, over the prompts that were made since it was asked last."""
+
+    def __init__(self) -> None:
+        self._cut = self._entries = 0
+
+    def add(self, made: Prompts, hops: Sequence[Neighbour]) -> None:
+        """Count prompts that were made of these neighbours."""
+        self._cut += int(made.cut.sum())
+        self._entries += sum(len(hop.nodes) for hop in hops)
+
+    def figures(self) -> dict[str, float]:
+        """The share, as an epoch's row has it."""
+        share = self._cut / max(self._entries, 1)
+        self._cut = self._entries = 0
+        return {"cut": share}
 
 
 def offsets_of(lists: Sequence[Sequence[int]]) -> tuple[Ints, Ints]:

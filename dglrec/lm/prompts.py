@@ -18,7 +18,7 @@ import numpy as np
 
 from ..data.log import Ints, _offsets
 from ..data.splits import _first_of_pairs, _ranges
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from ..graphs import Hop
 
 # What stands before a node's own name, and before the names of its neighbours at each hop.
@@ -128,10 +128,15 @@ class Prompter:
             question: ask what comes next, as the recommendation task does.
 
         Raises:
-            ConfigError: the budget is smaller than a prompt without any neighbour, or there are more hops than words.
+            ConfigError: the budget is smaller than a prompt without any neighbour, or there are more hops than words,
+                or the type is another one.
+            DataError: a node or a neighbour has no name.
         """
+        if type not in WORDS:
+            raise ConfigError(f"type is {type!r}; expected 'user' or 'item'")
         if len(hops) > MAX_HOPS:
             raise ConfigError(f"{len(hops)} hops of neighbours; a prompt has words for at most {MAX_HOPS}")
+        self._check(type, nodes, least=-1 if type == "user" else 0)
         rows = len(nodes)
         own_start, own_length = (
             np.append(part, asker)[nodes] for part, asker in zip(self._names[type], self._asker, strict=True)
@@ -152,6 +157,7 @@ class Prompter:
         for number, hop in enumerate(hops):
             here = "item" if here == "user" else "user"
             row = np.repeat(each, np.diff(hop.offsets))
+            self._check(here, hop.nodes, least=0)
             start, length = (part[hop.nodes] for part in self._names[here])
             from_end = np.arange(len(row)) - hop.offsets[row]  # 0 for the newest, which stands last
             cost = length + np.where(from_end == 0, word_length[number + 1], 0)
@@ -175,6 +181,13 @@ class Prompter:
         tokens, _ = _ranges(start, start + length)
         sizes = np.bincount(row, length, rows).astype(np.int64)
         return Prompts(_offsets(sizes), self._tokens[tokens], cut)
+
+    def _check(self, type: str, nodes: Ints, least: int) -> None:
+        count = len(self._names[type][0])
+        wrong = np.flatnonzero((nodes < least) | (nodes >= count))
+        if len(wrong):
+            asker = ", or -1 for one without a name" if least < 0 else ""
+            raise DataError(f"a prompt is to name {type} {nodes[wrong[0]]}; there are {count} names, from 0{asker}")
 
 
 def _filled(part: tuple[Ints, Ints], rows: int) -> tuple[Ints, Ints]:

@@ -111,7 +111,7 @@ PRESETS = {
     ),
     "galrec-lightgcn": Preset(GALRec, {}, "Guan et al., GAL(LightGCN): graph-aware learning of a language model"),
     "galrec-sasrec": Preset(GALRec, {"embeddings": "sasrec"}, "the same on SASRec's embeddings"),
-    "galrec-text": Preset(GALRec, {"embeddings": "text"}, "the same on embeddings of the items' titles"),
+    "galrec-text": Preset(GALRec, {"embeddings": "text"}, "the same on embeddings of the items' texts"),
     "iid": Preset(
         GALRec, {"embeddings": "learned", "gal": False, "hops": 1}, "Hua et al., SIGIR-AP 2023: a token an item"
     ),

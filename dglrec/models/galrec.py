@@ -7,7 +7,7 @@ of theirs. `docs/galrec.md` goes through the paper equation by equation. IID, a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,9 +21,10 @@ from ..data.splits import Queries, Split
 from ..errors import ConfigError
 from ..graphs import Neighbours, user_item
 from ..lm.backbone import Backbone
-from ..lm.embeddings import from_model, from_texts, item_titles, standardised
+from ..lm.embeddings import from_model, from_texts, item_texts, standardised
 from ..lm.hop_prompts import (
     Asked,
+    CutShare,
     HopPrompts,
     Packed,
     around_items,
@@ -33,7 +34,7 @@ from ..lm.hop_prompts import (
     offsets_of,
     targets_of,
 )
-from ..lm.prompts import MAX_HOPS, Prompter, texts
+from ..lm.prompts import MAX_HOPS, Neighbour, Prompter, texts
 from ..losses import info_nce, item_cross_entropy
 from ..nn.momentum import Queue, follow, momentum_copy
 from ..streams import Streams, seeded
@@ -60,15 +61,16 @@ class GALRecConfig:
             "text", or nothing, so that they are "learned" (IID).
         source: folder of a trained run of that model; "" trains it for `source_epochs` when training begins.
         source_dim, source_epochs: width d1 of the external embeddings, and epochs of a training here.
-        text_encoder: "tfidf", or the name or folder of a sentence-transformers model.
+        text_encoder: of titles, brands, categories: "tfidf", or the name or folder of a sentence-transformers model.
         backbone: "tiny", or the name or folder of a T5.
         dim, layers, heads, inner, dropout: of "tiny"; a pre-trained T5 has its own.
         hops: how far the recommendation prompt and the farthest contrast reach.
         max_length: items of a history, and users of an item, that a prompt names at hop 1; the newest.
         fanout: neighbours of each of them at hop 2, and of those at hop 3.
-        order: whether the newest neighbours are taken, or a draw.
+        order: whether the newest neighbours are taken, or a draw: a new one each step, and always the same to rank.
         cutoffs: walk only edges from before the moment of the target; else all of training but the target's own.
-        titles: tokens of an item's title, at most, that stand before its own token in a prompt; 0 for none.
+        titles: tokens of an item's title (of its other texts where it has none), at most, that stand before its own
+            token in a prompt; 0 for none.
         budget: most tokens of a prompt.
         asker: how the user whose next item is asked for is embedded: the mean of the "history" alone, which works for
             anybody, or the user's own "row", as the paper has it; that row knows the training targets.
@@ -77,6 +79,7 @@ class GALRecConfig:
         learner: which end of Eq. 5 and 6 has the gradient: the "near" one, hop 0, as the queue of Eq. 14 asks for, or
             the "far" one, set against hop 0 of others, as the two equations are printed.
         temperature, queue, momentum: of Eq. 5 to 12, Eq. 14 and Eq. 17.
+        key_dropout: whether the momentum encoder drops out in training, as the other does.
         pool: E is the "mean" of the encoder's states, or the state of the "node".
         epoch_targets: targets of an epoch, drawn anew each time; 0 for all.
         seen: whether evaluation keeps or masks the items of the history.
@@ -109,6 +112,7 @@ class GALRecConfig:
     temperature: float = 0.1
     queue: int = 512
     momentum: float = 0.99
+    key_dropout: bool = True
     pool: Literal["mean", "node"] = "mean"
     epoch_targets: int = 0
     seen: Literal["keep", "mask"] = "keep"
@@ -194,7 +198,7 @@ class GALRec(Model):
         super().__init__(split, config, **fields)
         c = self.config
         learned = c.embeddings == "learned"
-        titles = item_titles(split.log, split.train) if c.titles else []
+        titles = item_texts(split.log, brief=True) if c.titles else []
         with seeded(c.train.seed, "init"):
             self.backbone = Backbone(c.backbone, [*texts(), *titles], c.dim, c.layers, c.heads, c.inner, c.dropout)
             dim = self.backbone.dim
@@ -221,6 +225,7 @@ class GALRec(Model):
             end=self.backbone.end,
             asker=asker,
         )
+        self._cut = CutShare()
         self._prompter("user", np.array([-1]), question=True)  # refuses a budget that is too small, before any training
         self._prompter("item", np.arange(self.num_items if c.gal else 0))
 
@@ -244,8 +249,9 @@ class GALRec(Model):
     def batches(self, split: Split, streams: Streams) -> Iterator[HopPrompts]:
         """`train.batch_size` targets a step, each with the prompts of its user and its item."""
         c, rng = self.config, streams.numpy("prompts")
-        for asked in asked_batches(split.train, self.targets_per_epoch, c.train.batch_size, c.max_length, rng):
-            yield self.prompts(asked, contrast=c.gal)
+        questions = asked_batches(split.train, self.targets_per_epoch, c.train.batch_size, c.max_length, rng)
+        for step, asked in enumerate(questions):
+            yield self.prompts(asked, contrast=c.gal, seed=streams.torch_seed("neighbours", step))
 
     def before_training(self) -> None:
         """The external embeddings of users and items."""
@@ -260,23 +266,34 @@ class GALRec(Model):
         self.known_users.copy_(standardised(users, torch.as_tensor(np.unique(split.train.user))))
         self.known_items.copy_(standardised(items, torch.as_tensor(np.unique(split.train.item))))
 
-    def prompts(self, asked: Asked, contrast: bool = True) -> HopPrompts:
-        """The recommendation prompts of what is asked, and, where they are wanted, those of the contrasts."""
-        c, make, count = self.config, self._prompter, len(asked.user)
+    def prompts(self, asked: Asked, contrast: bool = True, seed: int = 0) -> HopPrompts:
+        """The recommendation prompts of what is asked, and, where they are wanted, those of the contrasts.
+
+        Args:
+            asked: B questions.
+            contrast: whether the contrasts' prompts are wanted.
+            seed: of the neighbours where `order="uniform"` draws them.
+        """
+        c, make, count = self.config, self._packed, len(asked.user)
         before = asked.time if c.cutoffs and self._neighbours.has_times else None
         fanouts = [c.fanout] * (c.hops - 1)
-        users = around_users(self._neighbours, asked, fanouts, before, c.order)
+        users = around_users(self._neighbours, asked, fanouts, before, c.order, seed)
         asker = np.full(count, -1) if c.asker == "history" else asked.user
         found = {"ask": make("user", asker, users, question=True)}
         if contrast:
-            items = around_items(self._neighbours, asked, [c.max_length, *fanouts], before, c.order)
+            items = around_items(self._neighbours, asked, [c.max_length, *fanouts], before, c.order, seed)
             for name, hops in (("0", 0), ("1", 1), ("far", c.hops)):
                 found[f"user {name}"] = make("user", asker, users[:hops])
                 found[f"item {name}"] = make("item", asked.target, items[:hops])
-        packed = {name: Packed.of(part.offsets, part.tokens, self.device) for name, part in found.items()}
         history = Packed.of(users[0].offsets, users[0].nodes, self.device)
         target, user = (torch.as_tensor(part, device=self.device) for part in (asked.target, asked.user))
-        return HopPrompts(packed, history, target, user)
+        return HopPrompts(found, history, target, user)
+
+    def _packed(self, type: str, nodes: Ints, hops: Sequence[Neighbour], question: bool = False) -> Packed:
+        made = self._prompter(type, nodes, hops, question)
+        if self.training:
+            self._cut.add(made, hops)
+        return Packed.of(made.offsets, made.tokens, self.device)
 
     def loss(self, batch: HopPrompts) -> dict[str, Tensor]:
         """Eq. 18: the next item (Eq. 1, over the item tokens alone), and the three contrasts with their weights."""
@@ -298,6 +315,7 @@ class GALRec(Model):
         pairs = [pair for pair in self.pairs if weights[pair[2]] > 0]
         asked, keys = dict.fromkeys(query for query, _, _ in pairs), dict.fromkeys(key for _, key, _ in pairs)
         queries = self._encode(self._fast, batch, list(asked))  # Eq. 14
+        self.slow.train(self.training and c.key_dropout)
         with torch.no_grad():
             said = self._encode(self.slow, batch, list(keys))
         ids = {name: batch.user if name.startswith("user") else batch.target for name in keys}
@@ -343,8 +361,8 @@ class GALRec(Model):
             follow(self.slow, self._fast, self.config.momentum)  # Eq. 17
 
     def epoch_figures(self) -> dict[str, float]:
-        """Tokens that were encoded, in all prompts, and the share of padding."""
-        return self.backbone.figures()
+        """Tokens that were encoded, in all prompts, the share of padding, and that of entries which the budget cut."""
+        return self.backbone.figures() | self._cut.figures()
 
     @torch.no_grad()
     def hop_vectors(self, rows: Ints) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from ..config import TrainConfig, check_limits
 from ..data.splits import Queries, Split
 from ..lm.backbone import Backbone, in_order, padded_parts
 from ..lm.decoding import Trie, beam_search
-from ..lm.hop_prompts import Asked, HopPrompts, Packed, asked_batches, history_of, offsets_of
+from ..lm.hop_prompts import Asked, CutShare, HopPrompts, Packed, asked_batches, history_of, offsets_of
 from ..lm.indexing import Names, check_names, cid, p5, sid
 from ..lm.prompts import Prompter, texts
 from ..streams import Streams, seeded
@@ -103,6 +103,7 @@ class IndexedLM(Model):
             budget=c.budget,
             end=self.backbone.end,
         )
+        self._cut = CutShare()
         self._prompter("user", np.array([-1]), question=True)  # refuses a budget that is too small, before any training
 
     def _names(self, split: Split) -> Names:
@@ -128,6 +129,8 @@ class IndexedLM(Model):
     def _prompts(self, asked: Asked) -> HopPrompts:
         nobody = np.full(len(asked.user), -1)
         made = self._prompter("user", nobody, [asked.history], question=True)
+        if self.training:
+            self._cut.add(made, [asked.history])
         packed = {"ask": Packed.of(made.offsets, made.tokens, self.device)}
         history = Packed.of(asked.history.offsets, asked.history.nodes, self.device)
         return HopPrompts(
@@ -144,8 +147,8 @@ class IndexedLM(Model):
         return {"next_item": total / len(batch.target)}
 
     def epoch_figures(self) -> dict[str, float]:
-        """Tokens that were encoded, and the share of padding."""
-        return self.backbone.figures()
+        """Tokens that were encoded, the share of padding, and that of items which the budget cut."""
+        return self.backbone.figures() | self._cut.figures()
 
     def _read(self, ask: Packed, widen: int = 1) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Parts of the prompts: their numbers (b,), encoder states (b, L, d) and mask (b, L)."""

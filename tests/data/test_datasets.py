@@ -63,8 +63,13 @@ def test_titles_lie_beside_the_interactions(places: tuple[Path, Path], tmp_path:
         assert log.titles is not None
         assert log.titles[log.item_index("i1")] == "Tea"
         assert log.name == "shop"
+    assert load("shop").texts is None
+    put(places[0], "shop", "item_id,title,brand\ni1,Tea,Leaf\ni0,,Pot\n", "items.csv")
     other = tmp_path / "clicks.tsv"
     other.write_text(TABLE)
+    for log in (load("shop"), load(pd.read_csv(other, sep="\t"), items=folder / "items.csv")):
+        assert log.texts is not None
+        assert log.texts[log.item_index(["i0", "i1"])].tolist() == ["Pot", "Tea. Leaf"]
     assert load(other).titles is None
     assert load(other, items=folder / "items.csv", name="mine").titles is not None
     assert load(pd.read_csv(other, sep="\t"), items=folder / "items.csv", name="mine").name == "mine"

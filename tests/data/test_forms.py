@@ -16,7 +16,7 @@ from dglrec.cli import main
 from dglrec.data import InteractionLog, list_datasets, load, read_interactions
 from dglrec.data.check import check
 from dglrec.data.forms import FORMATS, NAMES
-from dglrec.data.readers import find_problems, read_titles
+from dglrec.data.readers import find_problems, read_items
 from dglrec.errors import DataError
 
 ROWS = [("1", "10", "5", "978300760"), ("2", "10", "3", "978302109"), ("1", "7", "4.5", "978300275")]
@@ -168,11 +168,11 @@ def test_recbole_has_titles_beside(title: str, tmp_path: Path) -> None:
     log = load(folder)
     assert log.titles is not None and sorted(log.titles.tolist()) == ["Café, The", "Heat"]
     assert (log.name, len(log), check(folder).ok) == ("films", 3, True)
-    assert read_titles(items)["7"] == "Heat"
+    assert read_items(items)[0]["7"] == "Heat"
     items.write_text("item_id:token\tlatitude:float\n10\t30.2\n")
     assert load(folder).titles is None
     with pytest.raises(DataError, match="no column 'title'"):
-        read_titles(items)
+        read_items(items)
 
 
 LISTS = "5 9 7 9\n3\t7  8\n5 2 \n\n"  # spaces, tabs, a user on two lines, a repeated item
@@ -257,7 +257,7 @@ def test_titles_stand_beside(name: str, tmp_path: Path) -> None:
     assert check(tmp_path).ok
     (tmp_path / name).write_text(text.rpartition("\n7")[0] + "\n7\n", encoding=encoding)  # the last line is cut off
     with pytest.raises(DataError, match=f"{name} line .*the number of fields is 1"):
-        read_titles(tmp_path / name)
+        read_items(tmp_path / name)
     assert not check(tmp_path).ok
 
 

@@ -33,6 +33,7 @@ def log() -> InteractionLog:
         time=[30.0, 5.0, 10.0, 5.0, 10.0],
         rating=[5, np.nan, 3, 4, 1],
         titles={"tea": "Tea, green", "oat": "Oats ü"},
+        texts={"tea": "Tea, green. Drinks", "jam": "Spreads", "oat": "Oats ü"},
         name="kitchen",
     )
 
@@ -108,6 +109,7 @@ def test_datetimes_become_seconds() -> None:
         ({"user": [3], "item": ["x"], "user_ids": ["a"]}, "user indices run from 3 to 3; expected 0 to 0"),
         ({"user": ["a"], "item": ["x"], "user_ids": ["a"]}, "expected integer indices"),
         ({"user": ["a"], "item": ["x"], "titles": ["X", "Y"]}, "2 titles for 1 items"),
+        ({"user": ["a"], "item": ["x"], "texts": ["X", "Y"]}, "2 texts for 1 items"),
     ],
 )
 def test_bad_columns_are_named(arguments: dict[str, object], message: str) -> None:
@@ -179,11 +181,13 @@ def test_k_core_needs_a_chain_of_rounds_and_carries_titles() -> None:
     # z has one row; without it c has one; without c, y has one; ...: only a and b with x and w are left
     users = ["a", "a", "b", "b", "c", "c", "d", "d"]
     items = ["x", "w", "x", "w", "y", "z", "y", "v"]
-    log = InteractionLog.from_arrays(users, items, titles={"x": "X", "w": "W", "v": "V"})
+    said = {"x": "X", "w": "W", "v": "V"}
+    log = InteractionLog.from_arrays(users, items, titles=said, texts=said)
     core = log.k_core(2)
     assert core.user_ids.tolist() == ["a", "b"]
     assert core.titles is not None
     assert core.titles.tolist() == ["X", "W"]
+    assert core.texts is not None and core.texts.tolist() == ["X", "W"]
     assert core.k_core(1).filters == ("2-core", "1-core")
     with pytest.raises(DataError, match="k_core is 0"):
         log.k_core(0)
@@ -212,7 +216,7 @@ def test_the_digest_knows_rows_order_and_ids_and_nothing_else(log: InteractionLo
         return InteractionLog.from_arrays(**(columns | changes)).digest()  # type: ignore[arg-type]
 
     digest = make()
-    assert digest == make(name="other", titles={"x": "X"})
+    assert digest == make(name="other", titles={"x": "X"}, texts={"x": "X"})
     changed = [
         make(item=["y", "x", "x"]),  # a tie in another order
         make(time=[1, 1, 3]),
@@ -233,11 +237,9 @@ def test_save_and_load_are_inverse(log: InteractionLog, tmp_path: Path) -> None:
         assert back.digest() == version.digest()
         assert (back.name, back.filters) == (version.name, version.filters)
         assert (back.time is None, back.rating is None) == (version.time is None, version.rating is None)
-        if version.titles is None:
-            assert back.titles is None
-        else:
-            assert back.titles is not None
-            assert back.titles.tolist() == version.titles.tolist()
+        for saved, own in ((back.titles, version.titles), (back.texts, version.texts)):
+            assert (saved is None) == (own is None)
+            assert saved is None or saved.tolist() == own.tolist()
     assert os.listdir(tmp_path) == ["log.npz"]
 
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dglrec.data import InteractionLog, from_frame, load, read_interactions
-from dglrec.data.readers import find_problems, read_titles
+from dglrec.data.readers import find_problems, read_items
 from dglrec.errors import DataError
 
 HEADER = "user_id\titem_id\trating\ttimestamp\n"
@@ -186,15 +186,38 @@ def test_any_ids_survive_writing_and_reading(tmp_path: Path, rows: list[tuple[st
 def test_titles(tmp_path: Path) -> None:
     path = tmp_path / "items.tsv"
     path.write_text('item_id\ttitle\tbrand\n1\t11" pan\t\n2\t\tb\n3\tCafé\tc\n', encoding="utf-8")
-    assert read_titles(path) == {"1": '11" pan', "2": "", "3": "Café"}
+    titles, texts = read_items(path)
+    assert titles == {"1": '11" pan', "2": "", "3": "Café"}
+    assert texts == {"1": '11" pan', "2": "b", "3": "Café. c"}
     path.write_text("item_id\tname\n1\tpan\n")
     with pytest.raises(DataError, match=r"items.tsv: no column 'title'; the header line is 'item_id name'"):
-        read_titles(path)
+        read_items(path)
     path.write_text("item_id\ttitle\n1\tpan\n2\ta\tb\n")
     with pytest.raises(DataError, match=r"items.tsv line 3: the number of fields is 3"):
-        read_titles(path)
+        read_items(path)
     pl.DataFrame({"item_id": [1], "title": ["pan"]}).write_parquet(tmp_path / "items.parquet")
-    assert read_titles(tmp_path / "items.parquet") == {"1": "pan"}
+    assert read_items(tmp_path / "items.parquet") == ({"1": "pan"}, None)
+
+
+def test_texts_are_all_that_is_said_of_an_item(tmp_path: Path) -> None:
+    """Title, brand, categories and description, in that order; what only looks like one of them is left alone."""
+    columns = {
+        "description": ["Flat.", None, ""],
+        "categories": ["Home > Kitchen | Pans", "", None],
+        "item_id": [1, 2, 3],
+        "title": ["pan", None, "pot"],
+        "brand": ["Acme", "Best", None],
+        "Brands": ["x", "y", "z"],
+    }
+    pl.DataFrame(columns).write_parquet(tmp_path / "items.parquet")
+    pl.DataFrame(columns).write_csv(tmp_path / "items.csv")
+    wanted = {"1": "pan. Acme. Home > Kitchen | Pans. Flat.", "2": "Best", "3": "pot"}
+    for name in ("items.parquet", "items.csv"):
+        assert read_items(tmp_path / name) == ({"1": "pan", "2": "", "3": "pot"}, wanted)
+    pl.DataFrame(columns | {"categories": [["a"], ["b"], []]}).write_parquet(tmp_path / "items.parquet")
+    assert read_items(tmp_path / "items.parquet")[1] == {"1": "pan. Acme. Flat.", "2": "Best", "3": "pot"}
+    pl.DataFrame(columns).select("item_id", "title", pl.lit("").alias("brand")).write_csv(tmp_path / "items.csv")
+    assert read_items(tmp_path / "items.csv")[1] is None
 
 
 # Every bad file gives a short error -----------------------------------------------------------------------------------

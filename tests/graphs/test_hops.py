@@ -74,6 +74,22 @@ def test_no_edge_is_late_or_the_excluded_one(seed, order, type):
         assert not ((own == seeds[level.root]) & (other == target[level.root])).any()
 
 
+@given(st.integers(0, 10_000), st.sampled_from(["recent", "uniform"]), st.sampled_from(["user", "item"]))
+def test_a_node_that_is_excluded_everywhere_is_in_no_tree(seed, order, type):
+    """And where it would not have been in the tree anyway, the tree is the same."""
+    rng = np.random.default_rng(seed)
+    graph, count = random_graph(rng, events=60), {"user": 7, "item": 6}
+    other = "item" if type == "user" else "user"
+    seeds, target = rng.integers(count[type], size=8), rng.integers(-1, count[other], size=8)
+    how = {"type": type, "exclude": target, "order": order, "seed": seed}
+    found, usual = (hops(graph, seeds, [2, 3, 3], everywhere=everywhere, **how) for everywhere in (True, False))
+    for level in found.levels:
+        assert level.type != other or not (level.nodes == target[level.root]).any()
+    for number in range(8):
+        if not (usual.of(number)[2] == target[number]).any():
+            assert [level.tolist() for level in found.of(number)] == [level.tolist() for level in usual.of(number)]
+
+
 def test_a_tree_does_not_depend_on_the_other_seeds():
     graph, seeds = random_graph(np.random.default_rng(1), events=80), np.arange(7)
     for order in ("recent", "uniform"):
@@ -122,6 +138,9 @@ def test_nodes_without_neighbours_and_no_seeds():
     assert [level.tolist() for level in hops(graph, [2, 0], [4, 4]).of(0)] == [[], []]
     assert len(hops(graph, np.zeros(0, dtype=int), [4]).levels[0].nodes) == 0
     assert hops(graph, [0], [4], exclude=[0]).of(0)[0].tolist() == []
+    for number in (-1, 2):
+        with pytest.raises(DataError, match=f"there is no tree {number}; there are 2, from 0"):
+            hops(graph, [2, 0], [4]).of(number)
 
 
 def test_second_order_neighbours_of_the_training_log_leave_the_asking_user_out(split):

@@ -62,6 +62,22 @@ def test_a_beam_wider_than_the_catalogue_ends_in_nothing():
     assert scores[:, len(NAMES) :].isinf().all()
 
 
+def test_a_trie_knows_the_ways_on_from_each_state():
+    """From no word, and from all that names begin with; and it grows with the names, not with states times tokens."""
+    trie = Trie(NAMES, SIZE)
+    for known in ([], [0], [0, 1], [0, 1, 2], [1], [3, 3]):
+        state = torch.zeros((), dtype=torch.int64)
+        for token in known:
+            state = trie.after(state)[token]
+        going = {(*name, SIZE)[len(known)] for name in NAMES if name[: len(known)] == known}
+        assert set(torch.where(trie.after(state) >= 0)[0].tolist()) == going
+    states = torch.arange(len(trie.item)).view(1, -1)
+    assert torch.equal(trie.after(states)[0, 3], trie.after(states[0, 3]))
+    ends = trie.after(states)[0, :, SIZE]
+    assert sorted(trie.item[ends[ends >= 0]].tolist()) == list(range(len(NAMES)))
+    assert len(trie.token) == len(trie.target) == len(trie.item) - 1
+
+
 def test_one_name_for_two_items_is_refused():
     with pytest.raises(ConfigError, match="two items have one name"):
         Trie([[0], [0]], 1)

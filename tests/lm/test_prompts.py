@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dglrec.errors import ConfigError
+from dglrec.errors import ConfigError, DataError
 from dglrec.graphs import Neighbours, user_item
 from dglrec.lm.hop_prompts import Asked, Packed, around_users, history_of, offsets_of, targets_of
 from dglrec.lm.prompts import Neighbour, Prompter, texts
@@ -81,6 +81,27 @@ def test_a_budget_below_the_shortest_prompt_is_refused():
         prompter(2)("user", np.array([0]))
     with pytest.raises(ConfigError, match="4 hops of neighbours; a prompt has words for at most 3"):
         prompter()("user", np.array([0]), [lists([1])] * 4)
+
+
+@pytest.mark.parametrize(
+    ("type", "nodes", "hops", "words"),
+    [
+        ("item", [3, -1], (), "name item -1; there are 10 names, from 0$"),
+        ("item", [10], (), "name item 10"),
+        ("user", [10], (), "name user 10; there are 10 names, from 0, or -1 for one without a name"),
+        ("user", [-2], (), "name user -2"),
+        ("user", [0], ([[11]],), "name item 11"),
+        ("user", [0], ([[1]], [[-1]]), "name user -1; there are 10 names, from 0$"),
+    ],
+)
+def test_a_node_without_a_name_is_refused(type, nodes, hops, words):
+    with pytest.raises(DataError, match=words):
+        prompter()(type, np.array(nodes), [lists(*hop) for hop in hops])
+
+
+def test_another_type_is_refused():
+    with pytest.raises(ConfigError, match="type is 'tag'; expected 'user' or 'item'"):
+        prompter()("tag", np.array([0]))
 
 
 def test_many_prompts_are_as_each_alone():

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 import dglrec
 from dglrec.errors import ConfigError, DataError
 from dglrec.lm import backbone
-from dglrec.lm.embeddings import from_texts
+from dglrec.lm.embeddings import from_texts, item_texts
 from dglrec.models.galrec import KEYS, PAIRS
 from dglrec.streams import Streams
 from tests.contract.model_contract import GenerativeContract, ModelContract, fit
@@ -129,6 +129,19 @@ def test_queues_hold_what_the_slow_encoder_said_and_it_follows(split):
     torch.testing.assert_close(now["words.weight"], moved)
 
 
+def test_keys_may_be_said_without_dropout(split):
+    """Then they are those of evaluation, and the queries still drop out."""
+    for key_dropout in (True, False):
+        model = make(split, dropout=0.5, key_dropout=key_dropout, train={"batch_size": 24}).train()
+        batch = first_batch(model, split)
+        model.loss(batch)
+        with torch.no_grad():
+            wanted = model.eval()._encode(model.slow, batch, list(KEYS))
+        for name in KEYS:
+            assert torch.allclose(model._said[name][0], wanted[name], atol=1e-5) == (not key_dropout)
+        assert model.train().slow.training
+
+
 def test_losses_can_be_turned_off(split):
     for number in (1, 2, 3):
         model = make(split, **{f"lambda{number}": 0.0}).train()
@@ -172,10 +185,10 @@ def test_the_state_of_the_node_is_that_of_its_own_token(split, titles):
             torch.testing.assert_close(found[name], wanted, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("cutoffs", [True, False])
-def test_no_prompt_names_the_target_pair(split, cutoffs):
+@pytest.mark.parametrize(("cutoffs", "hops"), [(True, 2), (False, 2), (True, 3)])
+def test_no_prompt_names_the_target_pair(split, cutoffs, hops):
     """The asking user is in no prompt, and what is asked for is in none of the user's first two hops."""
-    model = make(split, order="uniform", cutoffs=cutoffs)
+    model = make(split, order="uniform", cutoffs=cutoffs, hops=hops, budget=1000)
     words = model.backbone.words.num_embeddings
     for batch in model.batches(split, Streams(1)):
         for name, prompts in batch.prompts.items():
@@ -185,6 +198,25 @@ def test_no_prompt_names_the_target_pair(split, cutoffs):
             assert not (prompts.values.numpy() == user + batch.user.numpy()[row]).any(), name
             if name.startswith("user 1"):
                 assert not (nodes == batch.target.numpy()[row]).any(), name
+
+
+def test_neighbours_are_drawn_anew_in_training_and_once_to_rank(split):
+    model = make(split, order="uniform", fanout=2, train={"batch_size": 64})
+
+    def prompts_of(epoch):
+        return [
+            {name: p.values.tolist() for name, p in b.prompts.items()} for b in model.batches(split, Streams(3, epoch))
+        ]
+
+    asked = dglrec.lm.hop_prompts.history_of(split.test, 10)
+    ranked = [model.prompts(asked, contrast=False).prompts["ask"].values for _ in range(2)]
+    assert prompts_of(1) == prompts_of(1)  # as after a resume
+    assert torch.equal(*ranked)
+    rows = dglrec.lm.hop_prompts.targets_of(split.train, np.flatnonzero(split.train.position > 2)[:64], 10)
+    first, second = (model.prompts(rows, seed=Streams(3, epoch).torch_seed("neighbours")).prompts for epoch in (0, 1))
+    for name in ("ask", "user far", "item far"):
+        assert first[name].values.tolist() != second[name].values.tolist(), name
+    assert torch.equal(first["item 0"].values, second["item 0"].values)
 
 
 def test_cut_offs_leave_the_future_out(split):
@@ -224,9 +256,29 @@ def test_other_embeddings_learn(split, embeddings):
 def test_a_user_of_texts_is_the_mean_of_the_training_items(split):
     users, items = from_texts(split.log, split.train, "tfidf", 8)
     assert items.shape == (split.log.num_items, 8)
+    assert torch.isfinite(items).all()
     for user in (0, 7):
         own = split.train.item[split.train.user == user]
         torch.testing.assert_close(users[user], items[own].mean(0))
+
+
+def test_encoders_read_all_that_is_said_of_an_item(split):
+    """Two items of one title are told apart by their categories; prompts and recommendations have the title alone."""
+    count = split.log.num_items
+    titles = np.array(["", *["mug"] * (count - 1)], dtype=object)
+    texts = np.array(
+        ["Kitchen", *[f"mug. {'Tea' if item % 2 else 'Coffee'}" for item in range(1, count)]], dtype=object
+    )
+    log = dataclasses.replace(split.log, titles=titles, texts=texts)
+    assert item_texts(log) == texts.tolist()
+    assert item_texts(log, brief=True) == ["Kitchen", *titles[1:]]  # one without a title has the rest
+    _, items = from_texts(log, split.train, "tfidf", 3)
+    assert len(items.unique(dim=0)) == 3
+    own = dglrec.leave_one_out(log)
+    model = make(own, titles=2, embeddings="learned")
+    assert {rec.title for rec in dglrec.recommend(model, history=[log.item_ids[1]], k=5)} <= {"mug", ""}
+    item = model._prompter("item", np.array([1])).tokens.tolist()
+    assert item[1:-2] == model.backbone.tokenize("mug")
 
 
 @pytest.mark.parametrize(("embeddings", "asker"), [("learned", "row"), ("learned", "history"), ("lightgcn", "row")])
@@ -303,6 +355,15 @@ def test_what_is_refused(split, tmp_path):
         make(untitled, embeddings="text").before_training()
     with pytest.raises(DataError, match="has no titles"):
         make(untitled, titles=4)
+    said = np.array(["", *["mug"] * (split.log.num_items - 2), " "], dtype=object)
+    blank = dglrec.leave_one_out(dataclasses.replace(split.log, titles=said))
+    first = (
+        f"2 of {len(said)} items of .* have no title, brand or categories, the first of them '{split.log.item_ids[0]}'"
+    )
+    with pytest.raises(DataError, match=first):
+        make(blank, embeddings="text").before_training()
+    with pytest.raises(DataError, match=first):
+        make(blank, titles=4)
     with pytest.raises(ConfigError, match=r"needs no download|not installed"):
         make(split, embeddings="text", text_encoder=str(tmp_path)).before_training()
 
@@ -388,6 +449,26 @@ def test_training_tells_tokens_a_second_and_padding(split, capsys):
     text = f"{row['tokens'] / row['seconds']:,.0f} tokens/s, {100 * row['padding']:.0f} % padding"
     assert text in capsys.readouterr().err
     assert row["padding"] < 0.2
+
+
+@pytest.mark.parametrize("preset", ["iid", "galrec-lightgcn", "sid"])
+def test_training_tells_what_the_budget_cut(split, capsys, preset):
+    """The share, counted from the tokens of the prompts with a wide budget and with a narrow one."""
+    named = []
+    for budget in (1000, 18):
+        model = dglrec.models.preset(preset, split, **TINY, budget=budget, train={"batch_size": 200}).train()
+        batch = first_batch(model, split)
+        named.append(sum(int((p.values >= model.backbone.words.num_embeddings).sum()) for p in batch.prompts.values()))
+        share = model.epoch_figures()["cut"]
+        model.eval().top(split.test[:3], 1)  # is not counted
+        assert model.epoch_figures()["cut"] == 0
+        assert (share > 0) == (budget == 18)
+    if preset != "sid":  # whose entries are tokens, but for the node that a prompt is about
+        own = 200 * len(batch.prompts)
+        assert share == pytest.approx(1 - (named[1] - own) / (named[0] - own))
+    if preset == "iid":
+        row = fit(model, split, epochs=1, progress=True).rows[0]
+        assert f"{100 * row['cut']:.0f} % of entries cut" in capsys.readouterr().err
 
 
 def test_beam_search_over_all_items_is_scoring_each_of_them(split):

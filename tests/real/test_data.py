@@ -52,6 +52,11 @@ def test_sizes(name: str) -> None:
     else:
         assert log.titles is not None
         assert (log.titles != "").sum() == titles
+        assert log.texts is not None
+        assert all(log.texts.tolist())
+        plain = (log.titles != "") & (log.texts != "")
+        pairs = zip(log.texts[plain].tolist(), log.titles[plain].tolist(), strict=True)
+        assert all(text.startswith(title) for text, title in pairs)
 
 
 @pytest.mark.parametrize("name", [name for name in SIZES if name != "ml-latest-small"])
