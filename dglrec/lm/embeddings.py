@@ -5,6 +5,8 @@ They are learned from the training log alone, and for a fixed number of epochs, 
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -176,6 +178,7 @@ def _reduced(vectors: Any, dim: int) -> Any:
 
 def _sentences(texts: list[str], encoder: str) -> Any:
     """Vectors of a sentence-transformers model."""
+    _check_modules(Path(encoder) / "modules.json")
     found = library("sentence_transformers")
     try:
         model = found.SentenceTransformer(encoder)
@@ -186,3 +189,19 @@ def _sentences(texts: list[str], encoder: str) -> Any:
             "downloaded one, or text_encoder='tfidf', which needs no download"
         ) from None
     return np.asarray(model.encode(texts, batch_size=_SENTENCES, show_progress_bar=False))
+
+
+def _check_modules(path: Path) -> None:
+    """A folder's list of modules names Python classes, which loading would import, from the folder too: no others."""
+    if not path.is_file():
+        return
+    try:
+        kinds = [str(part["type"]) for part in json.loads(path.read_text("utf-8"))]
+    except (OSError, ValueError, TypeError, KeyError):
+        kinds = ["(unreadable)"]
+    for kind in kinds:
+        if not kind.startswith("sentence_transformers."):
+            raise ConfigError(
+                f"{path} names the module {kind[:80]!r}, and to load it would run code that is not of "
+                "sentence-transformers; take an encoder of its own modules, or text_encoder='tfidf'"
+            )
