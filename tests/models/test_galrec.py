@@ -367,7 +367,7 @@ def test_what_is_refused(split, tmp_path):
     with pytest.raises(ConfigError, match=r"needs no download|not installed"):
         make(split, embeddings="text", text_encoder=str(tmp_path)).before_training()
     (tmp_path / "modules.json").write_text('[{"idx": 0, "name": "0", "path": "", "type": "os.system"}]')
-    with pytest.raises(ConfigError, match="names the module 'os.system', and to load it would run code"):
+    with pytest.raises(ConfigError, match=r"names the module 'os\.system', and to load it would run code"):
         make(split, embeddings="text", text_encoder=str(tmp_path)).before_training()
 
 
