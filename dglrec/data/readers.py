@@ -31,6 +31,7 @@ import numpy as np
 from ..errors import DataError, closest
 from .forms import SUFFIXES, Form, form_of, test_beside, titles_form_of
 from .log import Bools, Floats, InteractionLog, Ints, Strings, _first_line
+from .trial import mistake
 
 if TYPE_CHECKING:
     import polars
@@ -812,11 +813,15 @@ def _read_parquet(
     """The columns of a Parquet file that were asked for, under the file's names."""
     pl = _pl()
     try:
-        lazy = pl.scan_parquet(path)
+        most = max(_ALWAYS_UNPACKED, _MOST_PACKED * path.stat().st_size)
+        names = {*required, *optional, *(columns or {}).values()}
+        if said := mistake(path, sorted(names), most_rows=most, most_bytes=most):
+            raise pl.exceptions.ComputeError(said)
+        lazy = pl.scan_parquet(path, glob=False)
         header = lazy.collect_schema().names()
         place = _match_columns(header, required, optional, columns, str(path))
         rows = lazy.select(pl.len()).collect().item()
-        if rows > max(_ALWAYS_UNPACKED, _MOST_PACKED * path.stat().st_size):
+        if rows > most:
             raise DataError(f"{path} has {rows:,} rows in {path.stat().st_size:,} bytes, which no log has")
         frame: polars.DataFrame = lazy.select(header[number] for number in place.values()).collect()
     except FileNotFoundError as error:
