@@ -227,6 +227,7 @@ def find_problems(
         except StopIteration:
             break
         except csv.Error as error:
+            number_of_rows += 1
             yield Problem(rows.line_num, _reason(error))
             continue
         except DataError as error:  # the file ends here
@@ -669,6 +670,9 @@ class _JsonRows:
         wrong = next((name for name, value in values.items() if isinstance(value, list | dict)), None)
         if wrong is not None:
             raise csv.Error(f"{wrong} is {_shown(json.dumps(values[wrong]))}; expected text or a number")
+        half = next((name for name, value in values.items() if isinstance(value, str) and _is_half(value)), None)
+        if half is not None and not _undecodable(line):
+            raise csv.Error(f"{half} is {json.dumps(values[half])[:40]}; half a pair of \\u escapes is no character")
         return ["" if value is None else str(value) for value in values.values()]
 
 
@@ -797,8 +801,9 @@ def _text_lines(path: Path, encoding: str = "utf-8") -> Iterator[str]:
 
 
 def _check_encoding(path: Path, data: bytes) -> None:
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise DataError(f"{path} is encoded as UTF-16, in line 1; save it with encoding UTF-8")
+    for name, marks in (("UTF-32", (b"\xff\xfe\0\0", b"\0\0\xfe\xff")), ("UTF-16", (b"\xff\xfe", b"\xfe\xff"))):
+        if data.startswith(marks):
+            raise DataError(f"{path} is encoded as {name}, in line 1; save it with encoding UTF-8")
     if data.startswith(b"\x1f\x8b"):
         raise DataError(f"{path} is compressed; give it a name that ends in .gz")
     if b"\0" in data[:4096]:
@@ -872,6 +877,10 @@ def _example(dates: str) -> str:
 
 def _undecodable(text: str) -> bool:
     return any("\udc80" <= character <= "\udcff" for character in text)
+
+
+def _is_half(text: str) -> bool:
+    return not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _shown(text: str, width: int = 40) -> str:
