@@ -849,9 +849,11 @@ def _error(path: Path, problem: Problem) -> DataError:
 
 
 def _reason(error: csv.Error | DataError) -> str:
-    """What an error says; Python's `csv` speaks of its own use where lines end as on an old Macintosh."""
+    """What an error says; for Python's `csv` speaks of its own use on line ends of an old Macintosh, and of limits."""
     if "new-line character" in str(error):
         return "a carriage return within the line; save the file with line ends of Unix or Windows"
+    if "field limit" in str(error):
+        return f"a field has more than {csv.field_size_limit():,} characters"
     return str(error)
 
 

@@ -475,6 +475,10 @@ def judge(name: str, content: bytes, outcome: str, value: Any, saved: bytes) -> 
     expected = read_plainly(name, content if name != "log.npz" else saved)
     if name == "log.npz" and content != saved and outcome == "error":
         return "refused"
+    if name not in TITLES and isinstance(expected, list):
+        for ids in ({row[0] for row in expected}, {row[1] for row in expected}):
+            if 4 * max(map(len, ids)) * len(ids) > 1 << 27:
+                expected = UNSURE  # one long id among many
     if expected == UNSURE:
         return f"{'read' if outcome == 'log' else 'refused'}, undecided"
     if outcome == "error":

@@ -342,6 +342,23 @@ def test_verify_finds_leaks(log: InteractionLog) -> None:
             leak.verify()
 
 
+def test_verify_finds_an_event_at_the_very_moment() -> None:
+    log = InteractionLog.from_arrays(list("aaabbb"), list("xyzxyz"), time=[0, 10, 20, 1, 11, 21])
+    split = time_point(log, valid_time=10, test_time=20)
+    split.verify()
+    with pytest.raises(DataError, match="holds events from the validation period"):
+        dataclasses.replace(split, train=log.select(log.time <= 10)).verify()
+    for at in (9, 10):  # the last event of a's history, before and at the moment
+        times = split.valid.times.copy()
+        times[0] = at
+        moved = dataclasses.replace(split, valid=dataclasses.replace(split.valid, times=times))
+        if at < 10:
+            moved.verify()
+            continue
+        with pytest.raises(DataError, match="mixes events before and after"):
+            moved.verify()
+
+
 # Queries --------------------------------------------------------------------------------------------------------------
 
 
