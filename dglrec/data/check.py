@@ -139,7 +139,7 @@ def statistics(log: InteractionLog) -> dict[str, dict[str, Any]]:
     }
     if log.time is not None:
         figures["times"] = _times(log.time)
-        tied = int(((np.diff(log.user) == 0) & (np.diff(log.time) == 0)).sum())
+        tied = int(((np.diff(log.user) == 0) & (log.time[1:] == log.time[:-1])).sum())
         figures["ties"] = {"events": tied, "share": tied / len(log)}
     if (lengths >= 3).any():
         counts = leave_one_out(log, order="file" if log.time is None else "time").counts
@@ -253,7 +253,7 @@ def _sentences(figures: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, 
         times = figures["times"]
         yield (
             "times",
-            f"{_date(times['first'])} to {_date(times['last'])} ({times['days']:,.0f} days), "
+            f"{_date(times['first'])} to {_date(times['last'])} ({_plain(times['days'])} days), "
             f"in {_whole(times['granularity'])}",
         )
         yield (
@@ -296,5 +296,10 @@ def _whole(granularity: str) -> str:
 def _date(seconds: float) -> str:
     """A day, where the number is plausible as seconds since 1970; the number else."""
     if not 3e8 <= seconds <= 1e11:
-        return f"{seconds:,.0f} s"
+        return f"{_plain(seconds)} s"
     return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).strftime("%Y-%m-%d")
+
+
+def _plain(number: float) -> str:
+    """A number without fractions, of 20 signs at most."""
+    return f"{number:,.0f}" if abs(number) < 1e15 else f"{number:.3g}"

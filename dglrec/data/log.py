@@ -25,6 +25,11 @@ Strings: TypeAlias = npt.NDArray[np.str_]
 
 _FORMAT = "dglrec interaction log 1"
 
+# What a saved log may unpack to: so many bytes, or so many times its own size if that is more. Ids of which one is long
+# pack to less than a hundredth, but `readers` lets them take 1 << 27 bytes at most.
+_ALWAYS_UNPACKED = 1 << 28
+_MOST_PACKED = 100
+
 
 @dataclass(frozen=True, eq=False)
 class InteractionLog:
@@ -436,6 +441,9 @@ class InteractionLog:
             with np.load(path, allow_pickle=False) as file:
                 if not hasattr(file, "files") or "format" not in file.files or str(file["format"]) != _FORMAT:
                     raise DataError(f"{path} is not a log that this version of InteractionLog.save wrote")
+                packed, unpacked = os.path.getsize(path), sum(part.file_size for part in file.zip.infolist())
+                if unpacked > max(_ALWAYS_UNPACKED, _MOST_PACKED * packed):
+                    raise DataError(f"{path} unpacks from {packed:,} bytes to {unpacked:,}, which no log does")
                 arrays = {key: file[key] for key in file.files}
         except FileNotFoundError as error:
             raise DataError(f"no file {path}; expected a log that InteractionLog.save wrote") from error

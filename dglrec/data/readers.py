@@ -31,6 +31,7 @@ import numpy as np
 from ..errors import DataError, closest
 from .forms import SUFFIXES, Form, form_of, test_beside, titles_form_of
 from .log import Bools, Floats, InteractionLog, Ints, Strings, _first_line
+from .trial import mistake
 
 if TYPE_CHECKING:
     import polars
@@ -233,6 +234,7 @@ def find_problems(
         except StopIteration:
             break
         except csv.Error as error:
+            number_of_rows += 1
             yield Problem(rows.line_num, _reason(error))
             continue
         except DataError as error:  # the file ends here
@@ -680,6 +682,9 @@ class _JsonRows:
         wrong = next((name for name, value in values.items() if isinstance(value, list | dict)), None)
         if wrong is not None:
             raise csv.Error(f"{wrong} is {_shown(json.dumps(values[wrong]))}; expected text or a number")
+        half = next((name for name, value in values.items() if isinstance(value, str) and _is_half(value)), None)
+        if half is not None and not _undecodable(line):
+            raise csv.Error(f"{half} is {json.dumps(values[half])[:40]}; half a pair of \\u escapes is no character")
         return ["" if value is None else str(value) for value in values.values()]
 
 
@@ -808,8 +813,9 @@ def _text_lines(path: Path, encoding: str = "utf-8") -> Iterator[str]:
 
 
 def _check_encoding(path: Path, data: bytes) -> None:
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise DataError(f"{path} is encoded as UTF-16, in line 1; save it with encoding UTF-8")
+    for name, marks in (("UTF-32", (b"\xff\xfe\0\0", b"\0\0\xfe\xff")), ("UTF-16", (b"\xff\xfe", b"\xfe\xff"))):
+        if data.startswith(marks):
+            raise DataError(f"{path} is encoded as {name}, in line 1; save it with encoding UTF-8")
     if data.startswith(b"\x1f\x8b"):
         raise DataError(f"{path} is compressed; give it a name that ends in .gz")
     if b"\0" in data[:4096]:
@@ -828,12 +834,16 @@ def _read_parquet(
     """The columns of a Parquet file that were asked for, and those of `more` that it has, under the file's names."""
     pl = _pl()
     try:
-        lazy = pl.scan_parquet(path)
+        most = max(_ALWAYS_UNPACKED, _MOST_PACKED * path.stat().st_size)
+        names = {*required, *optional, *(columns or {}).values()}
+        if said := mistake(path, sorted(names), most_rows=most, most_bytes=most):
+            raise pl.exceptions.ComputeError(said)
+        lazy = pl.scan_parquet(path, glob=False)
         header = lazy.collect_schema().names()
         place = _match_columns(header, required, optional, columns, str(path))
         place |= {name: header.index(name) for name in more if name in header}
         rows = lazy.select(pl.len()).collect().item()
-        if rows > max(_ALWAYS_UNPACKED, _MOST_PACKED * path.stat().st_size):
+        if rows > most:
             raise DataError(f"{path} has {rows:,} rows in {path.stat().st_size:,} bytes, which no log has")
         frame: polars.DataFrame = lazy.select(header[number] for number in place.values()).collect()
     except FileNotFoundError as error:
@@ -856,9 +866,11 @@ def _error(path: Path, problem: Problem) -> DataError:
 
 
 def _reason(error: csv.Error | DataError) -> str:
-    """What an error says; Python's `csv` speaks of its own use where lines end as on an old Macintosh."""
+    """What an error says; for Python's `csv` speaks of its own use on line ends of an old Macintosh, and of limits."""
     if "new-line character" in str(error):
         return "a carriage return within the line; save the file with line ends of Unix or Windows"
+    if "field limit" in str(error):
+        return f"a field has more than {csv.field_size_limit():,} characters"
     return str(error)
 
 
@@ -884,6 +896,10 @@ def _example(dates: str) -> str:
 
 def _undecodable(text: str) -> bool:
     return any("\udc80" <= character <= "\udcff" for character in text)
+
+
+def _is_half(text: str) -> bool:
+    return not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _shown(text: str, width: int = 40) -> str:

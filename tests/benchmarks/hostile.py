@@ -3,10 +3,12 @@
     python tests/benchmarks/hostile.py [--files 12000] [--checkpoints 1000] [--seed 1]
 
 Sound files of many forms are cut, doubled, shuffled, written in other encodings and with other separators, given huge
-numbers, quotes and zero bytes, and damaged byte by byte; some are bombs that unpack to gigabytes. What comes back is
-compared with a second reader, written here with Python's own `csv` and `json`: a log has to be equal to what that one
-reads, and where that one finds a mistake there has to be an error, of one or two lines, that names the file. One file
-at a time, in a process that may take 1 GiB above what it has after its imports, and a minute a file.
+numbers, quotes, zero bytes and thousands of new ids, and damaged byte by byte; some are bombs that unpack to gigabytes.
+What comes back is compared with a second reader, written here with Python's own `csv` and `json`: a log has to be equal
+to what that one reads, and where that one finds a mistake there has to be an error, of one or two lines, that names the
+file. A saved log (.npz) is the very same, or refused. Of Parquet, which has no second reader here, nothing is asked but
+a log or an error, and that the process goes on: the reader's own child may end. One file at a time, in a process that
+may take 1 GiB above what it has after its imports, and a minute a file.
 
 Then a run folder has one byte changed, a thousand times: it is refused, or loads the very same model.
 
@@ -31,6 +33,7 @@ import sys
 import tempfile
 import time
 import traceback
+import zipfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -50,8 +53,27 @@ Row = tuple[str, str, "float | None"]  # user, item, seconds
 # Sound files ----------------------------------------------------------------------------------------------------------
 
 
+# The other file of a form with two: name -> (its name, its content). What is read of the test part is both.
+BESIDE = {
+    "train.txt": ("test.txt", b"0 3 4\n1 5\n8 2\n"),
+    "test.txt": ("train.txt", b"0 1 2\n1 1\n5 2 2\n"),
+    "movies.csv": ("ratings.csv", b"userId,movieId,rating,timestamp\n1,2,3,4\n"),
+}
+TITLES = {"movies.dat": 3, "u.item": 24, "movies.csv": 3, "items.tsv": 2}  # files of titles, and their fields
+MOVIELENS = ["userId", "movieId", "rating", "timestamp"]
+JSON_FIELDS = {
+    "reviews_a.json": ("reviewerID", "asin", "overall", "unixReviewTime"),
+    "reviews_2023.jsonl": ("user_id", "parent_asin", "rating", "timestamp"),
+    "yelp_academic_dataset_review.json": ("user_id", "business_id", "stars", "date"),
+}
+
+
 def sound(rng: np.random.Generator) -> dict[str, tuple[str | None, bytes]]:
     """A file of each form: name -> (format, content)."""
+    import polars as pl
+
+    from dglrec import InteractionLog
+
     users, items = ["ann", "bob", "07", "Zoë", "A1YJ"], ["tea", "jam 2", "7806397051", "café", "x:y"]
     rows = []
     for n in range(int(rng.integers(3, 30))):
@@ -68,13 +90,23 @@ def sound(rng: np.random.Generator) -> dict[str, tuple[str | None, bytes]]:
         csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows(lines)
         return file.getvalue().encode()
 
-    def objects(names: tuple[str, ...]) -> bytes:
-        kinds = (str, str, float, int)
+    def objects(name: str) -> bytes:
+        names, kinds = JSON_FIELDS[name], (str, str, float, _day if name.startswith("yelp") else int)
         found = [{name: kind(cell) for name, kind, cell in zip(names, kinds, row, strict=True)} for row in rows]
         return "".join(json.dumps({**one, "text": "so, so"}, ensure_ascii=False) + "\n" for one in found).encode()
 
     places = [(u, str(np.datetime64(int(at), "s")) + "Z", "1.5", "2.5", i) for u, i, _, at in rows]
     lists = "".join(f"{u} {i} {i}1 {stars}\n" for u, i, stars, _ in numbers).encode()
+    titles = [(i, f"Zoë's {i} (1999)", "Drama|Noir") for i in dict.fromkeys(i for _, i, _, _ in numbers)]
+    films = [(i, text, *["0"] * 22) for i, text, _ in titles]
+    columns, times = dict(zip(header, zip(*rows, strict=True), strict=True)), [int(row[3]) for row in rows]
+    log, frame = InteractionLog.from_arrays(columns["user_id"], columns["item_id"], times), pl.DataFrame(columns)
+    parquet = io.BytesIO()
+    with tempfile.TemporaryDirectory() as folder:
+        log.save(Path(folder) / "log.npz")
+        saved = (Path(folder) / "log.npz").read_bytes()
+    packing = str(rng.choice(["zstd", "snappy", "uncompressed"]))
+    frame.write_parquet(parquet, compression=packing)  # type: ignore[arg-type]
     typed = ("user_id:token", "item_id:token", "rating:float", "timestamp:float")
     tidy = table("\t", [header, *rows])
     return {
@@ -87,18 +119,42 @@ def sound(rng: np.random.Generator) -> dict[str, tuple[str | None, bytes]]:
         "amazon.csv": ("amazon-ratings", table(",", rows)),
         "UserBehavior.csv": (None, table(",", [(u, i, "1", "pv", at) for u, i, _, at in rows])),
         "loc-gowalla_totalCheckins.txt": (None, table("\t", places)),
-        "reviews_a.json": (None, objects(("reviewerID", "asin", "overall", "unixReviewTime"))),
+        "reviews_a.json": (None, objects("reviews_a.json")),
+        "reviews_2023.jsonl": ("amazon-reviews-2023", objects("reviews_2023.jsonl")),
+        "yelp_academic_dataset_review.json": (None, objects("yelp_academic_dataset_review.json")),
+        "ratings.csv": (None, table(",", [MOVIELENS, *numbers])),
+        "amazon2018.csv": ("amazon-ratings-2018", table(",", [(i, u, stars, at) for u, i, stars, at in rows])),
         "a.inter": (None, table("\t", [typed, *rows])),
         "lists.txt": ("lists", lists),
         "lists.txt.xz": ("lists", lzma.compress(lists)),
+        "train.txt": (None, lists + b"9\n"),
+        "test.txt": (None, lists + b"9\n"),
+        "movies.dat": (None, table("::", titles).decode().encode("latin-1" if rng.random() < 0.5 else "utf-8")),
+        "u.item": (None, table("|", films).decode().encode("latin-1")),
+        "movies.csv": (None, quoted([("movieId", "title", "genres"), *titles])),
+        "items.tsv": (None, table("\t", [("item_id", "title"), *(row[:2] for row in titles)])),
+        "log.npz": (None, saved),
+        "log.parquet": (None, parquet.getvalue()),
     }
+
+
+def _day(seconds: str) -> str:
+    return str(np.datetime64(int(seconds), "s")).replace("T", " ")
 
 
 # The second reader ----------------------------------------------------------------------------------------------------
 
 
-def read_plainly(name: str, content: bytes) -> list[Row] | str | None:
-    """The rows of a file, None where it has a mistake, or UNSURE."""
+def read_plainly(name: str, content: bytes) -> Any:
+    """The rows of a file (of titles: id -> title), None where it has a mistake, or UNSURE."""
+    if name.endswith(".parquet"):
+        return UNSURE
+    if name in TITLES:
+        return _titles(name, content)
+    if name.endswith(".npz"):
+        with np.load(io.BytesIO(content)) as saved:
+            user, item = (saved[f"{what}_ids"][saved[what]].tolist() for what in ("user", "item"))
+            return list(zip(user, item, saved["time"].tolist(), strict=True))
     try:
         if name.endswith(".gz"):
             content = gzip.decompress(content)
@@ -112,18 +168,23 @@ def read_plainly(name: str, content: bytes) -> list[Row] | str | None:
     if "\0" in text:
         return None
     text = text.removeprefix("\ufeff")
-    if name.startswith("reviews"):
-        return _objects(text)
+    if name in JSON_FIELDS:
+        return _objects(name, text)
     lines = text.split("\n")
     while lines and lines[-1].strip("\r") == "":
         lines.pop()
-    if name.startswith("lists"):
+    if name.startswith("lists") or name in ("train.txt", "test.txt"):
         found = [re.findall(r"[^ \t\r]+", line) for line in lines]
-        return (
-            None
-            if not found or any(len(one) < 2 for one in found)
-            else [(one[0], i, None) for one in found for i in one[1:]]
-        )
+        if not found or (name.startswith("lists") and any(len(one) < 2 for one in found)):
+            return None
+        rows: list[Row] = [(one[0], i, None) for one in found for i in one[1:]]
+        if name.startswith("lists"):
+            return rows
+        if not all(found):
+            return UNSURE  # a blank line counts where users with items come after it
+        other = [line.split() for line in BESIDE[name][1].decode().splitlines()]
+        both = [rows, [(one[0], i, None) for one in other for i in one[1:]]]
+        return [row for part in (both if name == "train.txt" else both[::-1]) for row in part]
     if any("\r" in line.removesuffix("\r") for line in lines):
         return UNSURE  # a carriage return within a line: a character to some, an end to others
     lines = [line.removesuffix("\r") for line in lines]
@@ -151,7 +212,11 @@ def _plainly_quoted(line: str) -> bool:
 
 def _table(name: str, cells: list[list[str]]) -> list[Row] | str | None:
     places: dict[str, int] = {"user_id": 0, "item_id": 1, "rating": 2, "timestamp": 3}
-    if name.startswith(("tidy", "quoted", "a.inter")):
+    if name == "amazon2018.csv":
+        places |= {"user_id": 1, "item_id": 0}
+    if name == "ratings.csv" and cells and cells[0] == MOVIELENS:  # with quotes it is not MovieLens's
+        cells, width = cells[1:], 4
+    elif name.startswith(("tidy", "quoted", "a.inter", "ratings.csv")):
         if not cells:
             return None
         header = cells.pop(0)
@@ -205,8 +270,44 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _objects(text: str) -> list[Row] | str | None:
-    rows: list[Row] = []
+def _titles(name: str, content: bytes) -> dict[str, str] | str | None:
+    try:
+        text = content.decode("latin-1" if name == "u.item" else "utf-8")
+    except UnicodeDecodeError:
+        if name != "movies.dat":
+            return None
+        text = content.decode("latin-1")
+    if "\0" in text:
+        return None
+    text = text.removeprefix("\ufeff")
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    while lines and lines[-1] == "":
+        lines.pop()
+    if any(
+        "\r" in line or line.count('"') % 2 or '"' in line.replace('","', "").strip('"') or "\ufeff" in line
+        for line in lines
+    ):
+        return UNSURE
+    cut = {"movies.dat": "::", "u.item": "|", "movies.csv": ",", "items.tsv": "\t"}[name]
+    if (name == "movies.dat" and "\t" in text) or content.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
+        return UNSURE
+    cells = list(csv.reader(lines)) if name == "movies.csv" else [line.split(cut) for line in lines]
+    header, width = ["item_id", "title"], TITLES[name]
+    if name in ("movies.csv", "items.tsv"):
+        header = cells.pop(0) if cells else []
+        names = ("movieId" if name == "movies.csv" else "item_id", "title")
+        width = len(header)
+        if len(set(header)) < width or not set(names) <= set(header):
+            return None
+        header = ["item_id" if label == names[0] else label for label in header]
+    if not cells or any(len(row) != width for row in cells):
+        return None
+    found = [(row[header.index("item_id")], row[header.index("title")]) for row in cells]
+    return UNSURE if any(item == "" for item, _ in found) else dict(found)
+
+
+def _objects(name: str, text: str) -> list[Row] | str | None:
+    fields, rows = JSON_FIELDS[name], list[Row]()
     for line in text.split("\n"):
         if not line.strip(" \r\t"):
             continue
@@ -216,19 +317,25 @@ def _objects(text: str) -> list[Row] | str | None:
             return None
         if not isinstance(found, dict):
             return None
-        user, item, at = (found.get(name) for name in ("reviewerID", "asin", "unixReviewTime"))
-        stars = found.get("overall")
+        user, item, stars, at = (found.get(field) for field in fields)
         if user in (None, "") or item in (None, "") or isinstance(user, list | dict) or isinstance(item, list | dict):
             return None
-        if len(re.findall(r'"(?:reviewerID|asin|overall|unixReviewTime)"', line)) != 4:
+        if len(re.findall(f'"(?:{"|".join(fields)})"', line)) != 4:
             return UNSURE  # a key twice, or none
+        if name.startswith("yelp"):
+            if not isinstance(at, str) or re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", at) is None:
+                return UNSURE
+            try:
+                at = float(np.datetime64(at.replace(" ", "T"), "s").astype(np.int64))
+            except ValueError:
+                return UNSURE  # a 60th second
         if any(type(one) not in (str,) for one in (user, item)) or any(
             type(n) not in (int, float) for n in (at, stars)
         ):
             return UNSURE
         if not (abs(at) < 1e300 and abs(stars) < LARGEST) or "\\u" in line:
             return UNSURE
-        rows.append((user, item, float(at)))
+        rows.append((user, item, at / 1000 if name.endswith("2023.jsonl") else float(at)))
     return rows or None
 
 
@@ -255,7 +362,7 @@ def _mutate(rng: np.random.Generator, content: bytes) -> bytes:
     place, other = sorted(int(one) for one in rng.integers(0, size + 1, 2))
     lines = content.split(b"\n")
     number = int(rng.integers(len(lines)))
-    match int(rng.integers(16)):
+    match int(rng.integers(17)):
         case 0:
             return content[:place]
         case 1:
@@ -295,8 +402,13 @@ def _mutate(rng: np.random.Generator, content: bytes) -> bytes:
             for _ in range(int(rng.integers(1, 6)) if size else 0):
                 flipped[int(rng.integers(size))] ^= int(rng.integers(1, 256))
             return bytes(flipped)
-        case _:
+        case 15:
             return b"\n".join([*lines[:number], b"", *lines[number:]])
+        case _:  # a line some thousand times, each time with other numbers: as many new ids
+            at = [*range(0, 3000 * int(rng.integers(1, 10)), 7)]
+            return b"\n".join(
+                [*lines[:number], *(re.sub(rb"\d+", b"%d" % n, lines[number]) for n in at), *lines[number:]]
+            )
 
 
 def bombs() -> dict[str, tuple[str | None, bytes]]:
@@ -316,6 +428,15 @@ def bombs() -> dict[str, tuple[str | None, bytes]]:
     found["lists.txt.gz"] = "lists", gzip.compress(b"a b\n" * (block // 4), 9) * (BOMB // block)
     found["zeros.txt.xz"] = "lists", lzma.compress(bytes(block)) * (BOMB // block)
     found["json.json.gz"] = "amazon-reviews", gzip.compress(b"[" * block, 9) * (BOMB // block)
+    file, about = io.BytesIO(), {"descr": "<i8", "fortran_order": False, "shape": (BOMB // 8,)}
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("format.npy", "w") as array:
+            np.save(array, np.array("dglrec interaction log 1"))
+        with archive.open("user.npy", "w", force_zip64=True) as array:
+            np.lib.format.write_array_header_1_0(array, about)
+            for _ in range(BOMB // block):
+                array.write(bytes(block))
+    found["zeros.npz"] = None, file.getvalue()
     found["all that is read.tsv.gz"] = None, gzip.compress(lines[: 1 << 24], 9)
     return found
 
@@ -325,33 +446,47 @@ def bombs() -> dict[str, tuple[str | None, bytes]]:
 
 def attempt(path: Path, format: str | None) -> tuple[str, Any]:
     """("log", the log), ("error", its text), or ("traceback", ...)."""
+    from dglrec import InteractionLog
     from dglrec.data import check, read_interactions
+    from dglrec.data.readers import read_titles
     from dglrec.errors import DataError
 
+    other, _ = BESIDE.get(path.name, ("", b""))
+    whole = path.with_name(other) if path.name == "test.txt" else path
     try:
-        return "log", read_interactions(path, format=format)
+        if path.name in TITLES:
+            return "log", read_titles(path)
+        return "log", InteractionLog.load(path) if path.suffix == ".npz" else read_interactions(whole, format=format)
     except DataError as error:
         text = str(error)
         if path.name not in text or len(text.splitlines()) > 2 or len(text.replace(str(path), "")) > 300:
             return "unclear", text
-        if check(path, format=format).ok:
+        if path.name not in TITLES and check(whole, format=format).ok:
             return "unclear", f"refused ({text}), but checked as sound"
         return "error", text
     except BaseException:  # a panic of polars is none of Exception
         return "traceback", traceback.format_exc()
 
 
-def judge(name: str, content: bytes, outcome: str, value: Any) -> str:
-    """What a reading came to: "read", "refused", or what was wrong with it."""
+def judge(name: str, content: bytes, outcome: str, value: Any, saved: bytes) -> str:
+    """What a reading came to: "read", "refused", or what was wrong with it; `saved` is the file before the mutation."""
     if outcome in ("traceback", "unclear"):
         return outcome
-    expected = read_plainly(name, content)
+    expected = read_plainly(name, content if name != "log.npz" else saved)
+    if name == "log.npz" and content != saved and outcome == "error":
+        return "refused"
+    if name not in TITLES and isinstance(expected, list):
+        for ids in ({row[0] for row in expected}, {row[1] for row in expected}):
+            if 4 * max(map(len, ids)) * len(ids) > 1 << 27:
+                expected = UNSURE  # one long id among many
     if expected == UNSURE:
         return f"{'read' if outcome == 'log' else 'refused'}, undecided"
     if outcome == "error":
         return "refused" if expected is None else "refused a sound file"
     if expected is None:
         return "read a broken file"
+    if name in TITLES:
+        return "read" if value == expected else "read other titles"
     log = value
     ids = zip(log.user_ids[log.user].tolist(), log.item_ids[log.item].tolist(), strict=True)
     times = [None] * len(log) if log.time is None else log.time.tolist()
@@ -369,30 +504,48 @@ def limit_memory() -> int:
     return mapped
 
 
+def place(folder: Path, name: str, content: bytes) -> None:
+    """Writes a file, and what belongs beside it."""
+    (folder / name).write_bytes(content)
+    if name in BESIDE:
+        other, its_content = BESIDE[name]
+        (folder / other).write_bytes(its_content)
+
+
+def clear(folder: Path) -> None:
+    """Takes away all files but the one that says which is read."""
+    for path in folder.iterdir():
+        if path.name != "now":
+            path.unlink()
+
+
 def work(files: range, seed: int, with_bombs: bool, folder: Path) -> dict[str, Any]:
     """Reads mutants one after the other; what they came to."""
-    from dglrec.data import read_interactions
-
     for name, (format, content) in sound(np.random.default_rng(0)).items():  # what is imported late, threads, caches
-        (folder / name).write_bytes(content)
-        assert judge(name, content, "log", read_interactions(folder / name, format=format)) == "read", name
+        (folder / "now").write_text(name)
+        place(folder, name, content)
+        came_to = judge(name, content, *attempt(folder / name, format), content)
+        assert came_to == ("read, undecided" if name.endswith(".parquet") else "read"), (name, came_to)
+        clear(folder)
     resting = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     limit_memory()
     counts: Counter[str] = Counter()
     wrong: list[dict[str, str]] = []
     slowest = 0.0
 
-    def one(label: str, name: str, format: str | None, content: bytes, known: str | None = None) -> None:
+    def one(
+        label: str, name: str, format: str | None, content: bytes, known: str | None = None, saved: bytes = b""
+    ) -> None:
         nonlocal slowest
         (folder / "now").write_text(label)
-        (folder / name).write_bytes(content)
+        place(folder, name, content)
         faulthandler.dump_traceback_later(SECONDS, exit=True)
         began = time.perf_counter()
         outcome, value = attempt(folder / name, format)
         slowest = max(slowest, time.perf_counter() - began)
         faulthandler.cancel_dump_traceback_later()
         found = (
-            judge(name, content, outcome, value)
+            judge(name, content, outcome, value, saved)
             if known is None
             else {"log": "read", "error": "refused"}.get(outcome, outcome)
         )
@@ -407,13 +560,17 @@ def work(files: range, seed: int, with_bombs: bool, folder: Path) -> dict[str, A
                     "content": repr(content[:300]),
                 }
             )
-        (folder / name).unlink()
+        clear(folder)
 
+    kinds: list[tuple[str, tuple[str | None, bytes]]] = []
+    group = -1
     for number in files:
         rng = np.random.default_rng([seed, number])
-        kinds = list(sound(rng).items())
+        if number // 500 != group:  # other sound files
+            group = number // 500
+            kinds = list(sound(np.random.default_rng([seed, 1, group])).items())
         name, (format, content) = kinds[number % len(kinds)]
-        one(f"{seed}:{number}", name, format, mutate(rng, content))
+        one(f"{seed}:{number}", name, format, mutate(rng, content), saved=content)
     if with_bombs:
         for name, (format, content) in bombs().items():
             one(name, name, format, content, "read" if name.startswith("all") else "refused")

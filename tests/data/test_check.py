@@ -151,3 +151,18 @@ def test_other_formats_and_columns(tmp_path: Path) -> None:
     pl.DataFrame({"uid": ["a", "a"], "item_id": ["x", "y"]}).write_parquet(tmp_path / "log.parquet")
     assert not check(tmp_path / "log.parquet").ok
     assert check(tmp_path / "log.parquet", columns={"user_id": "uid"}).ok
+
+
+def test_half_of_a_character_is_the_only_problem(tmp_path: Path) -> None:
+    path = tmp_path / "reviews_a.json"
+    path.write_text('{"reviewerID": "\\ud800", "asin": "b", "overall": 5, "unixReviewTime": 3}\n')
+    report = check(path)
+    assert [(line, text[-41:]) for line, text in report.problems] == [(1, "half a pair of \\u escapes is no character")]
+
+
+@pytest.mark.filterwarnings("error")
+def test_huge_times_overflow_nothing(tmp_path: Path) -> None:
+    rows = [("a", "x", 1, -1e308), ("a", "y", 1, 1e308), ("a", "z", 1, 1e308)]
+    report = check(write(tmp_path / "log.tsv", rows))
+    assert report.ok and report.statistics["ties"]["events"] == 1
+    assert "-1e+308 s to 1e+308 s (2.31e+303 days)" in str(report)

@@ -124,6 +124,21 @@ def test_a_server_without_ranges_has_to_send_all_of_it_at_once(site: Site, cache
     assert load("shop").num_users == 50
 
 
+@pytest.mark.parametrize("etag", ["", 'W/"one"'])
+def test_a_file_whose_version_is_not_known_to_the_byte_is_begun_anew(site: Site, cache: Path, etag: str) -> None:
+    site.etag, site.each = etag, 50_000
+    with pytest.raises(Interrupted, match="broke off after 50,000 of"):
+        get("shop")
+    assert len(site.asked) > 1 and not any(site.asked)  # all of it each time, never a range
+
+
+def test_the_part_of_a_file_from_another_address_is_begun_anew(tmp_path: Path) -> None:
+    known = download._Version("http://one", '"one"', 7)
+    known.save(tmp_path / "part")
+    assert download._Version.load(tmp_path / "part", "http://one") == known
+    assert download._Version.load(tmp_path / "part", "http://two") == download._Version("http://two")
+
+
 def test_what_has_arrived_is_gone_on_with_in_the_next_call(site: Site, cache: Path) -> None:
     site.each = 70_000
     with pytest.MonkeyPatch.context() as patch:

@@ -333,6 +333,12 @@ BAD = {
         reviews() + '{"reviewerID": ["a"], "asin": "b", "overall": 5, "unixReviewTime": 3}\n',
         r"line 4: reviewerID is '\[\"a\"\]'; expected text",
     ),
+    "half a pair": (
+        "r.json",
+        "amazon-reviews",
+        reviews() + '{"reviewerID": "a", "asin": "\\ud800", "overall": 5, "unixReviewTime": 3}\n',
+        r'line 4: asin is "\\ud800"; half a pair of \\u escapes is no character',
+    ),
     "deep json": ("r.json", "amazon-reviews", reviews() + "[" * 100_000 + "\n", r"line 4: .* is no JSON"),
     "a user alone": ("b.txt", "lists", "1 2 3\n4\n", r"line 2: '4' stands alone; expected a user and its items"),
     "commas in lists": ("b.txt", "lists", "1,2,3\n", r"line 1: '1,2,3' stands alone"),

@@ -25,11 +25,11 @@ def run(*words: object) -> dict:
 
 
 def test_broken_files_are_refused_or_read_rightly() -> None:
-    results = run("--files", 260, "--checkpoints", 0, "--seed", 2, "--no-bombs")
+    results = run("--files", 275, "--checkpoints", 0, "--seed", 2, "--no-bombs")
     counts = results["counts"]
-    assert sum(counts.values()) == 260
+    assert sum(counts.values()) == 275
     assert counts["read"] > 20 and counts["refused"] > 100
-    assert sum(number for name, number in counts.items() if "undecided" in name) < 40
+    assert sum(number for name, number in counts.items() if "undecided" in name) < 50
 
 
 @pytest.mark.slow

@@ -259,6 +259,18 @@ def test_load_refuses_what_save_did_not_write(log: InteractionLog, tmp_path: Pat
         InteractionLog.load(path)
 
 
+def test_load_unpacks_no_bombs(log: InteractionLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "log.npz"
+    many = InteractionLog.from_arrays(["a"] * 100_000, ["x"] * 100_000)
+    many.save(path)
+    assert InteractionLog.load(path).digest() == many.digest()
+    monkeypatch.setattr("dglrec.data.log._ALWAYS_UNPACKED", 1 << 20)
+    with pytest.raises(DataError, match=r"unpacks from [\d,]+ bytes to 1,\d+,\d+, which no log does"):
+        InteractionLog.load(path)
+    log.save(path)
+    assert InteractionLog.load(path).digest() == log.digest()
+
+
 def test_a_changed_byte_is_noticed(log: InteractionLog, tmp_path: Path) -> None:
     path = tmp_path / "log.npz"
     log.save(path)

@@ -255,7 +255,13 @@ BAD_BYTES = {
         r"line 1: the header is not UTF-8",
     ),
     "utf-16.tsv": (tsv().encode("utf-16"), r"is encoded as UTF-16, in line 1"),
+    "utf-32.tsv": (tsv().encode("utf-32"), r"is encoded as UTF-32, in line 1"),
+    "utf-32-be.tsv": (b"\0\0\xfe\xff" + tsv().encode("utf-32-be"), r"is encoded as UTF-32, in line 1"),
     "utf-16-le.tsv": (tsv().encode("utf-16-le"), r"holds zero bytes, in line 1"),
+    "long.tsv": (
+        (HEADER + GOOD + "b\t" + "x" * 200_000 + "\tno\t11\n").encode(),
+        r"line 3: a field has more than 131,072",
+    ),
     "compressed.tsv": (gzip.compress(tsv().encode()), r"is compressed; give it a name that ends in \.gz"),
     "plain.tsv.gz": (tsv().encode(), r"is damaged or no gzip file, in line 1"),
     "empty.tsv.gz": (b"", r"is empty"),

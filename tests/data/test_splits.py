@@ -342,6 +342,31 @@ def test_verify_finds_leaks(log: InteractionLog) -> None:
             leak.verify()
 
 
+def test_what_ties_decide_and_what_is_older_are_counted_exactly() -> None:
+    log = InteractionLog.from_arrays(list("aaaabbbb"), list("wxyzwxyz"), time=[0, 10, 10, 20, 1, 10, 11, 20])
+    split = time_point(log, valid_time=10, test_time=20, targets="next")
+    assert split.counts["tie_decided_targets_valid"] == 1  # a's events at 10, not b's at 10 and 11
+    log = InteractionLog.from_arrays(list("aaabbb"), list("xyzxyz"), time=[0, 5, 6, 5, 7, 8])
+    assert leave_one_out(log).counts["older_share_valid"] == 0  # a's target at 5 is as old as b's training event
+
+
+def test_verify_finds_an_event_at_the_very_moment() -> None:
+    log = InteractionLog.from_arrays(list("aaabbb"), list("xyzxyz"), time=[0, 10, 20, 1, 11, 21])
+    split = time_point(log, valid_time=10, test_time=20)
+    split.verify()
+    with pytest.raises(DataError, match="holds events from the validation period"):
+        dataclasses.replace(split, train=log.select(log.time <= 10)).verify()
+    for at in (9, 10):  # the last event of a's history, before and at the moment
+        times = split.valid.times.copy()
+        times[0] = at
+        moved = dataclasses.replace(split, valid=dataclasses.replace(split.valid, times=times))
+        if at < 10:
+            moved.verify()
+            continue
+        with pytest.raises(DataError, match="mixes events before and after"):
+            moved.verify()
+
+
 # Queries --------------------------------------------------------------------------------------------------------------
 
 
