@@ -123,6 +123,7 @@ def slice_batches(
         ended = np.searchsorted(boundaries, train.time, side="right")
     seen, rng = seen_pairs(train), streams.numpy("targets")
     number = np.diff(train.offsets)  # (U,)
+    batches: Iterator[tuple[Any, ...]]
     if windows:
         parts = position_rows(train, size, max_length, max(1, max_length // 2), rng)
         batches = ((starts, sizes, before + 1, places) for starts, sizes, before, places in parts)

@@ -233,7 +233,7 @@ class SelfGNN(Model):
         c = self.config
         users = self.views(encoded.user, encoded.instance)  # (B, d)
         if c.loss == "softmax":
-            terms = {c.loss: item_cross_entropy(users, encoded.item, batch.target)}
+            terms: dict[str, Tensor] = {c.loss: item_cross_entropy(users, encoded.item, batch.target)}
         else:
             positive = (users * encoded.item[batch.target]).sum(1)[batch.row]  # (P,)
             negative = (users[batch.row] * encoded.item[batch.negative]).sum(1)  # (P,)
