@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,9 @@ NAMES = [
 
 
 def found(name: str) -> object:
+    module, _, last = name.rpartition(".")
+    if last[:1].isupper() and f"dglrec.{module}" in sys.modules:  # `dglrec.recommend` is a function too
+        return getattr(sys.modules[f"dglrec.{module}"], last)
     value: object = dglrec
     for part in name.split("."):
         value = getattr(value, part)

@@ -448,14 +448,14 @@ def attempt(path: Path, format: str | None) -> tuple[str, Any]:
     """("log", the log), ("error", its text), or ("traceback", ...)."""
     from dglrec import InteractionLog
     from dglrec.data import check, read_interactions
-    from dglrec.data.readers import read_titles
+    from dglrec.data.readers import read_items
     from dglrec.errors import DataError
 
     other, _ = BESIDE.get(path.name, ("", b""))
     whole = path.with_name(other) if path.name == "test.txt" else path
     try:
         if path.name in TITLES:
-            return "log", read_titles(path)
+            return "log", read_items(path)[0]
         return "log", InteractionLog.load(path) if path.suffix == ".npz" else read_interactions(whole, format=format)
     except DataError as error:
         text = str(error)
