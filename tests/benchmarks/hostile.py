@@ -291,7 +291,10 @@ def _titles(name: str, content: bytes) -> dict[str, str] | str | None:
     cut = {"movies.dat": "::", "u.item": "|", "movies.csv": ",", "items.tsv": "\t"}[name]
     if (name == "movies.dat" and "\t" in text) or content.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
         return UNSURE
-    cells = list(csv.reader(lines)) if name == "movies.csv" else [line.split(cut) for line in lines]
+    try:
+        cells = list(csv.reader(lines)) if name == "movies.csv" else [line.split(cut) for line in lines]
+    except csv.Error:
+        return UNSURE
     header, width = ["item_id", "title"], TITLES[name]
     if name in ("movies.csv", "items.tsv"):
         header = cells.pop(0) if cells else []
