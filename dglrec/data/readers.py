@@ -430,7 +430,7 @@ def _read_lists(path: Path, form: Form, data: bytes) -> dict[str, polars.Series]
         raise DataError(f"{path} is empty; expected {form.expected()}")
     fields = pl.Series("item_id", [text]).str.split("\n").explode().str.extract_all(r"[^ \t\r]+")
     least = 1 if form.split else 2
-    if (fields.list.len() < least).any() and (problem := next(problems, None)) is not None:
+    if ((fields.list.len() < least).any() or "\0" in text) and (problem := next(problems, None)) is not None:
         raise _error(path, problem)
     table = pl.DataFrame({"user_id": fields.list.first(), "item_id": fields.list.slice(1)})
     table = table.filter(pl.col("item_id").list.len() > 0).explode("item_id")

@@ -303,8 +303,10 @@ def _titles(name: str, content: bytes) -> dict[str, str] | str | None:
         if len(set(header)) < width or not set(names) <= set(header):
             return None
         header = ["item_id" if label == names[0] else label for label in header]
-    if not cells or any(len(row) != width for row in cells):
+    if not cells or any(len(row) <= max(map(header.index, ("item_id", "title"))) or len(row) > width for row in cells):
         return None
+    if any(len(row) < width for row in cells):
+        return UNSURE  # cut behind the title: what is missing is not read
     found = [(row[header.index("item_id")], row[header.index("title")]) for row in cells]
     return UNSURE if any(item == "" for item, _ in found) else dict(found)
 
@@ -425,7 +427,8 @@ def bombs() -> dict[str, tuple[str | None, bytes]]:
         "one line": b"a" * block,
         "quotes": b'"' * block,
     }
-    found: dict[str, tuple[str | None, bytes]] = {}
+    # It comes first: what the others leave mapped is missing from what it may take.
+    found: dict[str, tuple[str | None, bytes]] = {"all that is read.tsv.gz": (None, gzip.compress(lines[: 1 << 24], 9))}
     for name, fill in fills.items():
         found[f"{name}.tsv.gz"] = None, gzip.compress(fill, 9) * (BOMB // block)
     found["lists.txt.gz"] = "lists", gzip.compress(b"a b\n" * (block // 4), 9) * (BOMB // block)
@@ -440,7 +443,6 @@ def bombs() -> dict[str, tuple[str | None, bytes]]:
             for _ in range(BOMB // block):
                 array.write(bytes(block))
     found["zeros.npz"] = None, file.getvalue()
-    found["all that is read.tsv.gz"] = None, gzip.compress(lines[: 1 << 24], 9)
     return found
 
 
