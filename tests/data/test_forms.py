@@ -345,6 +345,12 @@ BAD = {
     "a blank line in lists": ("b.txt", "lists", "1 2\n\n3 4\n", r"line 2: the line is empty"),
     "empty lists": ("b.txt", "lists", " \n", r"is empty; expected lines of a user and its items"),
     "zero bytes late": ("u.data", None, lines("\t") * 200 + "a\0\t1\t2\t3\n", r"line 601: the line holds a zero byte"),
+    "zero bytes late in lists": (
+        "b.txt",
+        "lists",
+        "1 2 3\n" * 900 + "4 5\x006 7\n",
+        r"line 901: the line holds a zero byte",
+    ),
     "unknown format": ("b.csv", "amazon", lines(","), r"unknown format 'amazon'; did you mean 'amazon-reviews'"),
     "unknown form": ("b.txt", None, lines(","), r"is no table that can be read"),
 }
