@@ -427,7 +427,6 @@ def bombs() -> dict[str, tuple[str | None, bytes]]:
         "one line": b"a" * block,
         "quotes": b'"' * block,
     }
-    # It comes first: what the others leave mapped is missing from what it may take.
     found: dict[str, tuple[str | None, bytes]] = {"all that is read.tsv.gz": (None, gzip.compress(lines[: 1 << 24], 9))}
     for name, fill in fills.items():
         found[f"{name}.tsv.gz"] = None, gzip.compress(fill, 9) * (BOMB // block)
@@ -501,12 +500,12 @@ def judge(name: str, content: bytes, outcome: str, value: Any, saved: bytes) -> 
     return "read" if found == rows else "read another log"
 
 
-def limit_memory() -> int:
-    """Allows `ROOM` above what is mapped now; the bytes that are."""
+def limit_memory() -> None:
+    """Allows `ROOM` above what is mapped now, which is more than at rest: caches, and what polars keeps for later."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     mapped = pages * os.sysconf("SC_PAGE_SIZE")
-    resource.setrlimit(resource.RLIMIT_AS, (mapped + ROOM, mapped + ROOM))
-    return mapped
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + ROOM, hard))
 
 
 def place(folder: Path, name: str, content: bytes) -> None:
@@ -533,7 +532,6 @@ def work(files: range, seed: int, with_bombs: bool, folder: Path) -> dict[str, A
         assert came_to == ("read, undecided" if name.endswith(".parquet") else "read"), (name, came_to)
         clear(folder)
     resting = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    limit_memory()
     counts: Counter[str] = Counter()
     wrong: list[dict[str, str]] = []
     slowest = 0.0
@@ -544,6 +542,7 @@ def work(files: range, seed: int, with_bombs: bool, folder: Path) -> dict[str, A
         nonlocal slowest
         (folder / "now").write_text(label)
         place(folder, name, content)
+        limit_memory()
         faulthandler.dump_traceback_later(SECONDS, exit=True)
         began = time.perf_counter()
         outcome, value = attempt(folder / name, format)
