@@ -11,16 +11,8 @@ from .data.files import atomic_write
 from .evaluate import WHOLE
 
 _NO_TERM = (
-    "epoch",
-    "seconds",
-    "valid_seconds",
-    "steps",
-    "loss_sum",
-    "test",
-    "test_seconds",
-    "tokens",
-    "padding",
-    "cut",
+    *("epoch", "seconds", "valid_seconds", "steps", "loss_sum", "test", "test_seconds"),
+    *("tokens", "padding", "cut"),
 )
 
 
