@@ -835,7 +835,7 @@ def _read_parquet(
     pl = _pl()
     try:
         most = max(_ALWAYS_UNPACKED, _MOST_PACKED * path.stat().st_size)
-        names = {*required, *optional, *(columns or {}).values()}
+        names = {*required, *optional, *more, *(columns or {}).values()}
         if said := mistake(path, sorted(names), most_rows=most, most_bytes=most):
             raise pl.exceptions.ComputeError(said)
         lazy = pl.scan_parquet(path, glob=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from dglrec.data import read_interactions, trial
+from dglrec.data import read_interactions, readers, trial
 from dglrec.errors import DataError
 
 FRAME = pl.DataFrame({"user_id": list("abca"), "item_id": list("xyxz"), "timestamp": [1, 2, 3, 4]})
@@ -79,3 +79,18 @@ def test_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert trial.mistake(path, names, most_rows=1 << 24, most_bytes=0).startswith("no end of it after")
     monkeypatch.setattr(sys, "executable", None)
     assert trial.mistake(path, names, most_rows=1 << 24, most_bytes=0) == ""
+
+
+def test_every_column_that_is_read_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that a file of items may have too."""
+    tried: list[str] = []
+
+    def note(path: Path, names: list[str], **bounds: int) -> str:
+        tried.extend(names)
+        return ""
+
+    monkeypatch.setattr(readers, "mistake", note)
+    path = tmp_path / "items.parquet"
+    pl.DataFrame({"item_id": ["x"], "title": ["a mug"], "brand": ["Zoe"]}).write_parquet(path)
+    assert readers.read_items(path) == ({"x": "a mug"}, {"x": "a mug. Zoe"})
+    assert {"item_id", "title", *readers.ITEM_TEXTS} <= set(tried)
