@@ -398,7 +398,7 @@ def _read_text(
     # Within quotes a delimiter may be text.
     exact = not form.quotes or b'"' not in data
     uneven = data.count(delimiter.encode()) != (len(table) + header_lines) * (len(header) - 1)
-    if uneven and (exact or table[:, -1].null_count() > 0):
+    if (uneven and (exact or table[:, -1].null_count() > 0)) or b"\0" in data:
         problem = next(problems(), None)
         if problem is not None:
             raise _error(path, problem)

@@ -259,6 +259,9 @@ def test_titles_stand_beside(name: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"{name} line .*the number of fields is 1"):
         read_items(tmp_path / name)
     assert not check(tmp_path).ok
+    (tmp_path / name).write_text(300 * text + text.replace("Heat", "He\0at"), encoding=encoding)
+    with pytest.raises(DataError, match=f"{name} line .*zero byte"):
+        read_items(tmp_path / name)
 
 
 BAD = {
