@@ -135,7 +135,9 @@ def slice_batches(
         past = train.item[np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)]
         pairs = np.minimum(number[user], negatives)
         negative = unseen_items(train, np.repeat(user, pairs), streams.numpy("negatives", step), seen)
-        edge_node, edge_item = edges.draw(user, edge_pairs, streams.numpy("edges", step))
+        once = np.sort(np.unique(user, return_index=True)[1])  # Eq. 10 sums over users, however many targets they have
+        owner, edge_item = edges.draw(user[once], edge_pairs, streams.numpy("edges", step))
+        edge_node = owner // len(once) * len(user) + once[owner % len(once)]
         there = np.zeros(train.num_items, dtype=bool)
         for items in (past, target, negative, edge_item):
             there[items] = True

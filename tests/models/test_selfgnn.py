@@ -185,8 +185,10 @@ def test_edges_are_those_of_the_graph(by, split):
     assert found == sorted(expected)
 
 
-def test_edges_of_eq_10_are_edges_of_their_slice(split):
-    model = make(split, ssl_edges=2)
+@pytest.mark.parametrize("targets", ["users", "prefixes"])
+def test_edges_of_eq_10_are_edges_of_their_slice(targets, split):
+    """As many of a user as there are to draw, however many targets of the user's a batch holds."""
+    model = make(split, ssl_edges=2, targets=targets)
     graph = time_slices(split.train, n=3)
     edges = [set(zip(*(end.tolist() for end in graph.edges(etype=t)), strict=True)) for t in slice_names(graph)]
     for batch in model.batches(split, Streams(0)):
