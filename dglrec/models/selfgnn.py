@@ -8,7 +8,7 @@ far a user's slice can be trusted. `docs/selfgnn.md` goes through the equations,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from ..evaluate import _eval_mode
 from ..graphs import slice_boundaries, time_slices
 from ..losses import hinge, item_cross_entropy, pair_cross_entropy
 from ..nn.intervals import InstanceEncoder, IntervalFusion, NoInstances, Reliability, Slices
+from ..nn.keeping import Keeping
 from ..nn.slices import SliceAdjacency, SliceEncoder, fold_in_slices, item_layers
 from ..slice_batches import Sliced, SliceEdges, slice_batches
 from ..streams import Streams, seeded
@@ -132,7 +133,7 @@ class Encoded:
     instance: Tensor
 
 
-class SelfGNN(Model):
+class SelfGNN(Keeping, Model):
     """Short-term vectors by slice, long-term vectors over slices and over histories; the score is their dot product.
 
     A user whom training did not know is folded in (`fold_in_slices`): the history's items, in the slices of their times
@@ -262,28 +263,9 @@ class SelfGNN(Model):
 
     # --- Scores --------------------------------------------------------------------------------------------------
 
-    def train(self, mode: bool = True) -> SelfGNN:
-        """Switch between training and evaluation; either forgets what was kept, for weights may have changed."""
-        self._kept: tuple[Any, ...] | None = None
-        return super().train(mode)
-
-    def _once(self, make: Callable[[], Any]) -> Any:
-        """What one of our methods makes of the weights; in evaluation it is made once and kept."""
-        if self.training or torch.is_grad_enabled() or self.user.is_inference():
-            return make()
-        weights = tuple(self.parameters())
-        key = tuple((weight.data_ptr(), weight._version) for weight in weights)
-        if self._kept is None or self._kept[0] != key:
-            self._kept = (key, {}, weights)  # what the key names stays alive
-        made = self._kept[1]
-        if make.__name__ not in made:
-            made[make.__name__] = make()
-        return made[make.__name__]
-
     def all_vectors(self) -> tuple[Tensor, Tensor]:
         """Long-term vectors of all users (U, d) and items (M, d); in evaluation they are made once and kept."""
-        vectors: tuple[Tensor, Tensor] = self._once(self._all_vectors)
-        return vectors
+        return self.once("vectors", tuple(self.parameters()), self._all_vectors)
 
     def _all_vectors(self) -> tuple[Tensor, Tensor]:
         users, items = self.encoder(self.adjacency, (self.user, self.item))
@@ -303,7 +285,7 @@ class SelfGNN(Model):
         trained = np.diff(self.split.train.offsets) > 0  # (U,)
         unknown = np.flatnonzero((queries.user < 0) | ~trained[np.maximum(queries.user, 0)])
         if len(unknown):
-            tables, layers = (self.user, self.item), self._once(self._item_layers)
+            tables, layers = (self.user, self.item), self.once("layers", tuple(self.parameters()), self._item_layers)
             short = fold_in_slices(self.encoder, self.adjacency, tables, queries[unknown], self.boundaries, layers)
             place = torch.as_tensor(unknown, device=users.device)
             vectors = vectors.index_copy(0, place, self.fusion(short, 0))

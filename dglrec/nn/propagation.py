@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from .._dgl import dgl
 from ..data.splits import Queries
+from .keeping import Keeping
 
 
 class Adjacency(nn.Module):
@@ -156,7 +157,7 @@ class _Propagation(torch.autograd.Function):
         return *adjacency.propagate(users, items, layers, mean), None, None, None, *(None for _ in ctx.saved_tensors)
 
 
-class LightGCNEncoder(nn.Module):
+class LightGCNEncoder(Keeping):
     """Weight-free propagation: e^(l+1) = D^-1/2 A D^-1/2 e^(l) (Eq. 3, 7), then the mean of all layers (Eq. 4, 8).
 
     Args:
@@ -171,12 +172,6 @@ class LightGCNEncoder(nn.Module):
         super().__init__()
         self.layers = layers
         self.combine = combine
-        self._kept: tuple[Any, ...] | None = None
-
-    def train(self, mode: bool = True) -> LightGCNEncoder:
-        """Switch between training and evaluation; either forgets what was kept, for weights may have changed."""
-        self._kept = None
-        return super().train(mode)
 
     def with_layers(self, layers: int) -> LightGCNEncoder:
         """The same with another number of layers."""
@@ -192,12 +187,7 @@ class LightGCNEncoder(nn.Module):
         if rows is not None:  # they spare nothing, or may on a GPU, but to ask would wait for it
             users, items = self(adjacency, x)
             return F.embedding(rows[0], users), F.embedding(rows[1], items)
-        if self.training or torch.is_grad_enabled() or x[0].is_inference():
-            return self._propagate(adjacency, *x)
-        key = (id(adjacency), *((t.data_ptr(), t._version, t.device) for t in x))
-        if self._kept is None or self._kept[0] != key:  # evaluation asks for the same vectors block after block
-            self._kept = (key, self._propagate(adjacency, *x), adjacency, x)  # what the key names stays alive
-        return self._kept[1]
+        return self.once("layers", (adjacency, *x), lambda: self._propagate(adjacency, *x))
 
     def _propagate(self, adjacency: Adjacency, users: Tensor, items: Tensor, *rows: Tensor) -> tuple[Tensor, Tensor]:
         mean = self.combine == "mean"
