@@ -518,6 +518,7 @@ _PLANS = (
             *(f"galrec-lightgcn,lambda{number}=0" for number in (1, 2, 3)),
             "galrec-lightgcn",
         ),
+        references=("oracle",),
         compare="galrec-lightgcn",
     ),
     Plan(
@@ -526,6 +527,7 @@ _PLANS = (
         metrics=_HITS,
         data=_WITH_HOPS,
         rows=("galrec-lightgcn,hops=1", "galrec-lightgcn", "galrec-lightgcn,hops=3"),
+        references=("oracle",),
         compare="galrec-lightgcn",
     ),
     Plan(
