@@ -462,7 +462,10 @@ _PLANS = (
             "selfgnn-prefixes,instance=causal,loss=softmax",
             "selfgnn-inductive,instance=causal",
             # In steps of 512 an epoch takes twice as long.
-            "selfgnn-inductive,instance=causal,loss=softmax,train.batch_size=1024,train.lr=2e-3",
+            *(
+                f"selfgnn-inductive,instance=causal,loss=softmax{dropout},train.batch_size=1024,train.lr=2e-3"
+                for dropout in ("", ",dropout=0.5")
+            ),
         ),
         fields=_SAMPLED,
         fields_on=_SELFGNN_ON,
