@@ -48,6 +48,8 @@ class Preset:
 
 _CODE = {"recurrent": "lstm", "instance": "collapsed", "activate": True, "train.schedule": "exponential"}  # of SelfGNN
 _PREFIXES = {"targets": "prefixes", "norm": "symmetric", "pool": "mean", "dropout": 0.1, "max_length": 50, "reg": 1e-4}
+_INDUCTIVE = {**_PREFIXES, "tables": "items", "past": True, "interval_pool": "last"}
+_LARGE_STEPS = {"train.batch_size": 1024, "train.lr": 2e-3}
 
 PRESETS = {
     "popularity": Preset(Counts, {"what": "popularity"}, "number of training interactions of an item"),
@@ -132,8 +134,13 @@ PRESETS = {
     ),
     "selfgnn-inductive": Preset(
         SelfGNN,
-        {**_PREFIXES, "tables": "items", "past": True, "interval_pool": "last"},
+        _INDUCTIVE,
         "not in the paper: the same, where users are what their items say, up to the slice before the target's",
+    ),
+    "selfgnn-causal": Preset(
+        SelfGNN,
+        {**_INDUCTIVE, "instance": "causal", "loss": "softmax", "dropout": 0.5, **_LARGE_STEPS},
+        "not in the paper: the same with causal attention over a history, and each target against all items of a step",
     ),
     "hardgnn": Preset(HardGNN, {}, "Lin et al., HardGNN: SelfGNN with hard negatives"),
     "hardgnn-code": Preset(

@@ -40,6 +40,7 @@ MODELS = {
     "selfgnn-code": ("selfgnn-code", SLICES),
     "selfgnn-prefixes": ("selfgnn-prefixes", SLICES),
     "selfgnn-inductive": ("selfgnn-inductive", SLICES),
+    "selfgnn-causal": ("selfgnn-causal", SLICES),
     "hardgnn": ("hardgnn", SLICES),
     "hardgnn-code": ("hardgnn-code", SLICES),
 }

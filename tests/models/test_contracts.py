@@ -261,6 +261,10 @@ class TestSelfGNNInductive(TestSelfGNNOnPrefixes):
     preset = "selfgnn-inductive"
 
 
+class TestSelfGNNCausal(TestSelfGNNOnPrefixes):
+    preset = "selfgnn-causal"
+
+
 class TestHardGNN(SlicesContract):
     """With sums over histories the loss of three epochs, and what is learned in twenty, are another with each seed."""
 
