@@ -284,7 +284,8 @@ _GRID_EPOCHS = 25  # the paper's, of a cell of its grid
 _FEW_USERS = {"train.batch_size": 64, "train.patience": 30}
 _ONE_TARGET = ("selfgnn", "selfgnn-code", "hardgnn", "hardgnn-code")  # those of the papers
 _SLICED = (*_ONE_TARGET, "selfgnn-prefixes", "selfgnn-inductive", "selfgnn-causal")
-_CODE_STEPS = 3000  # of the public code: 150 epochs of 10,000 users, 512 a step
+# Steps of the public code: 150 epochs of 10,000 users, 512 a step. Below they are divided by the steps of an epoch.
+_CODE_STEPS = 3000
 _SELFGNN_ON: dict[str, dict[tuple[str, ...], dict[str, Any]]] = {
     "ml-latest-small": {_SLICED: {"by": "equal_counts"}, _ONE_TARGET: _FEW_USERS},
     # Most targets stand in their history: to mask what was seen would give them away where all items are ranked.
