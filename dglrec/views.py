@@ -117,7 +117,7 @@ class Table:
         there, lines = set(map(_place, self.results)), []
         for data, split in dict.fromkeys(cell[:2] for cell in self.cells):
             if (data, split) not in there:
-                rows = ", ".join(cell.row for cell in self.cells if cell[:2] == (data, split))
+                rows = _some([cell.row for cell in self.cells if cell[:2] == (data, split)])
                 lines.append(f"{data}, {split}: not run yet ({self.plan.command(data, split)}; rows {rows})")
         return lines
 
@@ -280,7 +280,7 @@ class Table:
         run = {result.values["row"] for result in self.results if _place(result) == place}
         asked = [cell.row for cell in self.cells if cell[:2] == place and (rows is None or cell.row in rows)]
         lacking = [row for row in asked if row not in run and seen in ("mask", plan.config(row, place[0]).seen)]
-        notes = [f"Not run yet ({plan.command(*place)}): {', '.join(lacking)}"] if lacking else []
+        notes = [f"Not run yet ({plan.command(*place)}): {_some(lacking)}"] if lacking else []
         seeds = {row: _seeds(runs) for row, runs in _by_row(results).items() if not has_nothing_to_train(row)}
         if len(set(seeds.values())) > 1:
             rows_of: dict[str, list[str]] = {}
@@ -395,6 +395,16 @@ def _by_row(results: Iterable[Result]) -> dict[str, list[Result]]:
     for result in results:
         found.setdefault(result.values["row"], []).append(result)
     return found
+
+
+def _some(rows: Sequence[str], most: int = 5) -> str:
+    """Names of rows; of many the first, and how many more: there the command says it all.
+
+    >>> _some(["a", "b"]), _some(list("abcdefgh"), most=3)
+    ('a, b', 'a, b, c and 5 more')
+    """
+    named = rows if len(rows) <= most + 1 else rows[:most]
+    return ", ".join(named) + (f" and {len(rows) - most} more" if len(named) < len(rows) else "")
 
 
 def _part(result: Result, protocol: Protocol) -> str:
