@@ -319,7 +319,8 @@ def _split(args: argparse.Namespace, preset: str) -> Split:
     from .models import PRESETS
 
     settings = _settings(args)
-    kind = args.split or PRESETS[preset].model.default_split
+    model = PRESETS[preset].model
+    kind = args.split or model.default_split
     given = {"k_core": args.k_core} if args.k_core is not None else {}
     options = replace(DataOptions(), {**settings["data"], **given}, where="data.")
     ties = {"ties": args.ties} if args.ties is not None else {}
@@ -340,8 +341,20 @@ def _split(args: argparse.Namespace, preset: str) -> Split:
         raise DataError(f"{log.name!r} has no timestamps; if its rows stand oldest first, add --set data.order=file")
     if kind == "time-point":
         return time_point(log, **rule)
-    if kind != "windows":
-        return (ratio if kind == "ratio" else leave_one_out)(log, order=options.order, **rule)
+    if kind == "ratio":
+        return ratio(log, order=options.order, **rule)
+    if kind == "leave-one-out":
+        if args.split is not None or model.default_negatives is None or "negatives" in settings["split"]:
+            return leave_one_out(log, order=options.order, **rule)
+        count = model.default_negatives
+        try:
+            split = leave_one_out(log, order=options.order, **rule | {"negatives": count})
+        except DataError as error:
+            split = leave_one_out(log, order=options.order, **rule)
+            _note(f"targets are ranked among all items, not among {count} drawn ones as in the paper of {preset}: {error}")
+            return split
+        _note(f"targets are ranked among {count} drawn items, as in the paper of {preset}; split.negatives=none is all")
+        return split
     try:
         split = windows(log, order=options.order, **rule)
     except DataError as error:

@@ -49,7 +49,7 @@ from dglrec.nn import slice_message_passing
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--data", default="sample", help="a data set (see dglrec data list) or a file")
-parser.add_argument("--preset", default="selfgnn", help="selfgnn, selfgnn-code, -prefixes or -inductive")
+parser.add_argument("--preset", default="selfgnn", help="selfgnn, selfgnn-code, -prefixes, -inductive, -causal")
 parser.add_argument("--slices", type=int, default=6, help="number of time slices T")
 parser.add_argument("--by", default="equal_lengths", choices=["equal_lengths", "equal_counts", "month"])
 parser.add_argument("--epochs", type=int, help="most epochs (40 on the sample, 150 else)")
@@ -75,6 +75,8 @@ fields = {"slices": args.slices, "by": args.by, "train": {"seed": args.seed, "ep
 if args.data == "sample":
     fields |= {"dim": 32, "heads": 4, "negatives": 20, "max_length": 40, "dropout": 0.1, "pool": "mean", "reg": 1e-4}
     fields["train"] |= {"epochs": 40, "lr": 5e-3, "batch_size": 128}
+if args.slices == 1:
+    fields["past"] = False  # a single slice ends before no target
 if args.epochs is not None:
     fields["train"]["epochs"] = args.epochs
 model = dglrec.models.preset(args.preset, split, **fields)

