@@ -3,13 +3,15 @@
 Users belong to small crews, and act once in each of ROUNDS rounds, the members of a crew in random order. An event is,
 
     with probability `noise`    any item that is new to the user,
-    else with COPY              one of the items that the other members took LAG rounds ago and the user has not taken
-                                (each event counts, so that what two of them took is twice as likely),
+    else with COPY              one of the items that the other members took FIRST_LAG to LAST_LAG rounds ago and the
+                                user has not taken (each event counts: what two of them took is twice as likely),
     else                        any item that is new to the user, as it is where there is none to copy.
 
 An item has few takers, who are of a few crews, so that nothing is to be learned of it in general. Who the members of
-the own crew are shows in the graph: they are those who took the same items. What one of them took lately is likely to
-come, and under leave-one-out it is in the training log, as LAG rounds are held out at most.
+the own crew are shows in the graph: they are those who took the same items. What they took lately is likely to come,
+and under leave-one-out it is in the training log, as FIRST_LAG rounds are held out at most. It is copied from several
+rounds, for leave-one-out ends all training histories at the same round: of one lag, what is to come would be the last
+item but one of the others' in validation and their last one in test, and whoever learns the one fails at the other.
 """
 
 from __future__ import annotations
@@ -29,10 +31,11 @@ from .splits import Queries
 if TYPE_CHECKING:
     import torch
 
-VERSION = 1
+VERSION = 2  # 1 copied from one round alone
 USERS, ITEMS, NOISE = 2000, 3000, 0.1  # where the caller gives none
 
-CREW, ROUNDS, LAG, COPY = 8, 12, 2, 0.7
+CREW, ROUNDS, COPY = 5, 12, 0.7
+FIRST_LAG, LAST_LAG = 2, 4  # rounds
 _START, _HOUR = 1_577_836_800, 3_600  # 2020-01-01, in seconds since 1970
 _SLOT_HOURS = 6  # between one member of a crew and the next
 _BLOCK = 1024  # queries at a time
@@ -74,13 +77,13 @@ class HopWorld:
             turn = np.argsort(rng.random(self._members.shape), axis=1)
             for slot, user in enumerate(np.take_along_axis(self._members, turn, axis=1).T):
                 user = user[user >= 0]  # (A,) at most one of a crew
-                mates, own = self._copies(user, np.full(len(user), step)), self._item[user]
-                chance = np.where(mates >= 0, rng.random(mates.shape), -1.0)
+                found, own = self._copies(user, np.full(len(user), step)), self._item[user]
+                chance = np.where(found >= 0, rng.random(found.shape), -1.0)
                 how = rng.random((2, len(user)))
                 copies = (how[0] >= self.noise) & (how[1] < COPY) & (chance.max(1) >= 0)
                 any_item = rng.random((len(user), self.items))
                 any_item[np.repeat(np.arange(len(user)), step), own[:, :step].reshape(-1)] = -1.0
-                chosen = np.take_along_axis(mates, chance.argmax(1)[:, None], axis=1)[:, 0]
+                chosen = np.take_along_axis(found, chance.argmax(1)[:, None], axis=1)[:, 0]
                 self._item[user, step] = np.where(copies, chosen, any_item.argmax(1))
                 copied[user, step] = copies
                 hours = (step * CREW + slot + rng.random(len(user)) * 0.9) * _SLOT_HOURS
@@ -89,13 +92,14 @@ class HopWorld:
         self.item, self.time, self.copied = self._item.reshape(-1), time.reshape(-1), copied.reshape(-1)
 
     def _copies(self, user: Ints, step: Ints) -> Ints:
-        """(A, CREW) items that a user may copy in a round, -1 for none: of others, LAG rounds ago, not taken yet."""
+        """(A, C) items that a user may copy in a round, -1 for none: of the others, some rounds ago, not taken yet."""
         mates = self._members[self.crew[user]]  # (A, CREW)
-        there = (mates >= 0) & (mates != user[:, None]) & (step >= LAG)[:, None]
-        items = self._item[mates, np.maximum(step - LAG, 0)[:, None]]
+        rounds = step[:, None] - np.arange(FIRST_LAG, LAST_LAG + 1)  # (A, lags)
+        there = ((mates >= 0) & (mates != user[:, None]))[:, :, None] & (rounds >= 0)[:, None]
+        items = self._item[mates[:, :, None], np.maximum(rounds, 0)[:, None]]  # (A, CREW, lags)
         before = np.where(np.arange(ROUNDS) < step[:, None], self._item[user], -1)  # (A, ROUNDS)
-        taken = (items[:, :, None] == before[:, None]).any(2)
-        copies: Ints = np.where(there & ~taken, items, -1)
+        taken = (items[..., None] == before[:, None, None]).any(3)
+        copies: Ints = np.where(there & ~taken, items, -1).reshape(len(user), -1)
         return copies
 
     def log(self) -> InteractionLog:
@@ -114,7 +118,8 @@ class HopOracle:
     """Scores items by their true probability to come next, as one who knows the process and sees what all users did.
 
     `scores` has the form of a model's, so that `evaluate(oracle, split.test)` gives the best reachable values. Only
-    events from LAG rounds before the target are used, so that a model which reads the training log could do as well.
+    events from FIRST_LAG rounds before the target and earlier are used, so that a model which reads the training log
+    could do as well.
     """
 
     name = "oracle"
@@ -137,15 +142,15 @@ class HopOracle:
             raise DataError("the oracle of this sample knows its users by number; a query has none")
         user = self._user[queries.user]
         step = self._step(queries, user)
-        mates = world._copies(user, step)
-        count = (mates >= 0).sum(1, keepdims=True)  # (B, 1)
+        found = world._copies(user, step)
+        count = (found >= 0).sum(1, keepdims=True)  # (B, 1)
         table = np.ones((len(queries), world.items + 1))
         row, history = np.repeat(each, queries.lengths), self._items[queries.items]
         table[row, history] = 0.0
         table[:, -1] = 0.0
         copying = (1 - world.noise) * COPY * (count > 0)
         table *= (1 - copying) / table.sum(1, keepdims=True)
-        np.add.at(table, (each[:, None], mates), copying / np.maximum(count, 1))  # -1 falls into the last column
+        np.add.at(table, (each[:, None], found), copying / np.maximum(count, 1))  # -1 falls into the last column
         return table[:, self._items].astype(np.float32)
 
     def _step(self, queries: Queries, user: Ints) -> Ints:

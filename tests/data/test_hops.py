@@ -12,7 +12,7 @@ from dglrec.evaluate import evaluate
 from dglrec.models import preset
 
 # Something new is a new version of the kind; its random stream depends on kind, version and seed alone.
-DIGEST = "453e33583b9916be008eef2670f4569ed400564b18ef010134117242af4b128b"
+DIGEST = "2d5f54bf70078f2a6920e944c46bc6479fac08a8f77a463ee95e1b0a6caf127e"
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +39,17 @@ def test_what_is_copied_was_taken_by_a_mate_so_many_rounds_ago(world: process.Ho
     crews: dict[tuple[int, int, int], set[int]] = {}
     for crew, when, item, user in zip(world.crew[world.user], step, world.item, world.user, strict=True):
         crews.setdefault((crew, when, item), set()).add(user)
+    lags = range(process.FIRST_LAG, process.LAST_LAG + 1)
+    counts = dict.fromkeys(lags, 0)
     for row in np.flatnonzero(world.copied)[::7]:
-        key = world.crew[world.user[row]], step[row] - process.LAG, world.item[row]
-        assert crews[key] - {world.user[row]}
-    share = world.copied[step >= process.LAG].mean()
+        crew, user = world.crew[world.user[row]], world.user[row]
+        found = [lag for lag in lags if crews.get((crew, step[row] - lag, world.item[row]), set()) - {user}]
+        assert found
+        counts[found[0]] += 1
+    assert min(counts.values()) > 0.15 * sum(counts.values()), "each of the rounds is copied from"
+    share = world.copied[step >= process.LAST_LAG].mean()
     assert share == pytest.approx((1 - process.NOISE) * process.COPY, abs=0.02)
-    assert not world.copied[step < process.LAG].any()
+    assert not world.copied[step < process.FIRST_LAG].any()
 
 
 def test_times_of_a_crew_never_tie_and_rounds_do_not_overlap(world: process.HopWorld) -> None:
@@ -75,13 +80,25 @@ def test_it_cannot_be_told_by_counting(split: Split) -> None:
         assert evaluate(preset(name, split), split.test, seen="mask")["recall@10"] < share * best
 
 
+def test_validation_and_test_ask_for_the_same(split: Split) -> None:
+    """Who has learned from which of the neighbours' latest items to copy is right in both; with one lag it was in one."""
+    crew, train = process.HopWorld(process.USERS, process.ITEMS, 0, process.NOISE).crew, split.train
+    items = train.item.reshape(process.USERS, -1)[:, ::-1]  # (U, rounds) newest first; users are in their order
+    shares = []
+    for queries in (split.valid, split.test):
+        row, mate = np.nonzero((crew[queries.user][:, None] == crew) & (queries.user[:, None] != np.arange(len(crew))))
+        took = items[mate] == queries.targets[row, None]  # (pairs, rounds)
+        shares.append(took[:, :5].mean(0) / took[:, :5].mean(0).sum())
+    assert np.minimum(*shares).sum() > 0.6, shares
+
+
 def test_all_that_the_oracle_uses_is_in_the_training_log(split: Split) -> None:
-    """What mates took LAG rounds before a test target was not held out."""
+    """What mates took FIRST_LAG rounds before a test target was not held out."""
     log: InteractionLog = split.log
     held_out = np.ones(len(log), dtype=bool).reshape(-1, process.ROUNDS)
     held_out[:, : process.ROUNDS - 2] = False
     assert len(split.train) == (~held_out).sum()
-    assert process.LAG >= 2
+    assert process.FIRST_LAG >= 2
 
 
 def test_what_is_refused(split: Split) -> None:
