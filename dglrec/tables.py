@@ -459,7 +459,8 @@ _PLANS = (
         data=_SMALL_999,
         rows=(
             *("selfgnn", "selfgnn,reg=1e-4", "selfgnn,norm=symmetric", "selfgnn,loss=bce", "selfgnn,pool=mean"),
-            *("selfgnn,dropout=0.1", "selfgnn,instance=none", "selfgnn-prefixes", "selfgnn-inductive"),
+            *("selfgnn,dropout=0.1", "selfgnn,interval=mean", "selfgnn,instance=none"),
+            *("selfgnn-prefixes", "selfgnn-inductive"),
             *("selfgnn,loss=softmax", "selfgnn,norm=symmetric,pool=mean", "selfgnn-code"),
             "selfgnn,instance=causal,targets=prefixes,train.batch_size=1024",  # more targets alone, at a bearable cost
             "selfgnn-prefixes,instance=causal,loss=softmax",
@@ -483,6 +484,8 @@ _PLANS = (
             *("selfgnn-causal", "selfgnn-causal,slices=1,past=false"),
             *("selfgnn-prefixes,instance=none", "selfgnn-prefixes,slices=1,instance=none"),
             *("selfgnn-inductive,instance=none", "selfgnn-inductive,slices=1,past=false,instance=none"),
+            *("selfgnn,instance=none", "selfgnn,slices=1,instance=none", "selfgnn-inductive,past=false"),
+            *("selfgnn,norm=symmetric,instance=none", "selfgnn,slices=1,norm=symmetric,instance=none"),
         ),
         references=("oracle", "oracle,sees=state"),
         fields={"seen": "mask", "train.monitor": "ndcg@10"},
