@@ -26,7 +26,7 @@ from .text import aligned
 from .version import __version__
 
 if TYPE_CHECKING:
-    from .data import Split
+    from .data import InteractionLog, Split
     from .evaluate import Metrics
     from .models import Model
     from .train import Run
@@ -344,17 +344,8 @@ def _split(args: argparse.Namespace, preset: str) -> Split:
     if kind == "ratio":
         return ratio(log, order=options.order, **rule)
     if kind == "leave-one-out":
-        if args.split is not None or model.default_negatives is None or "negatives" in settings["split"]:
-            return leave_one_out(log, order=options.order, **rule)
-        count = model.default_negatives
-        try:
-            split = leave_one_out(log, order=options.order, **rule | {"negatives": count})
-        except DataError as error:
-            split = leave_one_out(log, order=options.order, **rule)
-            _note(f"targets are ranked among all items, not among {count} drawn ones as in the paper of {preset}: {error}")
-            return split
-        _note(f"targets are ranked among {count} drawn items, as in the paper of {preset}; split.negatives=none is all")
-        return split
+        asked = args.split is not None or "negatives" in settings["split"]
+        return _leave_one_out(log, rule | {"order": options.order}, None if asked else model.default_negatives, preset)
     try:
         split = windows(log, order=options.order, **rule)
     except DataError as error:
@@ -364,6 +355,22 @@ def _split(args: argparse.Namespace, preset: str) -> Split:
         return leave_one_out(log, order=options.order)
     if args.split is None:
         _note(f"split by windows, as the paper of {preset}; --split leave-one-out is the other one")
+    return split
+
+
+def _leave_one_out(log: InteractionLog, rule: dict[str, Any], negatives: int | None, preset: str) -> Split:
+    """Each target among as many drawn items as the paper of a preset has, where there are so many."""
+    from .data import leave_one_out
+
+    if negatives is None:
+        return leave_one_out(log, **rule)
+    try:
+        split = leave_one_out(log, **rule | {"negatives": negatives})
+    except DataError as error:
+        split = leave_one_out(log, **rule)
+        _note(f"all items are ranked, not {negatives} drawn ones and the target as in the paper of {preset}: {error}")
+    else:
+        _note(f"targets are ranked among {negatives} items, as by the paper of {preset}; split.negatives=none is all")
     return split
 
 

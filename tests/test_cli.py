@@ -229,11 +229,11 @@ def test_selfgnn_ranks_each_target_among_999_as_its_paper(say: Any, tmp_path: Pa
     large = dglrec.InteractionLog.from_arrays(*np.array(rows).T[:2], np.array(rows).T[2].astype(float), name="large")
     large.save(tmp_path / "large.npz")
     candidates, err = trained("--data", tmp_path / "large.npz")
-    assert candidates == "1+999" and "among 999 drawn items, as in the paper of selfgnn" in err
+    assert candidates == "1+999" and "among 999 items, as by the paper of selfgnn" in err
     for more in ("--set", "split.negatives=none"), ("--split", "leave-one-out"):
         assert trained("--data", tmp_path / "large.npz", *more)[0] == "full"
     candidates, err = trained("--data", write_data(tmp_path / "small"))
-    assert candidates == "full" and "not among 999 drawn ones as in the paper of selfgnn: " in err
+    assert candidates == "full" and "not 999 drawn ones and the target as in the paper of selfgnn: " in err
 
 
 def test_a_paper_s_data_set_has_the_paper_s_slices(say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -185,18 +185,23 @@ def _given(boundaries: Any, seconds: Floats) -> Floats:
     raw = np.asarray(boundaries)
     if raw.ndim != 1 or (raw.size and raw.dtype.kind not in "iufM"):
         raise DataError(f"boundaries hold {raw.dtype} of shape {raw.shape}; expected (T - 1,) seconds or datetime64")
-    values = raw.astype("datetime64[us]").astype(np.float64) / 1e6 if raw.dtype.kind == "M" else raw.astype(np.float64)
+    dates = raw.dtype.kind == "M"
+    values = raw.astype("datetime64[us]").astype(np.float64) / 1e6 if dates else raw.astype(np.float64)
     begin, end = seconds.min(), seconds.max()
+
+    def said(value: float) -> str:  # as the caller writes them
+        return str(np.datetime64(math.floor(value), "s")) if dates and math.isfinite(value) else f"{value:.10g}"
+
     outside = np.flatnonzero(~((values > begin) & (values <= end)))
     if len(outside):
         raise DataError(
-            f"boundary {values[outside[0]]:.10g} is outside the log, whose events are from {begin:.10g} to {end:.10g}; "
-            "expected the times (seconds) at which slices after the first begin"
+            f"boundary {said(values[outside[0]])} is outside the log, whose events are from {said(begin)} to {said(end)}"
+            f"; expected the times{'' if dates else ' (seconds)'} at which slices after the first begin"
         )
     if (np.diff(values) <= 0).any():
         place = int(np.flatnonzero(np.diff(values) <= 0)[0])
         raise DataError(
-            f"boundaries do not ascend: {values[place]:.10g} stands before {values[place + 1]:.10g}; sort them"
+            f"boundaries do not ascend: {said(values[place])} stands before {said(values[place + 1])}; sort them"
         )
     return values
 

@@ -81,7 +81,7 @@ def test_it_cannot_be_told_by_counting(split: Split) -> None:
 
 
 def test_validation_and_test_ask_for_the_same(split: Split) -> None:
-    """Who has learned from which of the neighbours' latest items to copy is right in both; with one lag it was in one."""
+    """Who has learned which of the neighbours' latest items are copied is right in both."""
     crew, train = process.HopWorld(process.USERS, process.ITEMS, 0, process.NOISE).crew, split.train
     items = train.item.reshape(process.USERS, -1)[:, ::-1]  # (U, rounds) newest first; users are in their order
     shares = []

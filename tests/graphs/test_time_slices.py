@@ -297,6 +297,10 @@ def test_under_a_split_by_time_no_query_sees_a_slice_that_ends_after_it():
         ({"by": [float("nan")]}, "boundary nan is outside"),
         ({"by": [30.0, 20.0]}, "do not ascend: 30 stands before 20; sort them"),
         ({"by": [20.0, 20.0]}, "do not ascend"),
+        (
+            {"by": np.array(["1970-01-01T00:00:31"], dtype="datetime64[s]")},
+            r"boundary 1970-01-01T00:00:31 is outside .* from 1970-01-01T00:00:10 to .*the times at",
+        ),
         ({"by": [[20.0]]}, "of shape"),
         ({"by": ["noon"]}, "expected"),
         ({"by": True}, "boundaries hold bool"),
