@@ -195,8 +195,8 @@ def _given(boundaries: Any, seconds: Floats) -> Floats:
     outside = np.flatnonzero(~((values > begin) & (values <= end)))
     if len(outside):
         raise DataError(
-            f"boundary {said(values[outside[0]])} is outside the log, whose events are from {said(begin)} to {said(end)}"
-            f"; expected the times{'' if dates else ' (seconds)'} at which slices after the first begin"
+            f"boundary {said(values[outside[0]])} is outside the log, whose events are from {said(begin)} to "
+            f"{said(end)}; expected the times{'' if dates else ' (seconds)'} at which slices after the first begin"
         )
     if (np.diff(values) <= 0).any():
         place = int(np.flatnonzero(np.diff(values) <= 0)[0])
