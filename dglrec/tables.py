@@ -270,6 +270,11 @@ _SCRATCH = "here a small T5 trained from scratch"
 _ONE_DECAY: dict[str, dict[tuple[str, ...], dict[str, Any]]] = {
     data: {("p5", "sid", "cid"): {"train.weight_decay": 1e-3}} for data, _ in _FOR_LANGUAGE
 }
+# No user of the sample takes an item twice. The rate was chosen on validation, of a draw of its own (seed 5, 1,000 users,
+# 8 epochs): NDCG@10 of GAL-Rec .153 against .122 with the preset's, without the contrasts .127 against .109.
+_ON_HOPS: dict[str, dict[tuple[str, ...], dict[str, Any]]] = {
+    HOPS: {_ALL: {"seen": "mask"}, ("galrec-lightgcn",): {"train.lr": 3e-3, "train.epochs": 10}}
+}
 _HITS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10")  # with one target a query, HR is recall
 _CHECK_INS_AND_FILMS = tuple(
     (data, split) for data in ("foursquare-nyc", "ml-latest-small") for split in ("window", "user", "time")
@@ -526,6 +531,7 @@ _PLANS = (
             "galrec-lightgcn",
         ),
         references=("oracle",),
+        fields_on=_ON_HOPS,
         compare="galrec-lightgcn",
     ),
     Plan(
@@ -535,6 +541,7 @@ _PLANS = (
         data=_WITH_HOPS,
         rows=("galrec-lightgcn,hops=1", "galrec-lightgcn", "galrec-lightgcn,hops=3"),
         references=("oracle",),
+        fields_on=_ON_HOPS,
         compare="galrec-lightgcn",
     ),
     Plan(
@@ -544,6 +551,7 @@ _PLANS = (
         data=_HOPS_AND_TOYS,
         rows=("galrec-lightgcn,gal=false", "galrec-lightgcn"),
         over="hops",
+        fields_on=_ON_HOPS,
         compare="galrec-lightgcn",
     ),
     Plan(
@@ -558,6 +566,7 @@ _PLANS = (
             *(f"galrec-lightgcn,fanout={value}" for value in (1, 2, 4, 8)),
         ),
         over=("temperature", "queue", "fanout"),
+        fields_on=_ON_HOPS,
         compare="galrec-lightgcn",
     ),
 )
