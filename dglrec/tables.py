@@ -270,8 +270,8 @@ _SCRATCH = "here a small T5 trained from scratch"
 _ONE_DECAY: dict[str, dict[tuple[str, ...], dict[str, Any]]] = {
     data: {("p5", "sid", "cid"): {"train.weight_decay": 1e-3}} for data, _ in _FOR_LANGUAGE
 }
-# No user of the sample takes an item twice. Three times the preset's rate was better on validation of another draw, with
-# the contrasts and without.
+# No user of the sample takes an item twice. Three times the preset's rate was better on validation of another draw,
+# with the contrasts and without.
 _ON_HOPS: dict[str, dict[tuple[str, ...], dict[str, Any]]] = {
     HOPS: {_ALL: {"seen": "mask"}, ("galrec-lightgcn",): {"train.lr": 3e-3, "train.epochs": 10}}
 }

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from scipy.sparse import csr_matrix
 
-from dglrec.data import HopOracle, InteractionLog, Split, leave_one_out, load, sample, sample_oracle
+from dglrec.data import HopOracle, InteractionLog, Queries, Split, leave_one_out, load, sample, sample_oracle
 from dglrec.data import hops as process
 from dglrec.errors import DataError
 from dglrec.evaluate import evaluate
@@ -78,6 +80,26 @@ def test_it_cannot_be_told_by_counting(split: Split) -> None:
     assert best > 0.6
     for name, share in (("popularity", 0.03), ("transitions", 0.2)):
         assert evaluate(preset(name, split), split.test, seen="mask")["recall@10"] < share * best
+
+
+def test_who_reads_the_neighbours_histories_does_well(split: Split) -> None:
+    """Without knowing the crews: who took the same items, the more the better, and what they took last."""
+    train = split.train
+    took = csr_matrix((np.ones(len(train)), (train.user, train.item)), shape=(train.num_users, train.num_items))
+    last = np.diff(train.offsets)[train.user] - train.position <= 4
+    shared = (took @ took.T).power(2)
+    shared.setdiag(0)
+    scores = (shared @ took.multiply(csr_matrix((last, (train.user, train.item)), shape=took.shape))).toarray()
+
+    class Reader:
+        name = "reader"
+
+        def scores(self, queries: Queries, items: object = None) -> torch.Tensor:
+            return torch.as_tensor(scores[queries.user])
+
+    best = sample_oracle("hops", log=split.log).best_scores(split.test)["ndcg@10"]
+    for queries in (split.valid, split.test):
+        assert evaluate(Reader(), queries, seen="mask")["ndcg@10"] > 0.8 * best
 
 
 def test_validation_and_test_ask_for_the_same(split: Split) -> None:
