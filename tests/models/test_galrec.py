@@ -18,13 +18,23 @@ import dglrec
 from dglrec.errors import ConfigError, DataError
 from dglrec.lm import backbone
 from dglrec.lm.embeddings import from_texts, item_texts
-from dglrec.models.galrec import KEYS, PAIRS
+from dglrec.models.galrec import KEYS
 from dglrec.streams import Streams
 from tests.contract.model_contract import GenerativeContract, ModelContract, fit
 
 pytest.importorskip("transformers")
 
 TINY = {"dim": 16, "layers": 1, "heads": 2, "inner": 32, "max_length": 10}
+# Query, key and loss of each contrast, as docs/galrec.md argues from the paper; where the "far" end learns, Eq. 5 and 6 are
+# turned round.
+NEAR = [("user 0", "user far", 1), ("item 0", "item far", 1)]
+FAR = [("user far", "user 0", 1), ("item far", "item 0", 1)]
+OTHERS = [
+    ("item 1", "user far", 2),
+    ("user 1", "item far", 2),
+    ("item 1", "user 0", 3),
+    ("user 1", "item 0", 3),
+]
 SMALL = {**TINY, "source_dim": 16, "source_epochs": 2, "fanout": 4, "queue": 64}
 
 
@@ -72,8 +82,11 @@ def test_the_terms_are_those_of_the_equations(split, learner):
     """Each loss, written out from the prompts' encodings, one pair at a time."""
     weights = {"lambda1": 0.3, "lambda2": 0.2, "lambda3": 0.5}
     model = make(split, **weights, temperature=0.2, learner=learner, train={"batch_size": 32}).train()
-    pairs = PAIRS if learner == "near" else (("user far", "user 0", 1), ("item far", "item 0", 1), *PAIRS[2:])
+    pairs = (NEAR if learner == "near" else FAR) + OTHERS
     batches = model.batches(split, Streams(0))
+    with torch.no_grad():  # as far apart as after many steps, so that it shows who says what
+        for own in model.slow.parameters():
+            own.mul_(1.5)
     for _ in range(2):  # fills the queues
         model.loss(next(batches))
         model.after_batch(False)
@@ -159,6 +172,45 @@ def test_prompts_grow_with_the_hops(split):
     assert lengths[0] < lengths[1] < lengths[2]
 
 
+def nodes_of(model, prompts, row):
+    """The nodes that a prompt names, in order: -1 the asker, items from 0, users from M."""
+    words, asker = model.backbone.words.num_embeddings, model.num_items + model.num_users
+    tokens = prompts.values[prompts.rows == row] - words
+    return [-1 if token == asker else token for token in tokens[tokens >= 0].tolist()]
+
+
+def test_prompts_name_the_neighbours_of_their_hops(split):
+    """Counted from the log's rows: of a user the history and who else took it, of an item its takers and what they took."""
+    fanout, longest, log = 2, 3, split.train
+    model = make(split, fanout=fanout, max_length=longest, budget=1000, train={"batch_size": 40}).train()
+    rows = np.flatnonzero(log.position > 0)[::30]
+    batch = model.prompts(dglrec.lm.hop_prompts.targets_of(log, rows, longest))
+
+    def newest(own, other, node, time, without, most):
+        """The last so many of the other side that `node` met before `time`."""
+        order = np.lexsort((np.arange(len(log)), log.position, log.time))
+        met = [int(other[row]) for row in order if own[row] == node and log.time[row] < time]
+        met = [one for place, one in enumerate(met) if one not in met[place + 1 :] and one not in without]
+        return met[-most:]
+
+    for number, row in enumerate(rows.tolist()):
+        user, item, time = int(log.user[row]), int(log.item[row]), log.time[row]
+        history = log.item[max(row - longest, log.offsets[user]) : row].tolist()
+        others = {v for i in history for v in newest(log.item, log.user, i, time, {user}, fanout)}
+        takers = newest(log.item, log.user, item, time, {user}, longest)
+        besides = {i for v in takers for i in newest(log.user, log.item, v, time, {item}, fanout)}
+        said = {name: nodes_of(model, prompts, number) for name, prompts in batch.prompts.items()}
+        assert said["user 0"] == [-1]
+        assert said["user 1"] == [-1, *history]
+        assert said["user far"] == said["ask"]
+        assert said["user far"][: 1 + len(history)] == said["user 1"]
+        assert sorted(said["user far"][1 + len(history) :]) == sorted(v + model.num_items for v in others)
+        assert said["item 0"] == [item]
+        assert said["item 1"] == [item, *(v + model.num_items for v in takers)]
+        assert said["item far"][: 1 + len(takers)] == said["item 1"]
+        assert sorted(said["item far"][1 + len(takers) :]) == sorted(besides)
+
+
 def test_titles_stand_before_the_items_tokens(split):
     model = make(split, titles=3, hops=1)
     words, batch = model.backbone.words.num_embeddings, first_batch(model, split)
@@ -167,6 +219,20 @@ def test_titles_stand_before_the_items_tokens(split):
     assert item[1 : 1 + len(title)] == title
     assert item[1 + len(title)] == words + int(batch.target[0])
     assert torch.isfinite(model.loss(batch)["next_item"])
+
+
+def test_a_prompt_is_the_mean_of_its_states(split):
+    """That of all its tokens, prompt after prompt."""
+    model = make(split, train={"batch_size": 8}).eval()
+    batch = first_batch(model, split)
+    with torch.no_grad():
+        found = model._encode(model._fast, batch, ["user 0", "item far"])
+        for name in found:
+            prompts = batch.prompts[name]
+            vectors = model._vectors(model._fast, prompts, batch.history)
+            states = model.backbone.encode(model.backbone.encoder, vectors, prompts.lengths)
+            wanted = torch.stack([states[prompts.rows == row].mean(0) for row in range(8)])
+            torch.testing.assert_close(found[name], wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("titles", [0, 3])
