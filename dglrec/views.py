@@ -1,7 +1,7 @@
 """A paper's table or figure as text, from the results of runs.
 
 Results under different protocols share no column. Where the metrics of each query were kept, a figure has its 95 %
-interval by user, and each row its paired difference to the row that the table is about.
+interval by user, and each row its paired difference to the row that the table is about, or to its own partner.
 """
 
 from __future__ import annotations
@@ -224,7 +224,7 @@ class Table:
 
         header = [*plan.name_columns, *[""] * beside_paper]
         header += [f"valid {column}" if plan.kind == "epochs" else column for column in columns]
-        header += [f"{plan.compare} minus this, {plan.metrics[0]}"] * bool(differences)
+        header += [plan.difference_columns[metric] for metric in differences]
         peeked = {row: _peeked(runs, plan.metrics[0]) for row, runs in by_row.items() if part[row] == "measured"}
         header += [f"{plan.metrics[0]}, were the epoch chosen on test"] * any(peeked.values())
         header += _END[plan.kind]
@@ -236,25 +236,30 @@ class Table:
                 lines.append(line + [""] * (len(header) - len(line)))
             line = [*plan.names_of(row), *["here"] * beside_paper]
             line += [self._figure(runs, column, part[row], each[row]) for column in columns]
-            line += [differences.get(row, "")] * bool(differences)
+            line += [column.get(row, "") for column in differences.values()]
             line += [peeked.get(row, "")] * any(peeked.values())
             lines.append(line + _end_of_line(runs, plan.kind))
         words = _new_in_words(protocol, results, columns) if is_new else _in_words(protocol)
         return Block(protocol.data, words, header, lines, self._notes(results, protocol.seen))
 
-    def _differences(self, each: Mapping[str, Values]) -> dict[str, str]:
-        """Row -> the row that the table is about minus this one, paired, in the first metric; where both are known."""
-        plan, metric = self.plan, self.plan.metrics[0]
-        reference = each.get(plan.compare, {})
-        if plan.kind == "epochs" or metric not in reference:
-            return {}
-        found = {}
-        for row, values in each.items():
-            if row != plan.compare and metric in values:
-                apart = np.subtract(reference[metric], values[metric], dtype=np.float64)
-                mean, low, high = user_bootstrap(apart, values["user"])
-                found[row] = f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]"
+    def _differences(self, each: Mapping[str, Values]) -> dict[str, dict[str, str]]:
+        """Metric -> row -> its partner in the plan minus this row, paired by query; where something of it is known."""
+        plan, found = self.plan, {}
+        for metric in plan.difference_columns if plan.kind != "epochs" else ():
+            column = {row: self._difference(each, row, metric) for row in each}
+            if any(column.values()):
+                found[metric] = column
         return found
+
+    def _difference(self, each: Mapping[str, Values], row: str, metric: str) -> str:
+        """The partner of a row minus the row, with the interval; "" where one of them is not known."""
+        partner = self.plan.partner(row)
+        if partner is None or metric not in each[row] or metric not in each.get(partner, {}):
+            return ""
+        apart = np.subtract(each[partner][metric], each[row][metric], dtype=np.float64)
+        mean, low, high = user_bootstrap(apart, each[row]["user"])
+        name = f"{partner}: " if self.plan.partners else ""
+        return f"{name}{mean:+.4f} [{low:+.4f}, {high:+.4f}]"
 
     def _figure(self, runs: Sequence[Result], column: str, part: str, each: Values) -> str:
         """The mean over seeds, its deviation where there are three or more, and its interval where it is known."""

@@ -112,6 +112,36 @@ def test_where_queries_are_kept_there_are_intervals_and_differences() -> None:
     assert "sasrec minus this, recall@10" not in block.header
 
 
+def test_a_row_may_have_a_partner_of_its_own_and_several_metrics_differences() -> None:
+    """Where partners are named, other rows are compared with none, and --compare takes their place."""
+    users = np.arange(40, dtype=np.int32)
+    rng = np.random.default_rng(0)
+
+    def kept(row: str) -> Result:
+        each = {name: rng.normal(0.5, 0.2, 40) for name in ("recall@10", "ndcg@10")}
+        values = result(row, "mask", 1, 0.5).values
+        values["measured"] = values["measured_masked"] = {name: float(one.mean()) for name, one in each.items()}
+        return Result(values, each | {"user": users})
+
+    rows = ("gsau,dim=8", "gsau", "mdgr,m=1", "mdgr", "sasrec")
+    runs = [kept(row) for row in rows]
+    partners = {"gsau,dim=8": "gsau", "mdgr,m=1": "mdgr", "lightgcn": "sasrec"}
+    changes: dict[str, Any] = {"metrics": ("recall@10", "ndcg@10"), "rows": (*rows, "lightgcn"), "partners": partners}
+    changes["compared_in"] = ("ndcg@10",)
+    found = table(*runs, **changes)
+    (block,) = found.blocks()
+    at = block.header.index("the named row minus this, ndcg@10")
+    assert not any("minus" in name for place, name in enumerate(block.header) if place != at)
+    shown = {line[0]: line[at] for line in block.rows if line[1] == "here"}
+    assert {row for row, text in shown.items() if text} == {"gsau,dim=8", "mdgr,m=1"}
+    mean, low, high = user_bootstrap(runs[3].per_query["ndcg@10"] - runs[2].per_query["ndcg@10"], users)
+    assert shown["mdgr,m=1"] == f"mdgr: {mean:+.4f} [{low:+.4f}, {high:+.4f}]"
+    turned = Table(found.plan.comparing("sasrec", found.cells), [], found.cells, found.results)
+    (block,) = turned.blocks()
+    at = block.header.index("sasrec minus this, ndcg@10")
+    assert [line[0] for line in block.rows if not line[at]] == ["sasrec"]
+
+
 def test_items_that_are_new_to_their_user_have_a_block_of_their_own() -> None:
     """Half of 2 targets a query are old: 1 is left beside 50 negatives, and a cut at 10 has chance 10 / 51."""
     protocol = Protocol("shop", split="windows(by='user')", kind="user", part="test", seen="keep", candidates="2+50")

@@ -77,11 +77,15 @@ def first_batch(model, split):
     return next(iter(model.batches(split, Streams(0))))
 
 
+@pytest.mark.parametrize("hide", ["own", "linked"])
 @pytest.mark.parametrize("learner", ["near", "far"])
-def test_the_terms_are_those_of_the_equations(split, learner):
-    """Each loss, written out from the prompts' encodings, one pair at a time."""
+def test_the_terms_are_those_of_the_equations(split, learner, hide):
+    """Each loss, written out from the prompts' encodings, one pair at a time.
+
+    With hide="linked" an item has no negatives among those who took it, and a user none among what the user took.
+    """
     weights = {"lambda1": 0.3, "lambda2": 0.2, "lambda3": 0.5}
-    model = make(split, **weights, temperature=0.2, learner=learner, train={"batch_size": 32}).train()
+    model = make(split, **weights, temperature=0.2, learner=learner, hide=hide, train={"batch_size": 32}).train()
     pairs = (NEAR if learner == "near" else FAR) + OTHERS
     batches = model.batches(split, Streams(0))
     with torch.no_grad():  # as far apart as after many steps, so that it shows who says what
@@ -97,13 +101,22 @@ def test_the_terms_are_those_of_the_equations(split, learner):
         fast = model._encode(model._fast, batch, list(names))
         slow = model._encode(model.slow, batch, list(names))
     ids = {"user": batch.user, "item": batch.target}
-    wanted = {1: 0.0, 2: 0.0, 3: 0.0}
+    wanted, linked = {1: 0.0, 2: 0.0, 3: 0.0}, 0
+    took = set(zip(split.train.user.tolist(), split.train.item.tolist(), strict=True))
+
+    def met(asks, own, answers, other):
+        return hide == "linked" and asks != answers and ((own, other) if asks == "user" else (other, own)) in took
+
     for query, key, number in pairs:
-        queue, own = model.queues[key], ids[key.split()[0]]
+        queue, (asks, answers) = model.queues[key], (name.split()[0] for name in (query, key))
+        own = ids[answers]
         for row in range(len(own)):
-            negatives = queue.vectors[(queue.ids >= 0) & (queue.ids != own[row])]
+            known = torch.tensor([met(asks, int(ids[asks][row]), answers, int(node)) for node in queue.ids])
+            linked += int(known.sum())
+            negatives = queue.vectors[(queue.ids >= 0) & (queue.ids != own[row]) & ~known]
             scores = F.cosine_similarity(fast[query][row], torch.cat([slow[key][row : row + 1], negatives])) / 0.2
             wanted[number] = wanted[number] - scores.log_softmax(0)[0] / len(own)
+    assert (linked > 0) == (hide == "linked")
     for number, weight in ((1, 0.3), (2, 0.2), (3, 0.5)):
         assert terms[f"gal_{number}"].item() == pytest.approx(weight * float(wanted[number]), rel=1e-4)
     nll = F.cross_entropy(model._answers(batch) @ model.item_vectors().T, batch.target)
