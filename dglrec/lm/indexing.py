@@ -71,10 +71,13 @@ def cid(train: InteractionLog, clusters: int = 20, largest: int = 500, seed: int
         seed: of the clustering.
 
     Raises:
-        ConfigError: fewer than 2 clusters, or `largest` below 1.
+        ConfigError: fewer than 2 clusters, or `largest` below 1, or one of them no whole number.
     """
-    if clusters < 2 or largest < 1:
-        raise ConfigError(f"clusters is {clusters} and largest {largest}; expected at least 2 and 1")
+    whole = all(isinstance(number, int | np.integer) and not isinstance(number, bool) for number in (clusters, largest))
+    if not whole or clusters < 2 or largest < 1:
+        raise ConfigError(
+            f"clusters is {clusters!r} and largest {largest!r}; expected whole numbers, at least 2 and at least 1"
+        )
     together = co_occurrence(train)
     names: Names = [()] * train.num_items
     todo: list[tuple[tuple[int, ...], Ints]] = [((), first_appearances(train))]

@@ -21,7 +21,7 @@ from ..data.splits import Queries, Split
 from ..errors import ConfigError
 from ..graphs import Neighbours, user_item
 from ..lm.backbone import Backbone
-from ..lm.embeddings import from_model, from_texts, item_texts, standardised
+from ..lm.embeddings import TFIDF, check_encoder, from_model, from_texts, item_texts, standardised
 from ..lm.hop_prompts import (
     Asked,
     CutShare,
@@ -141,6 +141,11 @@ class GALRecConfig:
             raise ConfigError(
                 f"source is {self.source!r}, but embeddings={self.embeddings!r} are taken from no run; leave one out"
             )
+        if self.text_encoder != TFIDF and self.embeddings != "text":
+            raise ConfigError(
+                f"text_encoder is {self.text_encoder!r}, but embeddings={self.embeddings!r} read no texts; set "
+                "embeddings='text', or leave text_encoder out"
+            )
 
 
 class NodeTokens(nn.Module):
@@ -203,6 +208,9 @@ class GALRec(Model):
         c = self.config
         learned = c.embeddings == "learned"
         titles = item_texts(split.log, brief=True) if c.titles else []
+        if c.embeddings == "text":  # what `before_training` could not read is said before any work
+            item_texts(split.log)
+            check_encoder(c.text_encoder)
         with seeded(c.train.seed, "init"):
             self.backbone = Backbone(c.backbone, [*texts(), *titles], c.dim, c.layers, c.heads, c.inner, c.dropout)
             dim = self.backbone.dim

@@ -114,6 +114,9 @@ def test_shuffled_numbers_follow_no_order(split):
 def test_what_is_refused(split):
     with pytest.raises(ConfigError, match="clusters is 1"):
         cid(split.train, clusters=1)
+    for wrong in ({"clusters": 2.5}, {"clusters": "2"}, {"largest": True}):
+        with pytest.raises(ConfigError, match="expected whole numbers"):
+            cid(split.train, **wrong)
     with pytest.raises(DataError, match="items 0 and 1 have one name, a b"):
         check_names([("a", "b"), ("a", "b")])
     with pytest.raises(DataError, match="item 1 has an empty name"):

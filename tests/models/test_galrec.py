@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -431,7 +432,7 @@ def test_what_is_refused(split, tmp_path):
         make(split, hops=4)
     untitled = dglrec.leave_one_out(dglrec.sample("grammar", users=30, items=40))
     with pytest.raises(DataError, match="has no titles"):
-        make(untitled, embeddings="text").before_training()
+        make(untitled, embeddings="text")
     with pytest.raises(DataError, match="has no titles"):
         make(untitled, titles=4)
     said = np.array(["", *["mug"] * (split.log.num_items - 2), " "], dtype=object)
@@ -440,14 +441,21 @@ def test_what_is_refused(split, tmp_path):
         f"2 of {len(said)} items of .* have no title, brand or categories, the first of them '{split.log.item_ids[0]}'"
     )
     with pytest.raises(DataError, match=first):
-        make(blank, embeddings="text").before_training()
+        make(blank, embeddings="text")
     with pytest.raises(DataError, match=first):
         make(blank, titles=4)
     with pytest.raises(ConfigError, match=r"needs no download|not installed"):
         make(split, embeddings="text", text_encoder=str(tmp_path)).before_training()
     (tmp_path / "modules.json").write_text('[{"idx": 0, "name": "0", "path": "", "type": "os.system"}]')
     with pytest.raises(ConfigError, match=r"names the module 'os\.system', and to load it would run code"):
-        make(split, embeddings="text", text_encoder=str(tmp_path)).before_training()
+        make(split, embeddings="text", text_encoder=str(tmp_path))
+    with pytest.raises(ConfigError, match=r"text_encoder is 'st5', but embeddings='lightgcn' read no texts"):
+        make(split, text_encoder="st5")
+    for blank_name in ("", " "):
+        with pytest.raises(ConfigError, match="expected 'tiny', or the name or folder of a T5"):
+            make(split, backbone=blank_name)
+    with pytest.raises(ConfigError, match=r"sid says the names of its 20 most likely items .*: ask for top\(queries, k\)"):
+        dglrec.models.preset("sid", split, **TINY).scores(split.test)
 
 
 def test_a_t5_from_a_folder(split, tmp_path):
@@ -592,13 +600,67 @@ def test_a_new_process_ranks_the_same(split, tmp_path):
 
 
 def test_a_t5_that_cannot_be_fetched_says_what_to_do_without_a_network(split, monkeypatch):
+    """What was fetched before is looked at first; then the hub is asked once, and not as often as the library does."""
+    import huggingface_hub
     import transformers
 
-    def offline(name, **_):
-        raise OSError(f"We couldn't connect to 'https://huggingface.co' to load {name}")
+    asked = []
 
-    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", offline)
+    def read(name, local_files_only, **_):
+        asked.append("disk" if local_files_only else "hub")
+        raise OSError("not here")
+
+    def model_info(self, name, timeout):
+        asked.append((name, timeout < 30))
+        raise OSError("We couldn't connect to 'https://huggingface.co'")
+
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", read)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
     with pytest.raises(
         ConfigError, match=r"'google/flan-t5' is no model .*connect.*give the folder of a downloaded T5"
     ):
         make(split, backbone="google/flan-t5")
+    assert asked == ["disk", ("google/flan-t5", True)]
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: None)
+    with pytest.raises(ConfigError, match="not here"):
+        make(split, backbone="google/flan-t5")
+    assert asked[2:] == ["disk", "hub"]
+
+
+@pytest.mark.parametrize("width", [5, 24])
+def test_texts_are_read_by_a_sentence_encoder(split, monkeypatch, width):
+    """All texts of the items, in order; wide vectors are reduced, narrow ones end in zeros."""
+    asked = []
+
+    class Encoder:
+        def __init__(self, name):
+            asked.append(name)
+
+        def encode(self, texts, batch_size, show_progress_bar):
+            assert not show_progress_bar and texts == item_texts(split.log)
+            return np.random.default_rng(0).normal(size=(len(texts), width)).astype(np.float32)
+
+    monkeypatch.setitem(sys.modules, "sentence_transformers", SimpleNamespace(SentenceTransformer=Encoder))
+    users, items = from_texts(split.log, split.train, "st5", 16)
+    given = torch.as_tensor(Encoder("").encode(item_texts(split.log), 1, False))
+    if width < 16:
+        assert torch.equal(items, F.pad(given, (0, 16 - width)))
+    else:  # angles are kept as far as 16 of 24 dimensions can
+        found, wanted = (F.cosine_similarity(one[:, None], one[None], dim=2) for one in (items, given))
+        assert torch.corrcoef(torch.stack([found.flatten(), wanted.flatten()]))[0, 1] > 0.9
+    model = dglrec.models.preset("galrec-text", split, **{**SMALL, "text_encoder": "st5"})
+    model.before_training()
+    assert asked == ["st5", "", "st5"]
+    torch.testing.assert_close(model.known_items.std(0, correction=0)[:5], torch.ones(5), rtol=0.2, atol=0)
+
+
+def test_a_sentence_encoder_that_cannot_be_had_is_said(split, monkeypatch):
+    def offline(name):
+        raise OSError(f"no {name} here\nand more")
+
+    monkeypatch.setitem(sys.modules, "sentence_transformers", SimpleNamespace(SentenceTransformer=offline))
+    with pytest.raises(ConfigError, match=r"text encoder 'st5' cannot be read \(no st5 here\); .*'tfidf'"):
+        from_texts(split.log, split.train, "st5", 8)
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with pytest.raises(ConfigError, match=r'need sentence_transformers.*pip install "dglrec\[lm\]"'):
+        from_texts(split.log, split.train, "st5", 8)
