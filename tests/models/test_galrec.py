@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import itertools
 import os
 import subprocess
 import sys
@@ -21,7 +22,14 @@ from dglrec.lm import backbone
 from dglrec.lm.embeddings import from_texts, item_texts
 from dglrec.models.galrec import KEYS
 from dglrec.streams import Streams
-from tests.contract.model_contract import GenerativeContract, ModelContract, fit
+from tests.contract.model_contract import (
+    GenerativeContract,
+    ModelContract,
+    assert_same_bits,
+    fit,
+    plain_epoch,
+    weights_of,
+)
 
 pytest.importorskip("transformers")
 
@@ -154,6 +162,42 @@ def test_queues_hold_what_the_slow_encoder_said_and_it_follows(split):
     now = dict(model.slow.named_parameters())
     moved = 0.9 * before["words.weight"] + 0.1 * model.backbone.words.weight
     torch.testing.assert_close(now["words.weight"], moved)
+
+
+@pytest.mark.parametrize("preset", ["galrec-lightgcn", "iid", "sid"])
+def test_mixed_precision_computes_the_same(split, preset):
+    """To the places that it has; weights, queues and the momentum copy stay in single precision."""
+    fields = SMALL if preset.startswith("gal") else TINY
+    runs = []
+    for precision in ("float32", "bfloat16"):
+        train = {"precision": precision, "lr": 1e-2, "batch_size": 64}
+        model = dglrec.models.preset(preset, split, **{**fields, "dropout": 0.0, "epoch_targets": 256, "train": train})
+        runs.append(fit(model, split, epochs=2))
+    exact, rough = (run.rows[-1] for run in runs)
+    names = [name for name in exact if name == "next_item" or name.startswith("gal_")]
+    assert len(names) == (4 if preset.startswith("gal") else 1)
+    for name in names:
+        assert rough[name] == pytest.approx(exact[name], rel=0.03), name
+        assert rough[name] != exact[name], name
+    kept = [*runs[1].model.parameters(), *runs[1].model.buffers()]
+    assert all(one.dtype == torch.float32 for one in kept if one.is_floating_point())
+
+
+def test_accumulated_batches_are_one_step_and_each_of_them_fills_the_queues(split):
+    """Six batches are two steps; the momentum encoder follows at these."""
+    fields = {"dropout": 0.1, "epoch_targets": 6 * 8, "queue": 6 * 8, "momentum": 0.5}
+    models = []
+    for _ in range(2):
+        train = {"batch_size": 8, "accumulate": 3, "lr": 1e-2, "schedule": "constant", "warmup_share": 0.0}
+        models.append(make(split, **fields, train=train))
+    followed = []
+    models[0].slow.words.register_forward_pre_hook(lambda words, _: followed.append(words.weight.detach().clone()))
+    run = fit(models[0], split, epochs=1)
+    assert plain_epoch(models[1], split) == run.rows[0]["steps"] == 6
+    assert_same_bits(weights_of(run.model), weights_of(models[1]))
+    assert all((queue.ids >= 0).all() for queue in run.model.queues.values())
+    new = [not torch.equal(*pair) for pair in itertools.pairwise(followed)]
+    assert new == [False, False, True, False, False]
 
 
 def test_keys_may_be_said_without_dropout(split):
