@@ -28,7 +28,7 @@ Values = Mapping[str, npt.NDArray[Any]]  # name of a metric -> (Q,), and "user" 
 # How the names of what was kept of each query end: on items that are new to their user, and on the full ranking of
 # queries that are asked among sampled candidates.
 ENDS = {"measured_new": " new", "measured_full": " full"}
-ANGLES = "angles of "  # how the names of a hop's angles begin, in the same file
+POINTS = "points of "  # how the names of a hop's points begin, in the same file
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Result:
         values: what its result file holds.
         per_query: metrics of each test query, and whose query it is; empty where they were not kept.
         by_epoch: a dict an epoch, with the metrics on validation; empty where nothing was trained.
-        angles: name of a hop -> those of its vectors (see `dglrec.lm.spread`); empty where no figure asks for them.
+        points: name of a hop -> how its vectors lie (see `dglrec.lm.spread`); empty where no figure asks for them.
     """
 
     values: dict[str, Any]
     per_query: Values = field(default_factory=dict)
     by_epoch: Sequence[dict[str, Any]] = ()
-    angles: Values = field(default_factory=dict)
+    points: Values = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> Result:
@@ -55,10 +55,10 @@ class Result:
         if arrays.exists():
             with np.load(arrays, allow_pickle=False) as file:
                 kept = dict(file)
-        angles = {name.removeprefix(ANGLES): array for name, array in kept.items() if name.startswith(ANGLES)}
-        per_query = {name: array for name, array in kept.items() if not name.startswith(ANGLES)}
+        points = {name.removeprefix(POINTS): array for name, array in kept.items() if name.startswith(POINTS)}
+        per_query = {name: array for name, array in kept.items() if not name.startswith(POINTS)}
         by_epoch = map(json.loads, lines.read_text("utf-8").splitlines()) if lines.exists() else ()
-        return cls(read_json(path), per_query, list(by_epoch), angles)
+        return cls(read_json(path), per_query, list(by_epoch), points)
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class Table:
         plan = self.plan
         if plan.kind == "systems":
             raise ConfigError(f"{plan.name} is a table; only figures can be drawn")
-        drawn = [result for result in self.results if plan.kind != "hops" or result.angles]
+        drawn = [result for result in self.results if plan.kind != "hops" or result.points]
         if not drawn:
             raise DataError(f"nothing of {plan.name} is measured yet; dglrec reproduce {plan.name} --run does it")
         if len(places := list(dict.fromkeys(map(_place, drawn)))) > 1:
@@ -179,7 +179,7 @@ class Table:
             bars = "bars: 95 % of the draws of users; seconds: fastest and slowest seed"
             save_fields(self._curves(by_row), path, f"{title} ({bars})")
         elif plan.kind == "hops":
-            save_densities({row: runs[0].angles for row, runs in by_row.items()}, path, title)
+            save_densities({row: runs[0].points for row, runs in by_row.items()}, path, title)
         else:
             metric = plan.metrics[0]
             curves = {
