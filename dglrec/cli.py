@@ -351,7 +351,9 @@ def _split(args: argparse.Namespace, preset: str) -> Split:
             split = leave_one_out(log, order=options.order, **rule | {"negatives": count})
         except DataError as error:
             split = leave_one_out(log, order=options.order, **rule)
-            _note(f"targets are ranked among all items, not among {count} drawn ones as in the paper of {preset}: {error}")
+            _note(
+                f"targets are ranked among all items, not among {count} drawn ones as in the paper of {preset}: {error}"
+            )
             return split
         _note(f"targets are ranked among {count} drawn items, as in the paper of {preset}; split.negatives=none is all")
         return split

@@ -40,7 +40,7 @@ def test_the_figures_of_galrec_have_the_rows_of_its_tables() -> None:
 
 
 def test_graph_aware_learning_is_compared_with_itself_left_out() -> None:
-    """Each kind of embeddings in Table III with its own, and all three ablations in the metric that a gain is told in."""
+    """Each kind of embeddings in Table III with its own, and all ablations in the metric that a gain is told in."""
     plan = PLANS["galrec-table3"]
     rows = [cell.row for cell in plan.cells() if cell.data == "amazon-toys"]
     assert [plan.partner(row) for row in rows] == [

@@ -291,7 +291,7 @@ def test_figures_are_drawn_and_tables_are_not(tmp_path: Path) -> None:
 
 
 def test_densities_are_drawn_to_one_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Points of a tenth of the size fill a tenth of their part, equal ones are a spot, and angles are drawn from both."""
+    """Points of a tenth of the size fill a tenth of their part, equal ones are a spot, and both have their angles."""
     drawn: list[Any] = []
     monkeypatch.setattr("dglrec.curves._save", lambda figure, *_: drawn.append(figure))
     turn = np.linspace(-np.pi, np.pi, 400, endpoint=False)

@@ -239,7 +239,7 @@ def _trained_tokenizer(texts: Sequence[str]) -> tuple[Callable[[str], list[int]]
 
 
 def _fetched(transformers: Any, name: str) -> tuple[Any, Callable[[str], list[int]], int]:
-    """A pre-trained T5, its tokenizer and its end token: from a folder or what was fetched before, else from the hub."""
+    """A pre-trained T5, its tokenizer and its end token: from a folder, what was fetched before, or the hub."""
     if not name.strip():
         raise ConfigError(f"backbone is {name!r}; expected {TINY!r}, or the name or folder of a T5")
     is_here = Path(name).exists()
@@ -256,8 +256,9 @@ def _fetched(transformers: Any, name: str) -> tuple[Any, Callable[[str], list[in
         failure = error
     reason = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
     raise ConfigError(
-        f"backbone {name!r} is no {'folder' if is_here else 'model'} that can be read ({reason[:120]}); without a network "
-        "give the folder of a downloaded T5 (with model.safetensors), or backbone='tiny', which needs no download"
+        f"backbone {name!r} is no {'folder' if is_here else 'model'} that can be read ({reason[:120]}); without a "
+        "network give the folder of a downloaded T5 (with model.safetensors), or backbone='tiny', "
+        "which needs no download"
     ) from None
 
 

@@ -25,7 +25,9 @@ FIRST = 1001  # the smallest number that is a name, as in the public code
 
 
 def iid(train: InteractionLog) -> Names:
-    """One token an item. (The preset `iid` has no use for the words: row i of its token table is the name of item i.)
+    """One token an item.
+
+    The preset `iid` does not ask for them: there row i of the token table is the name of item i.
 
     >>> log = InteractionLog.from_arrays(["a", "a", "b"], ["x", "y", "y"])
     >>> iid(log)
@@ -73,7 +75,8 @@ def cid(train: InteractionLog, clusters: int = 20, largest: int = 500, seed: int
     Raises:
         ConfigError: fewer than 2 clusters, or `largest` below 1, or one of them no whole number.
     """
-    whole = all(isinstance(number, int | np.integer) and not isinstance(number, bool) for number in (clusters, largest))
+    sizes = (clusters, largest)
+    whole = all(isinstance(size, int | np.integer) and not isinstance(size, bool) for size in sizes)
     if not whole or clusters < 2 or largest < 1:
         raise ConfigError(
             f"clusters is {clusters!r} and largest {largest!r}; expected whole numbers, at least 2 and at least 1"
@@ -109,7 +112,7 @@ def unseen_items(train: InteractionLog) -> Ints:
 
 
 def by_id(train: InteractionLog, items: Ints) -> Ints:
-    """Items in the order of their ids; that of their numbers is the source's, in which held-out rows may stand first."""
+    """Items in the order of their ids, not of their numbers: those are the source's, where held-out rows may come first."""
     return items[np.argsort(train.item_ids[items], kind="stable")]
 
 

@@ -53,8 +53,8 @@ def spread(model: GALRec, events: int = EVENTS) -> Spread:
 def plane(vectors: Any) -> Floats:
     """(n, 2) vectors (n, d) less their mean, in their first two principal directions.
 
-    >>> plane(np.array([[3.0, 1.0], [-3.0, 1.0]])).round(2).tolist() in ([[3.0, 0.0], [-3.0, 0.0]], [[-3.0, 0.0], [3.0, 0.0]])
-    True
+    >>> np.abs(plane(np.array([[3.0, 1.0], [-3.0, 1.0]]))).round(2).tolist()
+    [[3.0, 0.0], [3.0, 0.0]]
     """
     given = np.asarray(vectors, dtype=np.float64)
     given = given - given.mean(0)

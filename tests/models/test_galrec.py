@@ -34,8 +34,8 @@ from tests.contract.model_contract import (
 pytest.importorskip("transformers")
 
 TINY = {"dim": 16, "layers": 1, "heads": 2, "inner": 32, "max_length": 10}
-# Query, key and loss of each contrast, as docs/galrec.md argues from the paper; where the "far" end learns, Eq. 5 and 6 are
-# turned round.
+# Query, key and loss of each contrast, as docs/galrec.md argues from the paper; where the "far" end learns, Eq. 5 and
+# 6 are turned round.
 NEAR = [("user 0", "user far", 1), ("item 0", "item far", 1)]
 FAR = [("user far", "user 0", 1), ("item far", "item 0", 1)]
 OTHERS = [
@@ -200,6 +200,17 @@ def test_accumulated_batches_are_one_step_and_each_of_them_fills_the_queues(spli
     assert new == [False, False, True, False, False]
 
 
+@pytest.mark.parametrize(("batches", "steps"), [(6, 2), (7, 3)])
+def test_the_momentum_encoder_follows_every_step(split, monkeypatch, batches, steps):
+    """That of the batches that are left at the end of an epoch, too, whose keys are in the queues once."""
+    followed = []
+    monkeypatch.setattr("dglrec.models.galrec.follow", lambda *_: followed.append(1))
+    model = make(split, epoch_targets=batches * 8, queue=100, train={"batch_size": 8, "accumulate": 3})
+    run = fit(model, split, epochs=1)
+    assert len(followed) == steps
+    assert {int((queue.ids >= 0).sum()) for queue in run.model.queues.values()} == {batches * 8}
+
+
 def test_keys_may_be_said_without_dropout(split):
     """Then they are those of evaluation, and the queries still drop out."""
     for key_dropout in (True, False):
@@ -238,7 +249,7 @@ def nodes_of(model, prompts, row):
 
 
 def test_prompts_name_the_neighbours_of_their_hops(split):
-    """Counted from the log's rows: of a user the history and who else took it, of an item its takers and what they took."""
+    """From the log's rows: of a user the history and who else took it, of an item its takers and what they took."""
     fanout, longest, log = 2, 3, split.train
     model = make(split, fanout=fanout, max_length=longest, budget=1000, train={"batch_size": 40}).train()
     rows = np.flatnonzero(log.position > 0)[::30]
@@ -498,7 +509,9 @@ def test_what_is_refused(split, tmp_path):
     for blank_name in ("", " "):
         with pytest.raises(ConfigError, match="expected 'tiny', or the name or folder of a T5"):
             make(split, backbone=blank_name)
-    with pytest.raises(ConfigError, match=r"sid says the names of its 20 most likely items .*: ask for top\(queries, k\)"):
+    with pytest.raises(
+        ConfigError, match=r"sid says the names of its 20 most likely items .*: ask for top\(queries, k\)"
+    ):
         dglrec.models.preset("sid", split, **TINY).scores(split.test)
 
 
@@ -685,7 +698,7 @@ def test_texts_are_read_by_a_sentence_encoder(split, monkeypatch, width):
             return np.random.default_rng(0).normal(size=(len(texts), width)).astype(np.float32)
 
     monkeypatch.setitem(sys.modules, "sentence_transformers", SimpleNamespace(SentenceTransformer=Encoder))
-    users, items = from_texts(split.log, split.train, "st5", 16)
+    _, items = from_texts(split.log, split.train, "st5", 16)
     given = torch.as_tensor(Encoder("").encode(item_texts(split.log), 1, False))
     if width < 16:
         assert torch.equal(items, F.pad(given, (0, 16 - width)))
