@@ -96,7 +96,7 @@ def test_language_models_are_asked_for_with_all_that_they_need() -> None:
     """Each has a version that was tested with the PyTorch that stands there, so that pip takes no other one."""
     setup = (PACKAGE.parent / "setup.py").read_text()
     pinned = {line.partition("==")[0] for line in (PACKAGE.parent / "constraints.txt").read_text().splitlines()}
-    (extra,) = (line for line in setup.splitlines() if line.strip().startswith('"lm"'))
+    extra = setup.partition('"lm": [')[2].partition("]")[0]
     for name in ("transformers", "tokenizers", "sentence-transformers"):
         assert f'"{name}>=' in extra
         assert name in pinned

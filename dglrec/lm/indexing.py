@@ -112,7 +112,7 @@ def unseen_items(train: InteractionLog) -> Ints:
 
 
 def by_id(train: InteractionLog, items: Ints) -> Ints:
-    """Items in the order of their ids, not of their numbers: those are the source's, where held-out rows may come first."""
+    """Items in the order of their ids; their numbers are the source's, where held-out rows may come first."""
     return items[np.argsort(train.item_ids[items], kind="stable")]
 
 
