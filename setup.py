@@ -36,7 +36,8 @@ setup(
     ],
     extras_require={
         "fast": ["numba>=0.61"],
-        "lm": ["transformers>=5", "tokenizers>=0.20"],  # and sentence-transformers, where one is named as text encoder
+        # sentence-transformers 5.2 is the first that works with transformers 5
+        "lm": ["transformers>=5", "tokenizers>=0.20", "sentence-transformers>=5.2"],
         "docs": ["sphinx>=7", "myst-parser>=3"],
         "test": [
             *("pytest>=8", "hypothesis>=6.80", "ranx>=0.3.20", "ruff>=0.9", "mypy>=1.14"),

@@ -94,51 +94,75 @@ def save_fields(
     _save(figure, path, title)
 
 
-def save_densities(angles: Mapping[str, Mapping[str, Any]], path: Path, title: str) -> None:
+def save_densities(points: Mapping[str, Mapping[str, Any]], path: Path, title: str) -> None:
     """Draw how vectors lie, a row for each model, to `path`, a PNG: GAL-Rec's Figure 4.
 
-    Each part shows the density of points on the unit circle, and under it that of their angles. What has collapsed is
-    a spot, and a peak.
+    Each part shows the density of the points in their plane, as wide in all parts, and under it that of their angles.
+    What has collapsed is a spot.
 
     Args:
-        angles: model -> name of a hop -> (n,) radians, see `dglrec.lm.spread`.
+        points: model -> name of a hop -> (n, 2), see `dglrec.lm.spread`.
         path: of the picture.
         title: above it.
     """
     import numpy as np
-    from scipy.stats import gaussian_kde
 
-    columns = list(next(iter(angles.values())))
-    figure, parts = _figure(2.2 * len(columns), 4.4 * len(angles), len(columns), 2 * len(angles))
-    grid, line = np.linspace(-1.3, 1.3, 60), np.linspace(-np.pi, np.pi, 120)
-    plane = np.stack(np.meshgrid(grid, grid)).reshape(2, -1)
-    for row, (model, hops) in enumerate(angles.items()):
+    from .lm.spread import angles
+
+    columns = list(next(iter(points.values())))
+    figure, parts = _figure(2.1 * len(columns), 3.3 * len(points) + 0.4, len(columns), 2 * len(points), heights=(2, 1))
+    # Up to the farthest points but a few: one that lies alone would make all others a spot.
+    far = max(float(np.quantile(np.abs(one), 0.995)) for hops in points.values() for one in hops.values())
+    reach = 1.1 * far if far > 0 else 1.0
+    for row, (model, hops) in enumerate(points.items()):
         for column, name in enumerate(columns):
             density, angle = (parts[(2 * row + part) * len(columns) + column] for part in (0, 1))
-            given = np.asarray(hops[name], dtype=np.float64)
-            points = np.stack([np.cos(given), np.sin(given)])
-            points += 0.08 * np.random.default_rng(0).standard_normal(points.shape)  # so that equal ones are a spot
-            density.imshow(
-                gaussian_kde(points)(plane).reshape(60, 60),
-                origin="lower",
-                extent=(-1.3, 1.3, -1.3, 1.3),
-                cmap="Blues",
-            )
-            density.set(title=name, ylabel=model if column == 0 else "", xticks=[], yticks=[])
-            turns = np.concatenate([given + turn for turn in (-2 * np.pi, 0.0, 2 * np.pi)])  # -pi is where pi is
-            angle.plot(line, gaussian_kde(turns, bw_method=0.08)(line), lw=1)
-            angle.set(xlabel="angle", ylim=(0, None), yticks=[])
+            seen = _density(hops[name], [(-reach, reach)] * 2, "constant")
+            density.imshow(seen.T, origin="lower", extent=(-reach, reach, -reach, reach), cmap="Blues")
+            density.set_title(name if row == 0 else "", fontsize=9)
+            density.set(xticks=[-far, 0, far], yticks=[-far, 0, far])
+            density.set_xticklabels([f"{-far:.2g}", "0", f"{far:.2g}"], fontsize=6)
+            density.set_yticklabels(["", "", ""])
+            turns = _density(angles(hops[name])[:, None], [(-np.pi, np.pi)], "wrap")
+            turns = turns / turns.mean()
+            line = (np.arange(len(turns)) + 0.5) / len(turns) * 2 * np.pi - np.pi
+            angle.fill_between(line, turns, lw=0, alpha=0.5)
+            angle.axhline(1.0, color="grey", lw=0.8, ls=":")  # evenly, all around
+            angle.set(xlim=(-np.pi, np.pi), ylim=(0, max(2.5, 1.1 * float(turns.max()))))
+            angle.set_xticks([-np.pi, 0, np.pi], ["-π", "0", "π"], fontsize=7)
+            angle.tick_params("y", labelsize=6)
+            if column == 0:
+                density.set_ylabel(model, fontsize=8)
+                angle.set_ylabel("angles, 1: evenly", fontsize=7)
     _save(figure, path, title)
 
 
-def _figure(width: float, height: float, columns: int, rows: int = 1) -> tuple[Any, list[Any]]:
-    """A figure with its parts, beside each other, row after row."""
+def _density(points: Any, limits: Sequence[tuple[float, float]], edge: str) -> Any:
+    """Points (n, k) counted in the cells of a grid, and smoothed; unlike a kernel estimate it can show equal points.
+
+    Args:
+        points: (n, k).
+        limits: of the grid, k times.
+        edge: what is beyond the grid, see `scipy.ndimage.gaussian_filter`.
+    """
+    import numpy as np
+    from scipy.ndimage import gaussian_filter
+
+    counts, _ = np.histogramdd(np.asarray(points, dtype=np.float64), bins=96, range=limits)
+    return gaussian_filter(counts, 2.5, mode=edge)
+
+
+def _figure(
+    width: float, height: float, columns: int, rows: int = 1, heights: Sequence[float] = (1,)
+) -> tuple[Any, list[Any]]:
+    """A figure with its parts, beside each other, row after row; the rows are `heights` high in turn."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
+    ratios = [heights[row % len(heights)] for row in range(rows)]
+    return figure, list(figure.subplots(rows, columns, squeeze=False, height_ratios=ratios).flat)
 
 
 def _save(figure: Any, path: Path, title: str) -> None:

@@ -26,7 +26,7 @@ from .data.files import atomic_write
 from .errors import DataError
 from .tables import PLANS, Cell, Plan, find_data, has_nothing_to_train, make_split, parse, plan_of
 from .train import Run, fit
-from .views import ANGLES, Result, Table
+from .views import POINTS, Result, Table
 
 if TYPE_CHECKING:
     from .data import InterestOracle
@@ -175,7 +175,7 @@ def _write(plan: Plan, cell: Cell, run: Run, path: Path) -> None:
         from .lm.spread import spread
 
         hops = spread(cast("GALRec", run.model))
-        arrays |= {ANGLES + name: found.astype(np.float32) for name, found in hops.angles.items()}
+        arrays |= {POINTS + name: found.astype(np.float32) for name, found in hops.points.items()}
         values["hops"] = hops.uniformity
     with atomic_write(path.with_suffix(".npz")) as file:
         np.savez_compressed(file, **arrays)

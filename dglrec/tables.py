@@ -47,6 +47,8 @@ class Plan:
         over: what the rows run over: "systems" (a table), fields such as ("m",) (a curve a system), "epochs", or "hops"
             (how the vectors of each hop lie).
         compare: the row that the others are compared with.
+        partners: row -> the row that it is compared with instead; then rows without a partner are compared with none.
+        compared_in: metrics in which they are compared; () for the first of `metrics`.
     """
 
     name: str
@@ -59,6 +61,8 @@ class Plan:
     fields: Mapping[str, Any] = field(default_factory=dict)
     fields_on: Mapping[str, Mapping[tuple[str, ...], Mapping[str, Any]]] = field(default_factory=dict)
     over: Literal["systems", "epochs", "hops"] | tuple[str, ...] = "systems"
+    partners: Mapping[str, str] = field(default_factory=dict)
+    compared_in: tuple[str, ...] = ()
 
     def cells(self) -> list[Cell]:
         """All that the table is made of."""
@@ -100,7 +104,17 @@ class Plan:
             raise ConfigError(f"{self.name} is a figure; only the rows of tables are compared with one of them")
         if row not in rows:
             raise ConfigError(f"the chosen rows of {self.name} have no {row!r} to compare with; {closest(row, rows)}")
-        return dataclasses.replace(self, compare=row)
+        return dataclasses.replace(self, compare=row, partners={})
+
+    def partner(self, row: str) -> str | None:
+        """The row from which this one is subtracted; None where it is compared with no other."""
+        return self.partners.get(row) if self.partners else self.compare if row != self.compare else None
+
+    @property
+    def difference_columns(self) -> dict[str, str]:
+        """Metric -> the name of its column of differences."""
+        minuend = "the named row" if self.partners else self.compare
+        return {metric: f"{minuend} minus this, {metric}" for metric in self.compared_in or self.metrics[:1]}
 
     @property
     def kind(self) -> Literal["systems", "fields", "epochs", "hops"]:
@@ -262,6 +276,7 @@ _WINDOWS_ON = {
 _ON_SAMPLE = ((planted.NAME, "user"),)
 
 _LEAVE_ONE_OUT = tuple((data, "leave-one-out") for data in ("amazon-beauty", "amazon-sports", "amazon-toys"))
+_GALREC_ROWS = ("galrec-sasrec", "galrec-lightgcn", "galrec-text")
 _FOR_LANGUAGE = tuple((data, "leave-one-out") for data in ("amazon-beauty", "amazon-toys", "yelp-2019"))
 _WITH_HOPS = ((HOPS, "leave-one-out"), *_FOR_LANGUAGE)
 _HOPS_AND_TOYS = ((HOPS, "leave-one-out"), ("amazon-toys", "leave-one-out"))
@@ -275,6 +290,7 @@ _ONE_DECAY: dict[str, dict[tuple[str, ...], dict[str, Any]]] = {
 _ON_HOPS: dict[str, dict[tuple[str, ...], dict[str, Any]]] = {
     HOPS: {_ALL: {"seen": "mask"}, ("galrec-lightgcn",): {"train.lr": 3e-3, "train.epochs": 10}}
 }
+_GAINS = ("recall@10", "ndcg@10")  # a gain counts as shown where its interval excludes 0
 _HITS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10")  # with one target a query, HR is recall
 _CHECK_INS_AND_FILMS = tuple(
     (data, split) for data in ("foursquare-nyc", "ml-latest-small") for split in ("window", "user", "time")
@@ -508,17 +524,20 @@ _PLANS = (
         f"{_GALREC}, Table I: overall performance ({_SCRATCH})",
         metrics=_HITS,
         data=_FOR_LANGUAGE,
-        rows=("lightgcn", "sasrec", "p5", "sid", "cid", "iid", "galrec-sasrec", "galrec-lightgcn", "galrec-text"),
+        rows=("lightgcn", "sasrec", "p5", "sid", "cid", "iid", *_GALREC_ROWS),
         fields_on=_ONE_DECAY,
         compare="galrec-lightgcn",
+        compared_in=_GAINS,
     ),
     Plan(
         "galrec-table3",
         f"{_GALREC}, Table III: with and without graph-aware learning ({_SCRATCH})",
         metrics=_HITS,
         data=_FOR_LANGUAGE,
-        rows=tuple(f"galrec-{kind}{end}" for kind in ("sasrec", "lightgcn", "text") for end in (",gal=false", "")),
+        rows=tuple(f"{row}{end}" for row in _GALREC_ROWS for end in (",gal=false", "")),
         compare="galrec-lightgcn",
+        partners={f"{row},gal=false": row for row in _GALREC_ROWS},
+        compared_in=_GAINS,
     ),
     Plan(
         "galrec-table4",
@@ -533,6 +552,7 @@ _PLANS = (
         references=("oracle",),
         fields_on=_ON_HOPS,
         compare="galrec-lightgcn",
+        compared_in=_GAINS,
     ),
     Plan(
         "galrec-table5",
@@ -543,6 +563,7 @@ _PLANS = (
         references=("oracle",),
         fields_on=_ON_HOPS,
         compare="galrec-lightgcn",
+        compared_in=_GAINS,
     ),
     Plan(
         "galrec-figure4",

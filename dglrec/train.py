@@ -303,6 +303,7 @@ class _Trainer:
             raise DataError(f"{self.split.log.name!r} has nothing that {self.model.preset} could learn from")
         if batches % self.config.accumulate:
             self._step()
+            self.model.after_batch(True)
         values = {name: float(value) for name, value in sums.items()}
         total = math.fsum(values.values())
         if not math.isfinite(total):

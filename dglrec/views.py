@@ -1,7 +1,7 @@
 """A paper's table or figure as text, from the results of runs.
 
 Results under different protocols share no column. Where the metrics of each query were kept, a figure has its 95 %
-interval by user, and each row its paired difference to the row that the table is about.
+interval by user, and each row its paired difference to the row that the table is about, or to its own partner.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Values = Mapping[str, npt.NDArray[Any]]  # name of a metric -> (Q,), and "user" 
 # How the names of what was kept of each query end: on items that are new to their user, and on the full ranking of
 # queries that are asked among sampled candidates.
 ENDS = {"measured_new": " new", "measured_full": " full"}
-ANGLES = "angles of "  # how the names of a hop's angles begin, in the same file
+POINTS = "points of "  # how the names of a hop's points begin, in the same file
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Result:
         values: what its result file holds.
         per_query: metrics of each test query, and whose query it is; empty where they were not kept.
         by_epoch: a dict an epoch, with the metrics on validation; empty where nothing was trained.
-        angles: name of a hop -> those of its vectors (see `dglrec.lm.spread`); empty where no figure asks for them.
+        points: name of a hop -> how its vectors lie (see `dglrec.lm.spread`); empty where no figure asks for them.
     """
 
     values: dict[str, Any]
     per_query: Values = field(default_factory=dict)
     by_epoch: Sequence[dict[str, Any]] = ()
-    angles: Values = field(default_factory=dict)
+    points: Values = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> Result:
@@ -55,10 +55,10 @@ class Result:
         if arrays.exists():
             with np.load(arrays, allow_pickle=False) as file:
                 kept = dict(file)
-        angles = {name.removeprefix(ANGLES): array for name, array in kept.items() if name.startswith(ANGLES)}
-        per_query = {name: array for name, array in kept.items() if not name.startswith(ANGLES)}
+        points = {name.removeprefix(POINTS): array for name, array in kept.items() if name.startswith(POINTS)}
+        per_query = {name: array for name, array in kept.items() if not name.startswith(POINTS)}
         by_epoch = map(json.loads, lines.read_text("utf-8").splitlines()) if lines.exists() else ()
-        return cls(read_json(path), per_query, list(by_epoch), angles)
+        return cls(read_json(path), per_query, list(by_epoch), points)
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class Table:
         plan = self.plan
         if plan.kind == "systems":
             raise ConfigError(f"{plan.name} is a table; only figures can be drawn")
-        drawn = [result for result in self.results if plan.kind != "hops" or result.angles]
+        drawn = [result for result in self.results if plan.kind != "hops" or result.points]
         if not drawn:
             raise DataError(f"nothing of {plan.name} is measured yet; dglrec reproduce {plan.name} --run does it")
         if len(places := list(dict.fromkeys(map(_place, drawn)))) > 1:
@@ -179,7 +179,7 @@ class Table:
             bars = "bars: 95 % of the draws of users; seconds: fastest and slowest seed"
             save_fields(self._curves(by_row), path, f"{title} ({bars})")
         elif plan.kind == "hops":
-            save_densities({row: runs[0].angles for row, runs in by_row.items()}, path, title)
+            save_densities({row: runs[0].points for row, runs in by_row.items()}, path, title)
         else:
             metric = plan.metrics[0]
             curves = {
@@ -224,7 +224,7 @@ class Table:
 
         header = [*plan.name_columns, *[""] * beside_paper]
         header += [f"valid {column}" if plan.kind == "epochs" else column for column in columns]
-        header += [f"{plan.compare} minus this, {plan.metrics[0]}"] * bool(differences)
+        header += [plan.difference_columns[metric] for metric in differences]
         peeked = {row: _peeked(runs, plan.metrics[0]) for row, runs in by_row.items() if part[row] == "measured"}
         header += [f"{plan.metrics[0]}, were the epoch chosen on test"] * any(peeked.values())
         header += _END[plan.kind]
@@ -236,25 +236,30 @@ class Table:
                 lines.append(line + [""] * (len(header) - len(line)))
             line = [*plan.names_of(row), *["here"] * beside_paper]
             line += [self._figure(runs, column, part[row], each[row]) for column in columns]
-            line += [differences.get(row, "")] * bool(differences)
+            line += [column.get(row, "") for column in differences.values()]
             line += [peeked.get(row, "")] * any(peeked.values())
             lines.append(line + _end_of_line(runs, plan.kind))
         words = _new_in_words(protocol, results, columns) if is_new else _in_words(protocol)
         return Block(protocol.data, words, header, lines, self._notes(results, protocol.seen))
 
-    def _differences(self, each: Mapping[str, Values]) -> dict[str, str]:
-        """Row -> the row that the table is about minus this one, paired, in the first metric; where both are known."""
-        plan, metric = self.plan, self.plan.metrics[0]
-        reference = each.get(plan.compare, {})
-        if plan.kind == "epochs" or metric not in reference:
-            return {}
-        found = {}
-        for row, values in each.items():
-            if row != plan.compare and metric in values:
-                apart = np.subtract(reference[metric], values[metric], dtype=np.float64)
-                mean, low, high = user_bootstrap(apart, values["user"])
-                found[row] = f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]"
+    def _differences(self, each: Mapping[str, Values]) -> dict[str, dict[str, str]]:
+        """Metric -> row -> its partner in the plan minus this row, paired by query; where something of it is known."""
+        plan, found = self.plan, {}
+        for metric in plan.difference_columns if plan.kind != "epochs" else ():
+            column = {row: self._difference(each, row, metric) for row in each}
+            if any(column.values()):
+                found[metric] = column
         return found
+
+    def _difference(self, each: Mapping[str, Values], row: str, metric: str) -> str:
+        """The partner of a row minus the row, with the interval; "" where one of them is not known."""
+        partner = self.plan.partner(row)
+        if partner is None or metric not in each[row] or metric not in each.get(partner, {}):
+            return ""
+        apart = np.subtract(each[partner][metric], each[row][metric], dtype=np.float64)
+        mean, low, high = user_bootstrap(apart, each[row]["user"])
+        name = f"{partner}: " if self.plan.partners else ""
+        return f"{name}{mean:+.4f} [{low:+.4f}, {high:+.4f}]"
 
     def _figure(self, runs: Sequence[Result], column: str, part: str, each: Values) -> str:
         """The mean over seeds, its deviation where there are three or more, and its interval where it is known."""

@@ -59,3 +59,26 @@ def test_an_epoch_of_selfgnn_costs_less_than_twice_its_floors():
     dearer = [row["slices"] for row in rows[1:] if row["times_half_as_many"] > promised["times_half_as_many"]]
     assert set(dearer) <= {24}
     assert all(mined["seconds"] <= promised["mining_seconds"] for mined in found["mining"])
+
+
+def test_ten_thousand_neighbourhoods_and_their_prompts_take_seconds():
+    """On yelp-2019 two hops of 8 take less than 3 s, the newest neighbours or drawn ones, prompts less than 10 s."""
+    found = written("hops.json")
+    assert (found["data"], found["seeds"]) == ("yelp-2019", 10_000)
+    seconds = found["seconds"]
+    for name, most in (("recent, 2 hops", 3), ("uniform, 2 hops", 3), ("prompts", 10)):
+        assert 0 < seconds[name] < most
+    for name, sizes in found["nodes"].items():
+        wanted = int(name.split()[1])
+        assert len(sizes) == wanted
+        assert all(0 < size <= 10_000 * 8**hop for hop, size in enumerate(sizes, 1))
+    assert 0 < found["tokens_a_prompt"] <= 256
+
+
+def test_the_short_form_of_the_neighbourhoods_runs():
+    before = (BENCHMARKS / "hops.json").read_bytes()
+    command = [sys.executable, str(BENCHMARKS / "hops.py"), "--quick"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["data"] == "sample"
+    assert (BENCHMARKS / "hops.json").read_bytes() == before

@@ -92,6 +92,17 @@ def test_the_constraints_fit_what_setup_asks_for() -> None:
                 assert requirement.specifier.contains(versions[requirement.name]), (python, requirement)
 
 
+def test_language_models_are_asked_for_with_all_that_they_need() -> None:
+    """Each has a version that was tested with the PyTorch that stands there, so that pip takes no other one."""
+    setup = (PACKAGE.parent / "setup.py").read_text()
+    pinned = {line.partition("==")[0] for line in (PACKAGE.parent / "constraints.txt").read_text().splitlines()}
+    extra = setup.partition('"lm": [')[2].partition("]")[0]
+    for name in ("transformers", "tokenizers", "sentence-transformers"):
+        assert f'"{name}>=' in extra
+        assert name in pinned
+    assert "torch" in pinned
+
+
 def test_one_pin_a_package_and_python() -> None:
     requirements = pytest.importorskip("packaging.requirements")
     lines = (PACKAGE.parent / "constraints.txt").read_text().splitlines()

@@ -145,10 +145,10 @@ def test_the_vectors_of_hops_are_kept_for_their_figure(small: None, tmp_path: Pa
     names = ["user 0", "item 0", "user 1", "item 1", "user far", "item far"]
     assert [result.values["row"] for result in table.results] == ["galrec-lightgcn,gal=false", "galrec-lightgcn"]
     for result in table.results:
-        assert list(result.angles) == list(result.values["hops"]) == names
-        assert {len(angles) for angles in result.angles.values()} == {60 * 5}  # the positions that have a past
+        assert list(result.points) == list(result.values["hops"]) == names
+        assert {points.shape for points in result.points.values()} == {(60 * 5, 2)}  # the positions that have a past
         assert all(-5 < value <= 0 for value in result.values["hops"].values())
-        assert not any(name.startswith("angles") for name in result.per_query)
+        assert not any(name.startswith("points") for name in result.per_query)
     assert len(table.blocks()[-1].rows) == 2 and "uniformity" in table.blocks()[-1].protocol
     table.save_figure(tmp_path / "figure4.png")
     figure5 = reproduce("galrec-figure5", **out)

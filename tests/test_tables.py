@@ -39,6 +39,21 @@ def test_the_figures_of_galrec_have_the_rows_of_its_tables() -> None:
         )
 
 
+def test_graph_aware_learning_is_compared_with_itself_left_out() -> None:
+    """Each kind of embeddings in Table III with its own, and all ablations in the metric that a gain is told in."""
+    plan = PLANS["galrec-table3"]
+    rows = [cell.row for cell in plan.cells() if cell.data == "amazon-toys"]
+    assert [plan.partner(row) for row in rows] == [
+        *("galrec-sasrec", None, "galrec-lightgcn", None, "galrec-text", None)
+    ]
+    for name in ("galrec-table3", "galrec-table4", "galrec-table5"):
+        assert "ndcg@10" in PLANS[name].difference_columns
+    assert PLANS["galrec-table4"].partner("galrec-lightgcn,gal=false") == "galrec-lightgcn"
+    for plan in PLANS.values():
+        assert {*plan.partners, *plan.partners.values()} <= {cell.row for cell in plan.cells()}
+        assert set(plan.difference_columns) <= set(plan.metrics)
+
+
 def test_language_models_are_compared_on_equal_terms() -> None:
     """All on one T5, with the same training, whatever their presets have."""
     plan = PLANS["galrec-table1"]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dglrec.curves import save_densities
 from dglrec.errors import ConfigError, DataError
 from dglrec.intervals import user_bootstrap
 from dglrec.protocol import Protocol
@@ -110,6 +111,36 @@ def test_where_queries_are_kept_there_are_intervals_and_differences() -> None:
     elsewhere = Result(kept("sasrec", 3, base[0]).values)  # one run without them: then there is no mean of each query
     (block,) = table(*found.results, elsewhere).blocks()
     assert "sasrec minus this, recall@10" not in block.header
+
+
+def test_a_row_may_have_a_partner_of_its_own_and_several_metrics_differences() -> None:
+    """Where partners are named, other rows are compared with none, and --compare takes their place."""
+    users = np.arange(40, dtype=np.int32)
+    rng = np.random.default_rng(0)
+
+    def kept(row: str) -> Result:
+        each = {name: rng.normal(0.5, 0.2, 40) for name in ("recall@10", "ndcg@10")}
+        values = result(row, "mask", 1, 0.5).values
+        values["measured"] = values["measured_masked"] = {name: float(one.mean()) for name, one in each.items()}
+        return Result(values, each | {"user": users})
+
+    rows = ("gsau,dim=8", "gsau", "mdgr,m=1", "mdgr", "sasrec")
+    runs = [kept(row) for row in rows]
+    partners = {"gsau,dim=8": "gsau", "mdgr,m=1": "mdgr", "lightgcn": "sasrec"}
+    changes: dict[str, Any] = {"metrics": ("recall@10", "ndcg@10"), "rows": (*rows, "lightgcn"), "partners": partners}
+    changes["compared_in"] = ("ndcg@10",)
+    found = table(*runs, **changes)
+    (block,) = found.blocks()
+    at = block.header.index("the named row minus this, ndcg@10")
+    assert not any("minus" in name for place, name in enumerate(block.header) if place != at)
+    shown = {line[0]: line[at] for line in block.rows if line[1] == "here"}
+    assert {row for row, text in shown.items() if text} == {"gsau,dim=8", "mdgr,m=1"}
+    mean, low, high = user_bootstrap(runs[3].per_query["ndcg@10"] - runs[2].per_query["ndcg@10"], users)
+    assert shown["mdgr,m=1"] == f"mdgr: {mean:+.4f} [{low:+.4f}, {high:+.4f}]"
+    turned = Table(found.plan.comparing("sasrec", found.cells), [], found.cells, found.results)
+    (block,) = turned.blocks()
+    at = block.header.index("sasrec minus this, ndcg@10")
+    assert [line[0] for line in block.rows if not line[at]] == ["sasrec"]
 
 
 def test_items_that_are_new_to_their_user_have_a_block_of_their_own() -> None:
@@ -243,7 +274,7 @@ def test_figures_are_drawn_and_tables_are_not(tmp_path: Path) -> None:
             result("mdgr", "mask", 1, 0.25), result("mdgr,m=1", "mask", 1, 0.5), over=("m",), compare="mdgr"
         ),
         "epochs": table(Result(values, by_epoch=by_epoch), over="epochs"),
-        "hops": table(Result(values, angles={"user 0": np.linspace(-3, 3, 20), "user far": np.zeros(20)}), over="hops"),
+        "hops": table(Result(values, points={"user 0": np.eye(2), "user far": np.zeros((20, 2))}), over="hops"),
     }
     for name, found in drawn.items():
         found.save_figure(tmp_path / f"{name}.png")
@@ -257,6 +288,28 @@ def test_figures_are_drawn_and_tables_are_not(tmp_path: Path) -> None:
     elsewhere = Result({**values, "data": "books"}, by_epoch=by_epoch)
     with pytest.raises(ConfigError, match=r"results on shop under leave-one-out, books under .*: --data shop"):
         table(Result(values, by_epoch=by_epoch), elsewhere, over="epochs").save_figure(tmp_path / "none.png")
+
+
+def test_densities_are_drawn_to_one_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Points of a tenth of the size fill a tenth of their part, equal ones are a spot, and both have their angles."""
+    drawn: list[Any] = []
+    monkeypatch.setattr("dglrec.curves._save", lambda figure, *_: drawn.append(figure))
+    turn = np.linspace(-np.pi, np.pi, 400, endpoint=False)
+    circle = np.stack([np.cos(turn), np.sin(turn)], axis=1)
+    hops = {"wide": circle, "narrow": 0.1 * circle, "one": np.zeros((400, 2))}
+    save_densities({"a": hops}, tmp_path / "none.png", "")
+    densities, angles = drawn[0].axes[:3], drawn[0].axes[3:]
+    pictures = [axes.images[0].get_array() for axes in densities]
+    assert len({axes.images[0].get_extent()[1] for axes in densities}) == 1
+    reach = densities[0].images[0].get_extent()[1]
+    assert 1.0 < reach < 1.3
+    across = np.abs(np.linspace(-reach, reach, 96))
+    spread = [float((across * picture.sum(axis=0)).sum() / picture.sum()) for picture in pictures]
+    assert spread[0] == pytest.approx(2 / np.pi, rel=0.05)
+    assert 0 < spread[2] < spread[1] < 0.2 * spread[0]
+    heights = [axes.collections[0].get_paths()[0].vertices[:, 1].max() for axes in angles]
+    assert heights[:2] == pytest.approx([1.0, 1.0], abs=0.1)
+    assert heights[2] > 10
 
 
 def test_every_system_of_a_figure_has_its_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,7 +87,12 @@ class Hops:
 
         The graph's numbers of the nodes and edges are in `dgl.NID` and `dgl.EID`. A node that stands in a tree twice
         is two nodes of the block, so that the blocks of a tree fit each other without another look-up.
+
+        Raises:
+            DataError: there is no hop of that number.
         """
+        if not 0 <= level < len(self.levels):
+            raise DataError(f"there is no hop {level}; there are {len(self.levels)}, from 0")
         hop = self.levels[level]
         parents = self.seeds if level == 0 else self.levels[level - 1].nodes
         to = _OTHER[hop.type]
@@ -133,7 +138,7 @@ class Neighbours:
         """(S,) how many of the distinct times lie before each cut-off.
 
         Raises:
-            DataError: there are no times to compare with, or a cut-off is missing.
+            DataError: there are no times to compare with, or a cut-off is missing or no number.
         """
         if before is None:
             return np.full(count, self._span - 1, dtype=np.int64)
@@ -141,7 +146,10 @@ class Neighbours:
             raise DataError(
                 "before= was given, and the edges of the graph have no times; build it from a log with times"
             )
-        moments = np.asarray(before, dtype=np.float64)
+        try:
+            moments = np.asarray(before, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise DataError(f"before= is {before!r}; expected seconds for each of the {count} seeds") from None
         if moments.shape != (count,) or np.isnan(moments).any():
             raise DataError(f"before= has shape {moments.shape}; expected seconds for each of the {count} seeds")
         return np.searchsorted(self._times, moments, side="left").astype(np.int64)
@@ -204,7 +212,7 @@ def hops(
     Raises:
         DataError: the graph is no user-item graph, a seed or an excluded node is none of its own, or there are cut-offs
             and no times.
-        ConfigError: fanouts that are no list of numbers from 1, or an unknown order or type.
+        ConfigError: fanouts that are no list of numbers from 1, an unknown order or type, or a seed that is no number.
 
     >>> from dglrec.graphs.user_item import user_item
     >>> graph = user_item(user=[0, 0, 1, 1], item=[0, 1, 1, 2], time=[1.0, 2.0, 3.0, 4.0])
@@ -215,11 +223,13 @@ def hops(
         raise ConfigError(f"type is {type!r}; expected 'user' or 'item'")
     if order not in ("recent", "uniform"):
         raise ConfigError(f"order is {order!r}; expected 'recent' or 'uniform'")
-    most = np.asarray(fanouts)
-    if most.ndim != 1 or len(most) == 0 or not np.issubdtype(most.dtype, np.integer) or most.min() < 1:
+    most = fanouts.tolist() if isinstance(fanouts, np.ndarray) else fanouts
+    if not isinstance(most, Sequence) or not most or not all(_is_whole(number) and number > 0 for number in most):
         raise ConfigError(
             f"fanouts are {fanouts!r}; expected at least one number a hop, each at least 1, such as [8, 8]"
         )
+    if not _is_whole(seed) or not 0 <= seed < 1 << 63:
+        raise ConfigError(f"seed is {seed!r}; expected a whole number from 0 to 2**63 - 1")
     index = graph if isinstance(graph, Neighbours) else Neighbours(graph)
     roots = _known(seeds, "seeds", index.num_nodes[type], least=0)
     target = np.full(len(roots), -1)
@@ -232,7 +242,7 @@ def hops(
 
     levels: list[Hop] = []
     here, nodes, root, back = type, roots, np.arange(len(roots)), np.full(len(roots), -1)
-    for fanout in fanouts:
+    for fanout in most:
         own, other = (roots, target) if here == type else (target, roots)
         whole = everywhere and here == type  # neighbours are of the excluded node's type
         removed = np.where(whole | (nodes == own[root]), other[root], -1)  # the other end of the excluded pair
@@ -315,6 +325,10 @@ def _draw(*numbers: Any) -> npt.NDArray[np.uint64]:
     for part in numbers:
         drawn = mixed((drawn ^ np.asarray(part).astype(np.uint64)) + GOLDEN)
     return drawn
+
+
+def _is_whole(number: Any) -> bool:
+    return isinstance(number, int | np.integer) and not isinstance(number, bool)
 
 
 def _known(nodes: npt.ArrayLike, name: str, count: int, least: int) -> Ints:

@@ -22,11 +22,11 @@ from ..nn.dropout import Dropout
 TINY = "tiny"
 SLOTS = {"cpu": 1 << 14, "cuda": 1 << 18}  # tokens that are encoded together at most, padding among them
 MEND = 'pip install "dglrec[lm]"'
-_EXTRA = ("transformers", "tokenizers")
+_PATIENCE = 10  # seconds for the hub to answer
 
 
 def library(name: str) -> Any:
-    """An optional library: of the extra `lm`, or sentence-transformers, which only text encoders need.
+    """A library of the extra `lm`.
 
     Raises:
         ConfigError: it is not installed.
@@ -38,8 +38,7 @@ def library(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != name.partition(".")[0]:
             raise
-        mend = MEND if name in _EXTRA else f"pip install {name.replace('_', '-')}"
-        raise ConfigError(f"language models need {name}, which is not installed: {mend}") from None
+        raise ConfigError(f"language models need {name}, which is not installed: {MEND}") from None
 
 
 class Backbone(nn.Module):
@@ -240,15 +239,31 @@ def _trained_tokenizer(texts: Sequence[str]) -> tuple[Callable[[str], list[int]]
 
 
 def _fetched(transformers: Any, name: str) -> tuple[Any, Callable[[str], list[int]], int]:
-    """A pre-trained T5, its tokenizer and its end token. Weights are read as safetensors, no code is fetched."""
+    """A pre-trained T5, its tokenizer and its end token: from a folder, what was fetched before, or the hub."""
+    if not name.strip():
+        raise ConfigError(f"backbone is {name!r}; expected {TINY!r}, or the name or folder of a T5")
+    is_here = Path(name).exists()
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name)
-        model = transformers.T5ForConditionalGeneration.from_pretrained(name, use_safetensors=True)
+        return _read(transformers, name, local_files_only=True)
     except Exception as error:  # the library raises a dozen different things
-        kind = "folder" if Path(name).exists() else "model"
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ConfigError(
-            f"backbone {name!r} is no {kind} that can be read ({reason[:120]}); without a network give the folder of a "
-            "downloaded T5 (with model.safetensors), or backbone='tiny', which needs no download"
-        ) from None
+        failure = error
+    try:
+        if not is_here:
+            # Asked once whether it has such a model: reading it would ask twelve times, for 47 s, before it gave up.
+            library("huggingface_hub").HfApi().model_info(name, timeout=_PATIENCE)
+            return _read(transformers, name, local_files_only=False)
+    except Exception as error:
+        failure = error
+    reason = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
+    raise ConfigError(
+        f"backbone {name!r} is no {'folder' if is_here else 'model'} that can be read ({reason[:120]}); without a "
+        "network give the folder of a downloaded T5 (with model.safetensors), or backbone='tiny', "
+        "which needs no download"
+    ) from None
+
+
+def _read(transformers: Any, name: str, **how: Any) -> tuple[Any, Callable[[str], list[int]], int]:
+    """See `_fetched`. Weights are read as safetensors, no code is fetched."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(name, **how)
+    model = transformers.T5ForConditionalGeneration.from_pretrained(name, use_safetensors=True, **how)
     return model, (lambda text: tokenizer.encode(text, add_special_tokens=False)), int(model.config.eos_token_id)

@@ -178,7 +178,7 @@ def _reduced(vectors: Any, dim: int) -> Any:
 
 def _sentences(texts: list[str], encoder: str) -> Any:
     """Vectors of a sentence-transformers model."""
-    _check_modules(Path(encoder) / "modules.json")
+    check_encoder(encoder)
     found = library("sentence_transformers")
     try:
         model = found.SentenceTransformer(encoder)
@@ -191,9 +191,16 @@ def _sentences(texts: list[str], encoder: str) -> Any:
     return np.asarray(model.encode(texts, batch_size=_SENTENCES, show_progress_bar=False))
 
 
-def _check_modules(path: Path) -> None:
-    """A folder's list of modules names Python classes, which loading would import, from the folder too: no others."""
-    if not path.is_file():
+def check_encoder(encoder: str) -> None:
+    """Refuse a folder whose list of modules names Python classes that are not of sentence-transformers.
+
+    To load it would import them, from the folder too.
+
+    Raises:
+        ConfigError: it does.
+    """
+    path = Path(encoder) / "modules.json"
+    if encoder == TFIDF or not path.is_file():
         return
     try:
         kinds = [str(part["type"]) for part in json.loads(path.read_text("utf-8"))]

@@ -1,9 +1,10 @@
 """Names of items for a language model: from the training log to strings of tokens (Hua et al., SIGIR-AP 2023).
 
-A name is a tuple of token strings. All names of a scheme are different, and none depends on what is held out: items
-that training has not seen get the names that are left.
+A name is a tuple of token strings. All names of a scheme are different, and those of the items that training has seen
+depend on nothing that is held out, not even on the order in which the source names the items: where no event orders
+them, their ids do. Items that training has not seen get the names that are left.
 
-    iid(train)    ("<item 5>",)                one token an item, whose meaning is to be learned
+    iid(train)    ("<item B004>",)             one token an item, whose meaning is to be learned
     sid(train)    ("10", "05")                 numbers in the order in which training meets the items, user by user
     cid(train)    ("<3>", "<3.1>", "<# 12>")   the path through clusters of items that the same users took, and a number
     p5(train)     ("83", "17")                 numbers in random order
@@ -26,11 +27,13 @@ FIRST = 1001  # the smallest number that is a name, as in the public code
 def iid(train: InteractionLog) -> Names:
     """One token an item.
 
+    The preset `iid` does not ask for them: there row i of the token table is the name of item i.
+
     >>> log = InteractionLog.from_arrays(["a", "a", "b"], ["x", "y", "y"])
     >>> iid(log)
-    [('<item 0>',), ('<item 1>',)]
+    [('<item x>',), ('<item y>',)]
     """
-    return [(f"<item {item}>",) for item in range(train.num_items)]
+    return [(f"<item {name}>",) for name in train.item_ids.tolist()]
 
 
 def sid(train: InteractionLog) -> Names:
@@ -40,20 +43,21 @@ def sid(train: InteractionLog) -> Names:
     >>> sid(log)
     [('10', '02'), ('10', '03'), ('10', '01')]
     """
-    number = np.empty(train.num_items, dtype=np.int64)
-    number[first_appearances(train)] = np.arange(train.num_items)
-    return [_pieces(FIRST + one) for one in number.tolist()]
+    return _numbered(np.concatenate([first_appearances(train), unseen_items(train)]))
 
 
 def p5(train: InteractionLog, seed: int = 0) -> Names:
     """Numbers in random order: P5's names without its leak, which came from numbers that went on into the test item.
 
+    The items of training are shuffled among themselves, and the unseen ones, which follow, among themselves.
+
     >>> log = InteractionLog.from_arrays(["a", "a", "b"], ["x", "y", "z"])
     >>> sorted(p5(log))
     [('10', '01'), ('10', '02'), ('10', '03')]
     """
-    order = np.random.default_rng([int(seed), 0x9505]).permutation(train.num_items)
-    return [_pieces(FIRST + one) for one in order.tolist()]
+    rng = np.random.default_rng([int(seed), 0x9505])
+    seen, unseen = by_id(train, np.unique(train.item)), unseen_items(train)
+    return _numbered(np.concatenate([rng.permutation(seen), rng.permutation(unseen)]))
 
 
 def cid(train: InteractionLog, clusters: int = 20, largest: int = 500, seed: int = 0) -> Names:
@@ -69,13 +73,17 @@ def cid(train: InteractionLog, clusters: int = 20, largest: int = 500, seed: int
         seed: of the clustering.
 
     Raises:
-        ConfigError: fewer than 2 clusters, or `largest` below 1.
+        ConfigError: fewer than 2 clusters, or `largest` below 1, or one of them no whole number.
     """
-    if clusters < 2 or largest < 1:
-        raise ConfigError(f"clusters is {clusters} and largest {largest}; expected at least 2 and 1")
+    sizes = (clusters, largest)
+    whole = all(isinstance(size, int | np.integer) and not isinstance(size, bool) for size in sizes)
+    if not whole or clusters < 2 or largest < 1:
+        raise ConfigError(
+            f"clusters is {clusters!r} and largest {largest!r}; expected whole numbers, at least 2 and at least 1"
+        )
     together = co_occurrence(train)
     names: Names = [()] * train.num_items
-    todo: list[tuple[tuple[int, ...], Ints]] = [((), first_appearances(train, unseen=False))]
+    todo: list[tuple[tuple[int, ...], Ints]] = [((), first_appearances(train))]
     while todo:
         path, items = todo.pop()
         if path and len(items) <= largest:
@@ -83,19 +91,29 @@ def cid(train: InteractionLog, clusters: int = 20, largest: int = 500, seed: int
             for place, item in enumerate(items.tolist()):
                 names[item] = (*words, f"<# {place}>")
             continue
-        label = _spectral(together[items][:, items], clusters, largest, seed)
+        own = together[items][:, items]
+        own.sort_indices()  # else its sums would be taken in the order of the source's ids
+        label = _spectral(own, clusters, largest, seed)
         todo += [((*path, part), items[label == part]) for part in np.unique(label).tolist()]
-    unseen = [item for item, name in enumerate(names) if not name]
-    for place, item in enumerate(unseen):
+    for place, item in enumerate(unseen_items(train).tolist()):
         names[item] = ("<new>", f"<# {place}>")
     return names
 
 
-def first_appearances(train: InteractionLog, unseen: bool = True) -> Ints:
-    """Items in the order in which training meets them, user after user; then, if wanted, those it does not meet."""
+def first_appearances(train: InteractionLog) -> Ints:
+    """Items in the order in which training meets them, user after user."""
     seen, first = np.unique(train.item, return_index=True)
-    found = seen[np.argsort(first)]
-    return np.concatenate([found, np.setdiff1d(np.arange(train.num_items), seen)]) if unseen else found
+    return seen[np.argsort(first)]
+
+
+def unseen_items(train: InteractionLog) -> Ints:
+    """Items that training does not meet, by id."""
+    return by_id(train, np.setdiff1d(np.arange(train.num_items), train.item))
+
+
+def by_id(train: InteractionLog, items: Ints) -> Ints:
+    """Items in the order of their ids; their numbers are the source's, where held-out rows may come first."""
+    return items[np.argsort(train.item_ids[items], kind="stable")]
 
 
 def co_occurrence(train: InteractionLog) -> Any:
@@ -127,6 +145,13 @@ def _spectral(affinity: Any, clusters: int, largest: int, seed: int) -> Ints:
         label = how.fit_predict(affinity)
     stuck = np.bincount(label).max() == count and count > largest
     return even if stuck else label.astype(np.int64)
+
+
+def _numbered(order: Ints) -> Names:
+    """The names of items that are numbered in this order, all of them."""
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    return [_pieces(FIRST + one) for one in place.tolist()]
 
 
 def _pieces(number: int) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""How the vectors of a model's hops lie: as angles, which GAL-Rec's Figure 4 draws, and as one number each."""
+"""How the vectors of a model's hops lie: as points of a plane, which GAL-Rec's Figure 4 draws, and as one number."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Spread:
     """How vectors lie, by the name of a hop, such as "user far".
 
     Attributes:
-        angles: (n,) radians of each vector in the plane of the two directions in which the vectors differ most.
+        points: (n, 2) the unit vectors less their mean, in the two directions in which they differ most.
         uniformity: log of the mean of exp(-2 d^2) over pairs of unit vectors: 0 where all are one, near -4 where they
             fill the sphere.
     """
 
-    angles: dict[str, Floats]
+    points: dict[str, Floats]
     uniformity: dict[str, float]
 
 
@@ -45,19 +45,29 @@ def spread(model: GALRec, events: int = EVENTS) -> Spread:
     vectors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     units = {name: torch.nn.functional.normalize(found.float()) for name, found in vectors.items()}
     return Spread(
-        {name: angles(unit.cpu().numpy()) for name, unit in units.items()},
+        {name: plane(unit.cpu().numpy()) for name, unit in units.items()},
         {name: float(uniformity(unit)) for name, unit in units.items()},
     )
 
 
-def angles(vectors: Any) -> Floats:
-    """(n,) radians of vectors (n, d), seen in the plane of their first two principal directions; 0 where all are one.
+def plane(vectors: Any) -> Floats:
+    """(n, 2) vectors (n, d) less their mean, in their first two principal directions.
 
-    >>> angles(np.array([[3.0, 1.0], [-3.0, 1.0]])).round(2).tolist() in ([0.0, 3.14], [3.14, 0.0])
-    True
+    >>> np.abs(plane(np.array([[3.0, 1.0], [-3.0, 1.0]]))).round(2).tolist()
+    [[3.0, 0.0], [3.0, 0.0]]
     """
     given = np.asarray(vectors, dtype=np.float64)
     given = given - given.mean(0)
     _, _, directions = np.linalg.svd(given, full_matrices=False)
-    first, second = (given @ directions[:2].T).T.round(9) + 0.0  # no -0, whose angle is another
+    points: Floats = (given @ directions[:2].T).round(9) + 0.0  # no -0, whose angle is another
+    return points
+
+
+def angles(points: Any) -> Floats:
+    """(n,) radians of points (n, 2) around 0; 0 where all are one.
+
+    >>> angles(np.array([[3.0, 0.0], [-3.0, 0.0]])).round(2).tolist()
+    [0.0, 3.14]
+    """
+    first, second = np.asarray(points, dtype=np.float64).T
     return np.arctan2(second, first)

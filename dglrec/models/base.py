@@ -116,7 +116,8 @@ class Model(nn.Module):
         """What a model does besides learning by gradient, such as filling a queue; `loss` itself changes nothing.
 
         Args:
-            stepped: whether the optimizer has stepped after the batch; with `train.accumulate` it does not after each.
+            stepped: whether the optimizer has stepped after the batch; with `train.accumulate` it does not after each,
+                and where too few batches are left at the end of an epoch, it steps, and this is called once more.
         """
 
     def epoch_figures(self) -> dict[str, float]:

@@ -21,7 +21,7 @@ from ..data.splits import Queries, Split
 from ..errors import ConfigError
 from ..graphs import Neighbours, user_item
 from ..lm.backbone import Backbone
-from ..lm.embeddings import from_model, from_texts, item_texts, standardised
+from ..lm.embeddings import TFIDF, check_encoder, from_model, from_texts, item_texts, standardised
 from ..lm.hop_prompts import (
     Asked,
     CutShare,
@@ -79,6 +79,8 @@ class GALRecConfig:
         learner: which end of Eq. 5 and 6 has the gradient: the "near" one, hop 0, as the queue of Eq. 14 asks for, or
             the "far" one, set against hop 0 of others, as the two equations are printed.
         temperature, queue, momentum: of Eq. 5 to 12, Eq. 14 and Eq. 17.
+        hide: what in a queue is no negative: the key's "own" node, or also all that training has "linked" to the query,
+            as the other takers of the item that Eq. 8 and 11 ask with.
         key_dropout: whether the momentum encoder drops out in training, as the other does.
         pool: E is the "mean" of the encoder's states, or the state of the "node".
         epoch_targets: targets of an epoch, drawn anew each time; 0 for all.
@@ -112,6 +114,7 @@ class GALRecConfig:
     temperature: float = 0.1
     queue: int = 512
     momentum: float = 0.99
+    hide: Literal["own", "linked"] = "own"
     key_dropout: bool = True
     pool: Literal["mean", "node"] = "mean"
     epoch_targets: int = 0
@@ -137,6 +140,11 @@ class GALRecConfig:
         if self.source and self.embeddings not in ("lightgcn", "sasrec"):
             raise ConfigError(
                 f"source is {self.source!r}, but embeddings={self.embeddings!r} are taken from no run; leave one out"
+            )
+        if self.text_encoder != TFIDF and self.embeddings != "text":
+            raise ConfigError(
+                f"text_encoder is {self.text_encoder!r}, but embeddings={self.embeddings!r} read no texts; set "
+                "embeddings='text', or leave text_encoder out"
             )
 
 
@@ -193,12 +201,16 @@ class GALRec(Model):
     config: GALRecConfig
     known_users: Tensor
     known_items: Tensor
+    taken: Tensor  # user * M + item of the training pairs, ascending
 
     def __init__(self, split: Split, config: GALRecConfig | None = None, **fields: Any) -> None:
         super().__init__(split, config, **fields)
         c = self.config
         learned = c.embeddings == "learned"
         titles = item_texts(split.log, brief=True) if c.titles else []
+        if c.embeddings == "text":  # what `before_training` could not read is said before any work
+            item_texts(split.log)
+            check_encoder(c.text_encoder)
         with seeded(c.train.seed, "init"):
             self.backbone = Backbone(c.backbone, [*texts(), *titles], c.dim, c.layers, c.heads, c.inner, c.dropout)
             dim = self.backbone.dim
@@ -212,6 +224,8 @@ class GALRec(Model):
         if c.gal:
             self.slow = momentum_copy(self._fast)
             self.queues = nn.ModuleDict({name: Queue(c.queue, dim) for name in KEYS})
+            pairs = np.unique(split.train.user * self.num_items + split.train.item)
+            self.register_buffer("taken", torch.as_tensor(pairs), persistent=False)
         self._said: dict[str, tuple[Tensor, Tensor]] = {}  # keys of the last batch, to be put into the queues
         self._neighbours = Neighbours(user_item(split.train))
         item = self.backbone.words.num_embeddings  # tokens: words, then items, users, and the asker
@@ -318,15 +332,25 @@ class GALRec(Model):
         self.slow.train(self.training and c.key_dropout)
         with torch.no_grad():
             said = self._encode(self.slow, batch, list(keys))
-        ids = {name: batch.user if name.startswith("user") else batch.target for name in keys}
+        ids = {name: batch.user if name.startswith("user") else batch.target for name in (*asked, *keys)}
         self._said = {name: (said[name], ids[name]) for name in keys}
         terms: dict[str, Tensor] = {}
         for query, key, number in pairs:
             queue: Any = self.queues[key]
             hidden = queue.hidden(ids[key])
+            if c.hide == "linked":
+                hidden = hidden | self._linked(query, ids[query][:, None], key, queue.ids)
             one = info_nce(queries[query], said[key], queue.vectors, c.temperature, hidden)  # Eq. 15
             terms[f"gal_{number}"] = terms.get(f"gal_{number}", 0.0) + weights[number] * one  # Eq. 7, Eq. 10, Eq. 13
         return terms
+
+    def _linked(self, query: str, own: Tensor, key: str, others: Tensor) -> Tensor:
+        """(B, size) whether training joins nodes `own` (B, 1) to nodes `others` (size,); two of one side never are."""
+        if query[:4] == key[:4]:
+            return torch.zeros_like(own == others)
+        user, item = (own, others) if query.startswith("user") else (others, own)
+        pair = user * self.num_items + item
+        return self.taken[torch.searchsorted(self.taken, pair).clamp(max=len(self.taken) - 1)] == pair
 
     def _encode(self, reader: nn.ModuleDict, batch: HopPrompts, names: list[str]) -> dict[str, Tensor]:
         """E of the prompts of these names, (B, d) each."""

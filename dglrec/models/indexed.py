@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..config import TrainConfig, check_limits
 from ..data.splits import Queries, Split
+from ..errors import ConfigError
 from ..lm.backbone import Backbone, in_order, padded_parts
 from ..lm.decoding import Trie, beam_search
 from ..lm.hop_prompts import Asked, CutShare, HopPrompts, Packed, asked_batches, history_of, offsets_of
@@ -162,6 +163,17 @@ class IndexedLM(Model):
         """Logits (b, t + 1, size + 1) of each next token after what was said (b, t)."""
         vectors = torch.cat([self.backbone.start(len(said)), self.name(said)], 1)
         return self.backbone.decode(states, mask, vectors) @ self.name.weight.T * self.backbone.dim**-0.5
+
+    def scores(self, queries: Queries, items: Tensor | None = None) -> Tensor:
+        """There are none of all items.
+
+        Raises:
+            ConfigError: always; it says what to call.
+        """
+        raise ConfigError(
+            f"{self.preset} says the names of its {self.beam} most likely items and has no scores of all: ask for "
+            f"top(queries, k) with k up to {self.beam} (beam=), or recommend(), or evaluate()"
+        )
 
     def top(self, queries: Queries, k: int) -> tuple[Tensor, Tensor]:
         """The k most likely items of each query, of `beam` names that are followed: ids (B, k), log-probabilities."""

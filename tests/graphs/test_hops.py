@@ -143,6 +143,13 @@ def test_nodes_without_neighbours_and_no_seeds():
             hops(graph, [2, 0], [4]).of(number)
 
 
+@pytest.mark.parametrize("level", [-1, 1, 4])
+def test_a_hop_that_there_is_not_has_no_block(level):
+    graph = random_graph(np.random.default_rng(4))
+    with pytest.raises(DataError, match=f"there is no hop {level}; there are 1, from 0"):
+        hops(graph, [2, 0], [4]).block(level)
+
+
 def test_second_order_neighbours_of_the_training_log_leave_the_asking_user_out(split):
     graph = Neighbours(user_item(split.train))
     for level in hops(graph, split.train.user, [20, 8], exclude=split.train.item).levels[1:]:
@@ -162,6 +169,11 @@ def test_second_order_neighbours_of_the_training_log_leave_the_asking_user_out(s
         ({"fanouts": [0]}, ConfigError, "at least 1"),
         ({"fanouts": 8}, ConfigError, r"fanouts are 8; expected .* such as \[8, 8\]"),
         ({"fanouts": [2.5]}, ConfigError, "at least 1"),
+        ({"fanouts": [True, 2]}, ConfigError, "at least 1"),
+        ({"fanouts": [[1], [2, 3]]}, ConfigError, "at least 1"),
+        ({"before": ["x"]}, DataError, r"before= is \['x'\]; expected seconds for each of the 1 seeds"),
+        ({"order": "uniform", "seed": "a"}, ConfigError, "seed is 'a'; expected a whole number"),
+        ({"order": "uniform", "seed": -1}, ConfigError, "seed is -1; expected a whole number"),
         ({"order": "newest"}, ConfigError, "'recent' or 'uniform'"),
         ({"type": "tag"}, ConfigError, "'user' or 'item'"),
     ],

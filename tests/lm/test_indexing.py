@@ -60,6 +60,42 @@ def test_a_large_cluster_is_cut_again():
     assert max(sizes.values()) <= 5
 
 
+def raw_split(log, held_out):
+    """Leave-one-out of rows in which the two newest of each user name other items, and stand first in the source."""
+    items, newest = log.item_ids[log.item].astype(object), np.repeat(log.offsets[1:], np.diff(log.offsets))
+    back = newest - np.arange(len(log))  # 1 for the last event
+    items[back <= 2] = held_out(items[back <= 2])
+    order = np.argsort(back, kind="stable")
+    user, time = log.user_ids[log.user], -back.astype(float)
+    found = dglrec.leave_one_out(dglrec.InteractionLog.from_arrays(user[order], items[order], time[order]))
+    return found.train
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_other_rows_that_are_held_out_rename_no_item_of_training(split, scheme):
+    """The source names the items in another order then, and a new one among them."""
+    first = raw_split(split.log, lambda items: items)
+    other = raw_split(split.log, lambda items: [*items[1:][::-1], "a new one"])
+    rows = [list(zip(one.user_ids[one.user], one.item_ids[one.item], strict=True)) for one in (first, other)]
+    assert rows[0] == rows[1]
+    assert first.item_ids.tolist() != [name for name in other.item_ids.tolist() if name != "a new one"]
+    seen = {name for _, name in rows[0]}
+    names = [dict(zip(one.item_ids.tolist(), SCHEMES[scheme](one), strict=True)) for one in (first, other)]
+    assert {name: names[0][name] for name in seen} == {name: names[1][name] for name in seen}
+    check_names(list(names[1].values()))
+
+
+def test_items_that_training_has_not_seen_are_named_by_id():
+    """Their order in the source is that of held-out rows."""
+    train = log_of([1], [1], items=4)
+    turned = dglrec.InteractionLog.from_arrays(
+        train.user, [0, 0], user_ids=train.user_ids, item_ids=["i1", "i3", "i2", "i0"]
+    )
+    for scheme, make in SCHEMES.items():
+        names = [dict(zip(log.item_ids.tolist(), make(log), strict=True)) for log in (train, turned)]
+        assert names[0] == names[1], scheme
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_names_differ_and_do_not_depend_on_what_is_held_out(split, scheme):
     names = SCHEMES[scheme](split.train)
@@ -78,6 +114,9 @@ def test_shuffled_numbers_follow_no_order(split):
 def test_what_is_refused(split):
     with pytest.raises(ConfigError, match="clusters is 1"):
         cid(split.train, clusters=1)
+    for wrong in ({"clusters": 2.5}, {"clusters": "2"}, {"largest": True}):
+        with pytest.raises(ConfigError, match="expected whole numbers"):
+            cid(split.train, **wrong)
     with pytest.raises(DataError, match="items 0 and 1 have one name, a b"):
         check_names([("a", "b"), ("a", "b")])
     with pytest.raises(DataError, match="item 1 has an empty name"):

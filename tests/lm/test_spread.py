@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dglrec.lm.spread import angles, spread
+from dglrec.lm.spread import angles, plane, spread
 
 
 class Hops:
@@ -20,13 +20,14 @@ class Hops:
         return {name: table[rows] for name, table in self.tables.items()}
 
 
-def test_points_on_a_circle_keep_the_angles_between_them():
+def test_points_on_a_circle_keep_their_radius_and_the_angles_between_them():
     """In whatever plane of the space the circle lies, up to a turn and a reflection."""
     rng = np.random.default_rng(0)
     truth = np.arange(24) * np.pi / 12
-    plane = np.linalg.qr(rng.standard_normal((6, 6)))[0][:2]
-    found = angles(np.stack([np.cos(truth), np.sin(truth)], 1) @ plane + rng.standard_normal(6))
-    steps = np.diff(np.unwrap(found))
+    directions = np.linalg.qr(rng.standard_normal((6, 6)))[0][:2]
+    found = plane(2.5 * np.stack([np.cos(truth), np.sin(truth)], 1) @ directions + rng.standard_normal(6))
+    assert np.hypot(*found.T) == pytest.approx(2.5)
+    steps = np.diff(np.unwrap(angles(found)))
     assert np.abs(steps) == pytest.approx(np.pi / 12)
 
 
@@ -39,8 +40,11 @@ def test_all_of_the_log_is_asked_and_what_has_collapsed_has_no_uniformity(split)
     assert (split.train.position[rows] > 0).all()
     assert 100 <= len(rows) < 200
     assert rows.max() > 0.9 * len(split.train)
-    assert {len(one) for one in found.angles.values()} == {len(rows)}
-    assert (found.angles["one"] == 0).all()
+    assert {one.shape for one in found.points.values()} == {(len(rows), 2)}
+    assert (found.points["one"] == 0).all()
+    assert (angles(found.points["one"]) == 0).all()
+    wide, narrow = (np.hypot(*found.points[name].T).mean() for name in ("wide", "narrow"))
+    assert 0 < 10 * narrow < wide  # how far apart they are stays to be seen
     assert found.uniformity["wide"] == pytest.approx(-4, abs=0.2)
     assert found.uniformity["wide"] < found.uniformity["narrow"] < -0.005
     assert found.uniformity["one"] == pytest.approx(0, abs=1e-6)

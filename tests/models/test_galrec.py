@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import itertools
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,13 +20,30 @@ import dglrec
 from dglrec.errors import ConfigError, DataError
 from dglrec.lm import backbone
 from dglrec.lm.embeddings import from_texts, item_texts
-from dglrec.models.galrec import KEYS, PAIRS
+from dglrec.models.galrec import KEYS
 from dglrec.streams import Streams
-from tests.contract.model_contract import GenerativeContract, ModelContract, fit
+from tests.contract.model_contract import (
+    GenerativeContract,
+    ModelContract,
+    assert_same_bits,
+    fit,
+    plain_epoch,
+    weights_of,
+)
 
 pytest.importorskip("transformers")
 
 TINY = {"dim": 16, "layers": 1, "heads": 2, "inner": 32, "max_length": 10}
+# Query, key and loss of each contrast, as docs/galrec.md argues from the paper; where the "far" end learns, Eq. 5 and
+# 6 are turned round.
+NEAR = [("user 0", "user far", 1), ("item 0", "item far", 1)]
+FAR = [("user far", "user 0", 1), ("item far", "item 0", 1)]
+OTHERS = [
+    ("item 1", "user far", 2),
+    ("user 1", "item far", 2),
+    ("item 1", "user 0", 3),
+    ("user 1", "item 0", 3),
+]
 SMALL = {**TINY, "source_dim": 16, "source_epochs": 2, "fanout": 4, "queue": 64}
 
 
@@ -67,13 +86,20 @@ def first_batch(model, split):
     return next(iter(model.batches(split, Streams(0))))
 
 
+@pytest.mark.parametrize("hide", ["own", "linked"])
 @pytest.mark.parametrize("learner", ["near", "far"])
-def test_the_terms_are_those_of_the_equations(split, learner):
-    """Each loss, written out from the prompts' encodings, one pair at a time."""
+def test_the_terms_are_those_of_the_equations(split, learner, hide):
+    """Each loss, written out from the prompts' encodings, one pair at a time.
+
+    With hide="linked" an item has no negatives among those who took it, and a user none among what the user took.
+    """
     weights = {"lambda1": 0.3, "lambda2": 0.2, "lambda3": 0.5}
-    model = make(split, **weights, temperature=0.2, learner=learner, train={"batch_size": 32}).train()
-    pairs = PAIRS if learner == "near" else (("user far", "user 0", 1), ("item far", "item 0", 1), *PAIRS[2:])
+    model = make(split, **weights, temperature=0.2, learner=learner, hide=hide, train={"batch_size": 32}).train()
+    pairs = (NEAR if learner == "near" else FAR) + OTHERS
     batches = model.batches(split, Streams(0))
+    with torch.no_grad():  # as far apart as after many steps, so that it shows who says what
+        for own in model.slow.parameters():
+            own.mul_(1.5)
     for _ in range(2):  # fills the queues
         model.loss(next(batches))
         model.after_batch(False)
@@ -84,13 +110,22 @@ def test_the_terms_are_those_of_the_equations(split, learner):
         fast = model._encode(model._fast, batch, list(names))
         slow = model._encode(model.slow, batch, list(names))
     ids = {"user": batch.user, "item": batch.target}
-    wanted = {1: 0.0, 2: 0.0, 3: 0.0}
+    wanted, linked = {1: 0.0, 2: 0.0, 3: 0.0}, 0
+    took = set(zip(split.train.user.tolist(), split.train.item.tolist(), strict=True))
+
+    def met(asks, own, answers, other):
+        return hide == "linked" and asks != answers and ((own, other) if asks == "user" else (other, own)) in took
+
     for query, key, number in pairs:
-        queue, own = model.queues[key], ids[key.split()[0]]
+        queue, (asks, answers) = model.queues[key], (name.split()[0] for name in (query, key))
+        own = ids[answers]
         for row in range(len(own)):
-            negatives = queue.vectors[(queue.ids >= 0) & (queue.ids != own[row])]
+            known = torch.tensor([met(asks, int(ids[asks][row]), answers, int(node)) for node in queue.ids])
+            linked += int(known.sum())
+            negatives = queue.vectors[(queue.ids >= 0) & (queue.ids != own[row]) & ~known]
             scores = F.cosine_similarity(fast[query][row], torch.cat([slow[key][row : row + 1], negatives])) / 0.2
             wanted[number] = wanted[number] - scores.log_softmax(0)[0] / len(own)
+    assert (linked > 0) == (hide == "linked")
     for number, weight in ((1, 0.3), (2, 0.2), (3, 0.5)):
         assert terms[f"gal_{number}"].item() == pytest.approx(weight * float(wanted[number]), rel=1e-4)
     nll = F.cross_entropy(model._answers(batch) @ model.item_vectors().T, batch.target)
@@ -129,6 +164,53 @@ def test_queues_hold_what_the_slow_encoder_said_and_it_follows(split):
     torch.testing.assert_close(now["words.weight"], moved)
 
 
+@pytest.mark.parametrize("preset", ["galrec-lightgcn", "iid", "sid"])
+def test_mixed_precision_computes_the_same(split, preset):
+    """To the places that it has; weights, queues and the momentum copy stay in single precision."""
+    fields = SMALL if preset.startswith("gal") else TINY
+    runs = []
+    for precision in ("float32", "bfloat16"):
+        train = {"precision": precision, "lr": 1e-2, "batch_size": 64}
+        model = dglrec.models.preset(preset, split, **{**fields, "dropout": 0.0, "epoch_targets": 256, "train": train})
+        runs.append(fit(model, split, epochs=2))
+    exact, rough = (run.rows[-1] for run in runs)
+    names = [name for name in exact if name == "next_item" or name.startswith("gal_")]
+    assert len(names) == (4 if preset.startswith("gal") else 1)
+    for name in names:
+        assert rough[name] == pytest.approx(exact[name], rel=0.03), name
+        assert rough[name] != exact[name], name
+    kept = [*runs[1].model.parameters(), *runs[1].model.buffers()]
+    assert all(one.dtype == torch.float32 for one in kept if one.is_floating_point())
+
+
+def test_accumulated_batches_are_one_step_and_each_of_them_fills_the_queues(split):
+    """Six batches are two steps; the momentum encoder follows at these."""
+    fields = {"dropout": 0.1, "epoch_targets": 6 * 8, "queue": 6 * 8, "momentum": 0.5}
+    models = []
+    for _ in range(2):
+        train = {"batch_size": 8, "accumulate": 3, "lr": 1e-2, "schedule": "constant", "warmup_share": 0.0}
+        models.append(make(split, **fields, train=train))
+    followed = []
+    models[0].slow.words.register_forward_pre_hook(lambda words, _: followed.append(words.weight.detach().clone()))
+    run = fit(models[0], split, epochs=1)
+    assert plain_epoch(models[1], split) == run.rows[0]["steps"] == 6
+    assert_same_bits(weights_of(run.model), weights_of(models[1]))
+    assert all((queue.ids >= 0).all() for queue in run.model.queues.values())
+    new = [not torch.equal(*pair) for pair in itertools.pairwise(followed)]
+    assert new == [False, False, True, False, False]
+
+
+@pytest.mark.parametrize(("batches", "steps"), [(6, 2), (7, 3)])
+def test_the_momentum_encoder_follows_every_step(split, monkeypatch, batches, steps):
+    """That of the batches that are left at the end of an epoch, too, whose keys are in the queues once."""
+    followed = []
+    monkeypatch.setattr("dglrec.models.galrec.follow", lambda *_: followed.append(1))
+    model = make(split, epoch_targets=batches * 8, queue=100, train={"batch_size": 8, "accumulate": 3})
+    run = fit(model, split, epochs=1)
+    assert len(followed) == steps
+    assert {int((queue.ids >= 0).sum()) for queue in run.model.queues.values()} == {batches * 8}
+
+
 def test_keys_may_be_said_without_dropout(split):
     """Then they are those of evaluation, and the queries still drop out."""
     for key_dropout in (True, False):
@@ -159,6 +241,45 @@ def test_prompts_grow_with_the_hops(split):
     assert lengths[0] < lengths[1] < lengths[2]
 
 
+def nodes_of(model, prompts, row):
+    """The nodes that a prompt names, in order: -1 the asker, items from 0, users from M."""
+    words, asker = model.backbone.words.num_embeddings, model.num_items + model.num_users
+    tokens = prompts.values[prompts.rows == row] - words
+    return [-1 if token == asker else token for token in tokens[tokens >= 0].tolist()]
+
+
+def test_prompts_name_the_neighbours_of_their_hops(split):
+    """From the log's rows: of a user the history and who else took it, of an item its takers and what they took."""
+    fanout, longest, log = 2, 3, split.train
+    model = make(split, fanout=fanout, max_length=longest, budget=1000, train={"batch_size": 40}).train()
+    rows = np.flatnonzero(log.position > 0)[::30]
+    batch = model.prompts(dglrec.lm.hop_prompts.targets_of(log, rows, longest))
+
+    def newest(own, other, node, time, without, most):
+        """The last so many of the other side that `node` met before `time`."""
+        order = np.lexsort((np.arange(len(log)), log.position, log.time))
+        met = [int(other[row]) for row in order if own[row] == node and log.time[row] < time]
+        met = [one for place, one in enumerate(met) if one not in met[place + 1 :] and one not in without]
+        return met[-most:]
+
+    for number, row in enumerate(rows.tolist()):
+        user, item, time = int(log.user[row]), int(log.item[row]), log.time[row]
+        history = log.item[max(row - longest, log.offsets[user]) : row].tolist()
+        others = {v for i in history for v in newest(log.item, log.user, i, time, {user}, fanout)}
+        takers = newest(log.item, log.user, item, time, {user}, longest)
+        besides = {i for v in takers for i in newest(log.user, log.item, v, time, {item}, fanout)}
+        said = {name: nodes_of(model, prompts, number) for name, prompts in batch.prompts.items()}
+        assert said["user 0"] == [-1]
+        assert said["user 1"] == [-1, *history]
+        assert said["user far"] == said["ask"]
+        assert said["user far"][: 1 + len(history)] == said["user 1"]
+        assert sorted(said["user far"][1 + len(history) :]) == sorted(v + model.num_items for v in others)
+        assert said["item 0"] == [item]
+        assert said["item 1"] == [item, *(v + model.num_items for v in takers)]
+        assert said["item far"][: 1 + len(takers)] == said["item 1"]
+        assert sorted(said["item far"][1 + len(takers) :]) == sorted(besides)
+
+
 def test_titles_stand_before_the_items_tokens(split):
     model = make(split, titles=3, hops=1)
     words, batch = model.backbone.words.num_embeddings, first_batch(model, split)
@@ -167,6 +288,20 @@ def test_titles_stand_before_the_items_tokens(split):
     assert item[1 : 1 + len(title)] == title
     assert item[1 + len(title)] == words + int(batch.target[0])
     assert torch.isfinite(model.loss(batch)["next_item"])
+
+
+def test_a_prompt_is_the_mean_of_its_states(split):
+    """That of all its tokens, prompt after prompt."""
+    model = make(split, train={"batch_size": 8}).eval()
+    batch = first_batch(model, split)
+    with torch.no_grad():
+        found = model._encode(model._fast, batch, ["user 0", "item far"])
+        for name in found:
+            prompts = batch.prompts[name]
+            vectors = model._vectors(model._fast, prompts, batch.history)
+            states = model.backbone.encode(model.backbone.encoder, vectors, prompts.lengths)
+            wanted = torch.stack([states[prompts.rows == row].mean(0) for row in range(8)])
+            torch.testing.assert_close(found[name], wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("titles", [0, 3])
@@ -352,7 +487,7 @@ def test_what_is_refused(split, tmp_path):
         make(split, hops=4)
     untitled = dglrec.leave_one_out(dglrec.sample("grammar", users=30, items=40))
     with pytest.raises(DataError, match="has no titles"):
-        make(untitled, embeddings="text").before_training()
+        make(untitled, embeddings="text")
     with pytest.raises(DataError, match="has no titles"):
         make(untitled, titles=4)
     said = np.array(["", *["mug"] * (split.log.num_items - 2), " "], dtype=object)
@@ -361,14 +496,23 @@ def test_what_is_refused(split, tmp_path):
         f"2 of {len(said)} items of .* have no title, brand or categories, the first of them '{split.log.item_ids[0]}'"
     )
     with pytest.raises(DataError, match=first):
-        make(blank, embeddings="text").before_training()
+        make(blank, embeddings="text")
     with pytest.raises(DataError, match=first):
         make(blank, titles=4)
     with pytest.raises(ConfigError, match=r"needs no download|not installed"):
         make(split, embeddings="text", text_encoder=str(tmp_path)).before_training()
     (tmp_path / "modules.json").write_text('[{"idx": 0, "name": "0", "path": "", "type": "os.system"}]')
     with pytest.raises(ConfigError, match=r"names the module 'os\.system', and to load it would run code"):
-        make(split, embeddings="text", text_encoder=str(tmp_path)).before_training()
+        make(split, embeddings="text", text_encoder=str(tmp_path))
+    with pytest.raises(ConfigError, match=r"text_encoder is 'st5', but embeddings='lightgcn' read no texts"):
+        make(split, text_encoder="st5")
+    for blank_name in ("", " "):
+        with pytest.raises(ConfigError, match="expected 'tiny', or the name or folder of a T5"):
+            make(split, backbone=blank_name)
+    with pytest.raises(
+        ConfigError, match=r"sid says the names of its 20 most likely items .*: ask for top\(queries, k\)"
+    ):
+        dglrec.models.preset("sid", split, **TINY).scores(split.test)
 
 
 def test_a_t5_from_a_folder(split, tmp_path):
@@ -513,13 +657,67 @@ def test_a_new_process_ranks_the_same(split, tmp_path):
 
 
 def test_a_t5_that_cannot_be_fetched_says_what_to_do_without_a_network(split, monkeypatch):
+    """What was fetched before is looked at first; then the hub is asked once, and not as often as the library does."""
+    import huggingface_hub
     import transformers
 
-    def offline(name, **_):
-        raise OSError(f"We couldn't connect to 'https://huggingface.co' to load {name}")
+    asked = []
 
-    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", offline)
+    def read(name, local_files_only, **_):
+        asked.append("disk" if local_files_only else "hub")
+        raise OSError("not here")
+
+    def model_info(self, name, timeout):
+        asked.append((name, timeout < 30))
+        raise OSError("We couldn't connect to 'https://huggingface.co'")
+
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", read)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
     with pytest.raises(
         ConfigError, match=r"'google/flan-t5' is no model .*connect.*give the folder of a downloaded T5"
     ):
         make(split, backbone="google/flan-t5")
+    assert asked == ["disk", ("google/flan-t5", True)]
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: None)
+    with pytest.raises(ConfigError, match="not here"):
+        make(split, backbone="google/flan-t5")
+    assert asked[2:] == ["disk", "hub"]
+
+
+@pytest.mark.parametrize("width", [5, 24])
+def test_texts_are_read_by_a_sentence_encoder(split, monkeypatch, width):
+    """All texts of the items, in order; wide vectors are reduced, narrow ones end in zeros."""
+    asked = []
+
+    class Encoder:
+        def __init__(self, name):
+            asked.append(name)
+
+        def encode(self, texts, batch_size, show_progress_bar):
+            assert not show_progress_bar and texts == item_texts(split.log)
+            return np.random.default_rng(0).normal(size=(len(texts), width)).astype(np.float32)
+
+    monkeypatch.setitem(sys.modules, "sentence_transformers", SimpleNamespace(SentenceTransformer=Encoder))
+    _, items = from_texts(split.log, split.train, "st5", 16)
+    given = torch.as_tensor(Encoder("").encode(item_texts(split.log), 1, False))
+    if width < 16:
+        assert torch.equal(items, F.pad(given, (0, 16 - width)))
+    else:  # angles are kept as far as 16 of 24 dimensions can
+        found, wanted = (F.cosine_similarity(one[:, None], one[None], dim=2) for one in (items, given))
+        assert torch.corrcoef(torch.stack([found.flatten(), wanted.flatten()]))[0, 1] > 0.9
+    model = dglrec.models.preset("galrec-text", split, **{**SMALL, "text_encoder": "st5"})
+    model.before_training()
+    assert asked == ["st5", "", "st5"]
+    torch.testing.assert_close(model.known_items.std(0, correction=0)[:5], torch.ones(5), rtol=0.2, atol=0)
+
+
+def test_a_sentence_encoder_that_cannot_be_had_is_said(split, monkeypatch):
+    def offline(name):
+        raise OSError(f"no {name} here\nand more")
+
+    monkeypatch.setitem(sys.modules, "sentence_transformers", SimpleNamespace(SentenceTransformer=offline))
+    with pytest.raises(ConfigError, match=r"text encoder 'st5' cannot be read \(no st5 here\); .*'tfidf'"):
+        from_texts(split.log, split.train, "st5", 8)
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with pytest.raises(ConfigError, match=r'need sentence_transformers.*pip install "dglrec\[lm\]"'):
+        from_texts(split.log, split.train, "st5", 8)
