@@ -55,7 +55,7 @@ def load(
             originals that you have, filtered as the paper says.
         k_core: keep users and items with at least so many interactions with each other.
         order: "time" sorts each user's rows by time; "file" drops the times and takes the rows as oldest first.
-        columns: the source's names of the columns, such as {"user_id": "uid"}.
+        columns: the source's names of the columns, such as {"user_id": "uid"}; RecBole's `.item` shares its item_id.
         items: a file with titles (`item_id title`, and, where there is more to say, `brand categories description`);
             beside a file `interactions.*`, a file `items.*` is found, and beside MovieLens's ratings its own.
         name: name of the log.
@@ -108,7 +108,7 @@ def _load(
     if path.name.endswith(".npz"):
         return InteractionLog.load(path)
     items = find_items(path, format) if items is None else items
-    titles, texts = (None, None) if items is None else read_items(items)
+    titles, texts = (None, None) if items is None else read_items(items, columns=columns_of_items(items, columns))
     log = read_interactions(
         path,
         columns=columns,
@@ -143,7 +143,8 @@ def find_table(source: str | os.PathLike[str], *, download: bool = True) -> Path
     """
     text = os.fspath(source)
     endings = (*SUFFIXES, ".npz", ".inter", ".json", ".json.gz", *NAMES)
-    is_path = not isinstance(source, str) or os.sep in text or "/" in text or text.endswith(endings)
+    is_path = not isinstance(source, str) or "/" in text or os.sep in text or text in (".", "..")
+    is_path = is_path or text.endswith(endings)
     path = Path(text).expanduser() if is_path else _find_name(text, download)
     try:
         mode = path.stat().st_mode  # unlike `exists`, it says why
@@ -157,8 +158,9 @@ def find_table(source: str | os.PathLike[str], *, download: bool = True) -> Path
         raise DataError(f"{path} is no file and no folder; write what it gives to a file first")
     table = _interactions(path)
     if table is None:
+        alone = next((f", or test.txt beside {one.name}" for one in sorted(path.glob("train.txt*"))), "")
         raise DataError(
-            f"folder {path} holds no interactions; expected one of interactions{', interactions'.join(SUFFIXES)}"
+            f"folder {path} holds no interactions; expected one of interactions{', interactions'.join(SUFFIXES)}{alone}"
         )
     return table
 
@@ -166,6 +168,11 @@ def find_table(source: str | os.PathLike[str], *, download: bool = True) -> Path
 def find_items(path: Path, format: str | None = None) -> Path | None:
     """The file of titles beside an interactions file, if there is one."""
     return _table(path.parent, "items") if stem(path) == "interactions" else titles_beside(path, format)
+
+
+def columns_of_items(items: str | os.PathLike[str], columns: Mapping[str, str] | None) -> Mapping[str, str] | None:
+    """The names of columns that hold for a file of titles, too: RecBole's calls items as its interactions do."""
+    return columns if Path(items).suffix == ".item" else None
 
 
 def _interactions(folder: Path) -> Path | None:

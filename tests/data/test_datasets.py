@@ -389,3 +389,13 @@ def test_what_is_no_file_on_disk_is_refused(tmp_path: Path) -> None:
     for name in ("a" * 300 + ".csv", "a\0b.csv"):
         with pytest.raises(DataError, match="no file or folder"):
             load(tmp_path / name)
+
+
+def test_a_dot_is_the_working_directory_and_no_name(places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    given, _ = places
+    folder = put(given.parent, "shop")
+    (given / "interactions.tsv").write_text(TABLE + "u9\ti9\t99\n")
+    (folder / "deeper").mkdir()
+    for place, name in ((folder, "."), (folder / "deeper", "..")):
+        monkeypatch.chdir(place)
+        assert len(load(name)) == 12
