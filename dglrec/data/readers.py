@@ -810,12 +810,17 @@ def _chunks(path: Path) -> Iterator[bytes]:
                 return
             lines += block.count(b"\n")
             unpacked += len(block)
-            if packed and unpacked > max(_ALWAYS_UNPACKED, _MOST_PACKED * path.stat().st_size):
+            if packed and unpacked > most_unpacked(path.stat().st_size):
                 raise _BloatError(
                     f"{path} unpacks to more than {_MOST_PACKED} times its size, in line {lines + 1}, which no table "
                     "does; if it is one, unpack it first"
                 )
             yield block
+
+
+def most_unpacked(packed: int) -> int:
+    """Bytes that a packed file of so many bytes may unpack to."""
+    return max(_ALWAYS_UNPACKED, _MOST_PACKED * packed)
 
 
 class _BloatError(DataError):
@@ -875,7 +880,7 @@ def _read_parquet(
     """The columns of a Parquet file that were asked for, and those of `more` that it has, under the file's names."""
     pl = _pl()
     try:
-        most = max(_ALWAYS_UNPACKED, _MOST_PACKED * path.stat().st_size)
+        most = most_unpacked(path.stat().st_size)
         names = {*required, *optional, *more, *(columns or {}).values()}
         if said := mistake(path, sorted(names), most_rows=most, most_bytes=most):
             raise pl.exceptions.ComputeError(said)

@@ -172,7 +172,9 @@ def test_recbole_has_titles_beside(title: str, tmp_path: Path) -> None:
     assert read_items(items)[0]["7"] == "Heat"
     items.write_text(f"movie_id:token\t{title}:token_seq\n10\tCafé\n7\tHeat\n")  # as RecBole's Yelp has it
     (folder / "films.inter").write_text(RECBOLE.replace("item_id", "movie_id") + lines("\t"))
-    with pytest.raises(DataError, match=r"films\.item: no column 'item_id', but 'movie_id'; rename it, or pass columns"):
+    with pytest.raises(
+        DataError, match=r"films\.item: no column 'item_id', but 'movie_id'; rename it, or pass columns"
+    ):
         load(folder)
     assert load(folder, columns={"item_id": "movie_id"}).titles.tolist() == ["Café", "Heat"]  # type: ignore[union-attr]
     assert check(folder, columns={"item_id": "movie_id"}).ok
