@@ -72,7 +72,7 @@ class Plan:
     def choose(
         self, rows: Iterable[str] | None, data: Iterable[str] | None, splits: Iterable[str] | None
     ) -> list[Cell]:
-        """Those of the cells that are asked for; None asks for all. Rows may have another `train.epochs` than the table's.
+        """Those of the cells that are asked for; None asks for all. A row may have another `train.epochs` than here.
 
         Raises:
             ConfigError: a name that the table has not, or names that do not meet.

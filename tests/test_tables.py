@@ -159,7 +159,7 @@ def test_splits_with_sampled_candidates(monkeypatch: pytest.MonkeyPatch) -> None
         split.verify()
 
 
-# Section 7 of what GSAU's authors ran: preset -> gamma, graph, sequence encoder, cross-entropy, ranked with history masked.
+# What GSAU's authors ran: preset -> gamma, graph, sequence encoder, cross-entropy, whether known items are masked.
 # `SASRec (u)` and `BERT4Rec (u)` have cross-entropy, as Table 2 of the paper has them; its README leaves the flag out.
 GSAU_ROWS = {
     "gsau-rec": (0.1, True, "sasrec", True, False),

@@ -14,7 +14,7 @@ the views V are u^1 .. u^L and the mean of all layers, none of them weighs more 
 
 It ranks by the means. Its gamma is half of the original's.
 
-Both forms learn from every training interaction; the original's public code keeps ratings of 3 and less out of the loss.
+Both forms learn from every interaction; the original's public code keeps ratings of 3 and less out of its loss.
 """
 
 from __future__ import annotations
