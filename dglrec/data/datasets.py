@@ -143,7 +143,7 @@ def find_table(source: str | os.PathLike[str], *, download: bool = True) -> Path
         DataError: there is none; the message says where it was looked for, and names the closest data set.
     """
     text = os.fspath(source)
-    endings = (*SUFFIXES, ".npz", ".inter", ".json", ".json.gz", *NAMES)
+    endings = (*SUFFIXES, ".npz", ".inter", ".json", ".jsonl", ".json.gz", ".jsonl.gz", ".zip", *NAMES)
     is_path = not isinstance(source, str) or "/" in text or os.sep in text or text in (".", "..")
     is_path = is_path or text.endswith(endings)
     path = Path(text).expanduser() if is_path else _find_name(text, download)

@@ -477,12 +477,11 @@ def _read_json(
     try:
         table = pl.scan_ndjson(source, schema=kinds).select(wanted).collect()
     except (OSError, pl.exceptions.PolarsError):
-        if (problem := next(problems(), None)) is not None:
-            raise _error(path, problem) from None
         try:  # numbers may be written as text
             table = pl.scan_ndjson(source, schema=texts).select(wanted).collect()
         except (OSError, pl.exceptions.PolarsError) as error:
-            raise DataError(f"{path} cannot be read ({_first_line(error)})") from None
+            failed = DataError(f"{path} cannot be read ({_first_line(error)})")
+            raise _with_line(path, failed, problems()) from None
     if len(table) == 0:
         raise DataError(f"{path} is empty; expected {form.expected()}")
     ids = [table[header[place[column]]] for column in ("user_id", "item_id") if column in place]

@@ -104,8 +104,9 @@ def test_what_is_not_found_is_explained(places: tuple[Path, Path], tmp_path: Pat
         load("amazon_beauty")
     with pytest.raises(DataError, match="no file or folder bookshop"):
         load("./bookshop")
-    with pytest.raises(DataError, match=r"no file or folder clicks\.csv"):
-        load("clicks.csv")
+    for file in ("clicks.csv", "clicks.jsonl", "clicks.zip"):
+        with pytest.raises(DataError, match=f"no file or folder {file}"):
+            load(file)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"holds no interactions; expected one of interactions\.tsv\.gz"):
         load(tmp_path / "empty")
