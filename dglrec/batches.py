@@ -182,7 +182,7 @@ def cloze_batches(
         max_length: the last so many items of a sequence are read.
         rng: of the order and of the masks.
         device: where the batches go.
-        ratio: probability that an item is masked; of a sequence the first `ratio * max_length` drawn ones are.
+        ratio: probability that an item is masked; of a sequence the last `ratio * max_length` masked ones are targets.
         last_share: share of the batches in which the last item of each sequence is masked instead, and nothing else.
         first: whether a masked first item is a target; RecBole masks it and leaves it out.
         form: "prefixes" (i_1..i_t) with 1 <= t < n of each user's n items, as RecBole: the item after a prefix is not
@@ -203,11 +203,15 @@ def cloze_batches(
         rows = np.repeat(ends[begin : begin + size] - count, count) + place  # of the log
         last = place == np.repeat(count - 1, count)
         drawn = rng.random(len(rows)) < ratio
-        drawn &= np.cumsum(drawn) - np.repeat((np.cumsum(drawn) - drawn)[bounds[:-1]], count) <= most
         masked = last if rng.random() < last_share else drawn
-        if not (masked & (first | (place > 0))).any():  # nothing to learn from
-            masked = last
-        asked = np.flatnonzero(masked & (first | (place > 0)))
+        # RecBole masks all that was drawn, and cuts its list of targets, not the masks: the last `most` are learned
+        later = np.repeat(np.cumsum(masked)[bounds[1:] - 1], count) - np.cumsum(
+            masked
+        )  # (T,) masks behind, of the same
+        learned = masked & (later < most) & (first | (place > 0))
+        if not learned.any():  # nothing to learn from
+            masked, learned = last, last & (first | (place > 0))
+        asked = np.flatnonzero(learned)
         asked = asked[rng.permutation(len(asked))] if len(asked) else np.flatnonzero(masked)
         items = np.where(masked, train.num_items, train.item[rows])
         arrays = (bounds, items, asked, train.item[rows[asked]], train.user[rows[asked]])

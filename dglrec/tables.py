@@ -76,13 +76,17 @@ class Plan:
     def choose(
         self, rows: Iterable[str] | None, data: Iterable[str] | None, splits: Iterable[str] | None
     ) -> list[Cell]:
-        """Those of the cells that are asked for; None asks for all.
+        """Those of the cells that are asked for; None asks for all. A row may have another `train.epochs` than here.
 
         Raises:
             ConfigError: a name that the table has not, or names that do not meet.
         """
-        chosen = cells = self.cells()
-        asked = {"row": None if rows is None else map(canonical, rows), "data": data, "split": splits}
+        cells, row_names = self.cells(), None if rows is None else [canonical(row) for row in rows]
+        for row in set(row_names or ()) - {cell.row for cell in cells}:
+            like = {cell._replace(row=row) for cell in cells if _but_epochs(cell.row) == _but_epochs(row)}
+            cells += [] if has_nothing_to_train(row) else sorted(like)
+        chosen = cells
+        asked = {"row": row_names, "data": data, "split": splits}
         for what, names in asked.items():
             if names is not None:
                 wanted, known = set(names), {getattr(cell, what) for cell in cells}
@@ -199,6 +203,14 @@ def canonical(row: str) -> str:
     usual = SYSTEMS[preset].config
     before, after = _flat(usual), _flat(replace(usual, fields))
     return ",".join([preset, *(f"{name}={text}" for name, text in after.items() if text != before[name])])
+
+
+def _but_epochs(row: str) -> str:
+    """A row's name without its number of epochs."""
+    preset, fields = parse(row)
+    return canonical(
+        ",".join([preset, *(f"{name}={value}" for name, value in fields.items() if name != "train.epochs")])
+    )
 
 
 def has_nothing_to_train(row: str) -> bool:

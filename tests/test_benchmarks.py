@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+
+import dglrec
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 
@@ -82,3 +85,27 @@ def test_the_short_form_of_the_neighbourhoods_runs():
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["data"] == "sample"
     assert (BENCHMARKS / "hops.json").read_bytes() == before
+
+
+def test_a_log_of_20_million_is_read_filtered_and_split_in_minutes():
+    """Under two minutes and 8 GB on two cores, and no stage goes out of hand as logs grow."""
+    rows = {row["interactions"]: row for row in written("logs.json")["rows"]}
+    assert list(rows) == [5_000_000, 10_000_000, 20_000_000]
+    largest = rows[20_000_000]
+    assert largest["seconds"] < 120 and largest["peak_bytes"] < 8e9
+    for row in rows.values():
+        stages = row["stages"]
+        assert list(stages) == ["read", "5-core", "split", "graph"]
+        assert row["seconds"] == pytest.approx(sum(stage["seconds"] for stage in stages.values()))
+        assert row["peak_bytes"] == max(stage["peak_bytes"] for stage in stages.values())
+    for smaller, larger in pairwise(rows.values()):
+        assert larger["seconds"] / smaller["seconds"] < 1.5 * larger["interactions"] / smaller["interactions"]
+
+
+def test_trainings_that_were_killed_ended_with_the_same_weights():
+    """Each killed training was resumed, and its weights are those of an undisturbed one, to the bit."""
+    for preset, found in written("kills.json")["presets"].items():
+        assert preset in dglrec.models.PRESETS
+        assert found["same_to_the_bit"] == found["kills"] == len(found["killed_after_epochs"]) > 0
+        assert all(0 <= epochs < found["epochs"] for epochs in found["killed_after_epochs"])
+        assert found["begun_anew"] <= found["kills"]

@@ -66,6 +66,26 @@ def test_language_models_are_compared_on_equal_terms() -> None:
     assert (configs[0].train.weight_decay, plan.config("sid").train.weight_decay) == (1e-3, 1e-2)
 
 
+def test_a_row_may_have_another_number_of_epochs() -> None:
+    """As the rows on all of the training log need, where no epoch is selected."""
+    plan = PLANS["gowalla-lightgcn"]
+    cells = plan.choose(["lightgcn,train.epochs=7"], None, ["given-all"])
+    assert cells == [("gowalla-lightgcn", "given-all", "lightgcn,train.epochs=7")]
+    assert plan.config(cells[0].row, cells[0].data) == dglrec.config.replace(
+        plan.config("lightgcn", cells[0].data), {"train.epochs": 7}
+    )
+    hard = "hardgnn,train.epochs=2,k=5"  # the table has 25
+    assert {
+        cell.row for cell in PLANS["hardgnn-figure2"].choose([hard, "hardgnn,k=5,train.epochs=25"], None, None)
+    } == {
+        canonical(hard),
+        canonical("hardgnn,k=5,train.epochs=25"),
+    }
+    for row in ("lightgcn,dim=8,train.epochs=7", "sasrec,train.epochs=7", "popularity,train.epochs=7"):
+        with pytest.raises(ConfigError, match=f"has no row '{row}'"):
+            plan.choose([row], None, None)
+
+
 def test_a_row_has_one_name() -> None:
     assert canonical("mdgr,m=5,k=10") == canonical("mdgr,k=10") == "mdgr,k=10"
     assert canonical("mdgr,train.lr=1e-3") == "mdgr"
@@ -152,3 +172,55 @@ def test_splits_with_sampled_candidates(monkeypatch: pytest.MonkeyPatch) -> None
     for split in (sampled, by_time):
         assert split.test.candidate_offsets is not None and set(np.diff(split.test.candidate_offsets)) == {1000}
         split.verify()
+
+
+# What GSAU's authors ran: preset -> gamma, graph, sequence encoder, cross-entropy, whether known items are masked.
+# `SASRec (u)` and `BERT4Rec (u)` have cross-entropy, as Table 2 of the paper has them; its README leaves the flag out.
+GSAU_ROWS = {
+    "gsau-rec": (0.1, True, "sasrec", True, False),
+    "gsau": (0.1, True, "sasrec", False, False),
+    "gsau-rec-bert4rec": (0.1, True, "bert4rec", True, False),
+    "sasrec-u": (0.05, False, "sasrec", True, False),
+    "bert4rec-u": (0.05, False, "bert4rec", True, False),
+    "directau": (0.5, True, None, False, True),
+    "graphau": (0.5, True, None, False, True),
+    "lightgcn": (None, True, None, False, True),
+    "sasrec": (None, False, "sasrec", True, False),
+    "bert4rec": (None, False, "bert4rec", True, False),
+}
+
+
+def test_the_rows_of_gsau_are_those_that_its_authors_ran() -> None:
+    from dglrec.models import GSAU, PRESETS
+
+    for name, (gamma, graph, encoder, cross_entropy, masked) in GSAU_ROWS.items():
+        preset, config = PRESETS[name], PRESETS[name].config
+        assert (config.seen == "mask") is masked, name
+        assert getattr(config, "gamma", None) == gamma, name
+        train = config.train
+        assert (config.dim, train.lr, train.batch_size, train.weight_decay) == (64, 1e-3, 512, 0), name
+        assert (train.epochs, train.patience, train.monitor, train.seed) == (300, 10, "ndcg@20", 2020), name
+        if preset.model is GSAU:
+            found = (config.graph, config.encoder if config.sequential else None, config.rec)
+            assert found == (graph, encoder, cross_entropy), name
+            assert config.ui_uniformity and (config.graph_layers, config.combine) == (2, "mean"), name
+            assert (config.negatives, config.rank, config.init) == ("derangement", "dot", "xavier_normal"), name
+        if encoder is not None:
+            sizes = (config.layers, config.heads, config.inner, config.max_length)
+            rates = (config.dropout, config.attention_dropout)
+            assert (sizes, rates) == ((2, 2, 256, 50), (0.2, 0.2) if encoder == "bert4rec" else (0.5, 0.5)), name
+            assert encoder == "sasrec" or config.mask_ratio == 0.2, name
+        elif preset.model is not GSAU:
+            assert config.layers == 2, name
+    assert (PRESETS["bert4rec"].config.last_share, PRESETS["graphau"].config.form) == (0.5, "gsau")
+    lightgcn, original = PRESETS["lightgcn"].config, PRESETS["graphau-original"].config
+    assert (lightgcn.l2, lightgcn.norm, lightgcn.combine) == (1e-5, "frobenius", "mean")
+    assert (original.dim, original.gamma, original.decay, original.layers) == (32, 0.4, 1.4, 2)
+    assert (original.form, original.train.lr, original.train.batch_size) == ("original", 0.1, 2048)
+
+
+def test_figure_2_of_gsau_has_the_paper_s_weights_of_uniformity() -> None:
+    plan = PLANS["gsau-figure2"]
+    configs = [plan.config(cell.row, cell.data) for cell in plan.cells()]
+    assert [config.gamma for config in configs] == [0.05, 0.1, 0.2, 0.3, 0.4, 0.5]
+    assert all(config.rec and config.graph and config.sequential for config in configs)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError
-from .datasets import find_items, find_table, log_name
+from .datasets import columns_of_items, find_items, find_table, log_name
 from .log import InteractionLog
 from .readers import Problem, find_problems, first_duplicate, read_interactions, read_items
 from .splits import leave_one_out
@@ -93,7 +93,7 @@ def check(
     items = find_items(path, format)
     if items is not None:
         try:
-            titles, _ = read_items(items)
+            titles, _ = read_items(items, columns=columns_of_items(items, columns))
         except DataError as error:
             problems = iter([Problem(None, str(error))])
     try:

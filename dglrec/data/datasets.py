@@ -17,23 +17,24 @@ import shutil
 import stat
 import sys
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from ..errors import DataError, closest
 from .download import Interrupted, Progress, download
-from .forms import NAMES, PATTERNS, SUFFIXES, known_format, titles_beside
+from .forms import FORMATS, NAMES, PATTERNS, SUFFIXES, known_format, titles_beside, titles_form_of
 from .log import InteractionLog, _by_item, _first_line
 from .papers import PAPER_SETS, paper_log
-from .readers import _pl, from_frame, read_interactions, read_items, stem
+from .readers import _pl, _read_text, from_frame, most_unpacked, read_interactions, read_items, stem
 from .sample import KINDS, sample
 
 if TYPE_CHECKING:
     import polars
-
-Tables: TypeAlias = "tuple[polars.DataFrame, polars.DataFrame | None]"
 
 
 def load(
@@ -55,7 +56,7 @@ def load(
             originals that you have, filtered as the paper says.
         k_core: keep users and items with at least so many interactions with each other.
         order: "time" sorts each user's rows by time; "file" drops the times and takes the rows as oldest first.
-        columns: the source's names of the columns, such as {"user_id": "uid"}.
+        columns: the source's names of the columns, such as {"user_id": "uid"}; RecBole's `.item` shares its item_id.
         items: a file with titles (`item_id title`, and, where there is more to say, `brand categories description`);
             beside a file `interactions.*`, a file `items.*` is found, and beside MovieLens's ratings its own.
         name: name of the log.
@@ -108,7 +109,7 @@ def _load(
     if path.name.endswith(".npz"):
         return InteractionLog.load(path)
     items = find_items(path, format) if items is None else items
-    titles, texts = (None, None) if items is None else read_items(items)
+    titles, texts = (None, None) if items is None else read_items(items, columns=columns_of_items(items, columns))
     log = read_interactions(
         path,
         columns=columns,
@@ -142,8 +143,9 @@ def find_table(source: str | os.PathLike[str], *, download: bool = True) -> Path
         DataError: there is none; the message says where it was looked for, and names the closest data set.
     """
     text = os.fspath(source)
-    endings = (*SUFFIXES, ".npz", ".inter", ".json", ".json.gz", *NAMES)
-    is_path = not isinstance(source, str) or os.sep in text or "/" in text or text.endswith(endings)
+    endings = (*SUFFIXES, ".npz", ".inter", ".json", ".jsonl", ".json.gz", ".jsonl.gz", ".zip", *NAMES)
+    is_path = not isinstance(source, str) or "/" in text or os.sep in text or text in (".", "..")
+    is_path = is_path or text.endswith(endings)
     path = Path(text).expanduser() if is_path else _find_name(text, download)
     try:
         mode = path.stat().st_mode  # unlike `exists`, it says why
@@ -157,8 +159,9 @@ def find_table(source: str | os.PathLike[str], *, download: bool = True) -> Path
         raise DataError(f"{path} is no file and no folder; write what it gives to a file first")
     table = _interactions(path)
     if table is None:
+        alone = next((f", or test.txt beside {one.name}" for one in sorted(path.glob("train.txt*"))), "")
         raise DataError(
-            f"folder {path} holds no interactions; expected one of interactions{', interactions'.join(SUFFIXES)}"
+            f"folder {path} holds no interactions; expected one of interactions{', interactions'.join(SUFFIXES)}{alone}"
         )
     return table
 
@@ -166,6 +169,11 @@ def find_table(source: str | os.PathLike[str], *, download: bool = True) -> Path
 def find_items(path: Path, format: str | None = None) -> Path | None:
     """The file of titles beside an interactions file, if there is one."""
     return _table(path.parent, "items") if stem(path) == "interactions" else titles_beside(path, format)
+
+
+def columns_of_items(items: str | os.PathLike[str], columns: Mapping[str, str] | None) -> Mapping[str, str] | None:
+    """The names of columns that hold for a file of titles, too: RecBole's calls items as its interactions do."""
+    return columns if Path(items).suffix == ".item" else None
 
 
 def _interactions(folder: Path) -> Path | None:
@@ -221,7 +229,7 @@ class Source:
 
     Attributes:
         url: the original file.
-        convert: what reads it, a key of `CONVERTERS`.
+        format: its form, a key of `FORMATS`; of a .zip, that of the file of interactions in it.
         page: where the source describes the data set.
         terms: what the source says on its use, in short.
         sha256: hex digest of the original file.
@@ -230,7 +238,7 @@ class Source:
     """
 
     url: str
-    convert: str
+    format: str
     page: str
     terms: str
     sha256: str | None = None
@@ -271,9 +279,9 @@ _AMAZON_PAGE = "http://jmcauley.ucsd.edu/data/amazon"
 _AMAZON_TERMS = "no licence stated; the source asks to cite He & McAuley (WWW 2016) or McAuley et al. (SIGIR 2015)"
 
 
-def _movielens(name: str, convert: str, sha256: str) -> Source:
+def _movielens(name: str, format: str, sha256: str) -> Source:
     page = "https://grouplens.org/datasets/movielens/"
-    return Source(f"{_MOVIELENS}/{name}.zip", convert, page, _MOVIELENS_TERMS, sha256)
+    return Source(f"{_MOVIELENS}/{name}.zip", format, page, _MOVIELENS_TERMS, sha256)
 
 
 def _amazon(category: str, table_sha256: str) -> Source:
@@ -354,7 +362,7 @@ def get(name: str, *, folder: str | os.PathLike[str] | None = None, progress: Pr
     if target.is_dir() and _table(target, "interactions"):
         return target
     part = parent / f".{name}.part"
-    original, tables = part / "original", part / name
+    original, tables = part / f"original{Path(source.url).suffix}", part / name
     try:
         part.mkdir(parents=True, exist_ok=True)
         digest = download(source.url, original, progress)
@@ -392,12 +400,11 @@ def _write_tables(name: str, source: Source, original: Path, folder: Path, sha25
     """The original file -> interactions.tsv.gz, items.tsv.gz and source.json in `folder`."""
     pl = _pl()
     try:
-        interactions, items = CONVERTERS[source.convert](original)
-        log = from_frame(interactions, name=name, source=source.url)
-    except (pl.exceptions.PolarsError, zipfile.BadZipFile, gzip.BadGzipFile, KeyError, ValueError, EOFError) as error:
-        raise DataError(
-            f"{source.url} is not in the expected form ({_first_line(error)}; {_seen(original)})"
-        ) from error
+        log, items = _read_original(name, source, original)
+    except (DataError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        said = str(error) if isinstance(error, DataError) else _first_line(error)
+        said = said.replace(f"{original.parent}{os.sep}", "")
+        raise DataError(f"{source.url} is not in the expected form ({said}; {_seen(original)})") from error
     if source.k_core is not None:
         log = log.k_core(source.k_core)
     if source.table_sha256 is not None and (digest := table_digest(log)) != source.table_sha256:
@@ -405,7 +412,7 @@ def _write_tables(name: str, source: Source, original: Path, folder: Path, sha25
             f"the {source.k_core}-core of {source.url} has SHA-256 {digest[:12]}..., "
             f"expected {source.table_sha256[:12]}...: the source has changed since"
         )
-    assert log.time is not None
+    assert log.time is not None  # _read_original looked
     table = pl.DataFrame({"user_id": log.user_ids[log.user], "item_id": log.item_ids[log.item]}).with_columns(
         rating=pl.lit("") if log.rating is None else pl.Series(log.rating),
         timestamp=pl.Series(log.time).cast(pl.Int64),
@@ -440,99 +447,75 @@ def table_digest(log: InteractionLog) -> str:
     return hashlib.sha256("\n".join(lines.to_list()).encode()).hexdigest()
 
 
-# Converters: an original file -> its interactions and items as frames of text -----------------------------------------
+# Reading originals ----------------------------------------------------------------------------------------------------
 
 
-def _member(archive: zipfile.ZipFile, name: str) -> bytes:
-    """The file `name` of an archive, in whatever folder."""
-    path = next((path for path in archive.namelist() if path.rpartition("/")[2] == name), None)
-    if path is None:
-        raise KeyError(f"no {name} in the archive")
-    return archive.read(path)
+def _read_original(name: str, source: Source, original: Path) -> tuple[InteractionLog, polars.DataFrame | None]:
+    """The log of an original file, and the columns of items.tsv.gz where it has titles; archives are unpacked beside.
+
+    Raises:
+        DataError: it is not in the form of `source.format`.
+    """
+    path, titles = original, FORMATS[source.format].titles
+    if titles:  # MovieLens's
+        ratings = next(name for name, format in NAMES.items() if format == source.format)
+        names = (ratings, titles, *(("u.genre",) if titles == "u.item" else ()))
+        _unpack(original, names)
+        path = original.with_name(ratings)
+    log = read_interactions(path, format=source.format, name=name)
+    if log.time is None:
+        raise DataError("there are no times")
+    if source.format == "amazon-ratings":
+        log = _ties_by_item(log)
+    return log, _item_table(original.with_name(titles)) if titles else None
 
 
-def _columns(
-    text: bytes, separator: str, names: list[str], *, header: bool, quote: str | None = None
-) -> polars.DataFrame:
-    """The first columns of a table, as text."""
-    pl = _pl()
-    table = pl.read_csv(
-        text, separator=separator, has_header=header, infer_schema=False, quote_char=quote, truncate_ragged_lines=True
+def _unpack(archive: Path, names: Sequence[str]) -> None:
+    """Writes files of an archive, from whatever folder in it, beside the archive."""
+    with zipfile.ZipFile(archive) as packed:
+        for name in names:
+            info = next((info for info in packed.infolist() if info.filename.rpartition("/")[2] == name), None)
+            if info is None:
+                raise DataError(f"no {name} in the archive")
+            if info.file_size > most_unpacked(min(info.compress_size, archive.stat().st_size)):
+                raise DataError(f"{name} would unpack to {info.file_size:,} bytes, which no table does")
+            with packed.open(info) as file, open(archive.with_name(name), "wb") as unpacked:
+                shutil.copyfileobj(file, unpacked)
+
+
+def _ties_by_item(log: InteractionLog) -> InteractionLog:
+    """The log with tied events in the order of their items' ids: in the sequences of the literature on Amazon's reviews
+    that order decides every tied day, whatever the order of the lines.
+    """
+    rank = np.argsort(np.argsort(log.item_ids))
+    rows = np.argsort(rank[log.item], kind="stable")
+    return InteractionLog.from_arrays(
+        log.user[rows],
+        log.item[rows],
+        None if log.time is None else log.time[rows],
+        None if log.rating is None else log.rating[rows],
+        user_ids=log.user_ids,
+        item_ids=log.item_ids,
+        name=log.name,
     )
-    return table[:, : len(names)].rename(dict(zip(table.columns, names, strict=False)))
 
 
-def _item_table(items: polars.DataFrame) -> polars.DataFrame:
-    """item_id, title, genres "A|B" -> the columns of items.tsv.gz."""
+def _item_table(path: Path) -> polars.DataFrame:
+    """MovieLens's file of titles -> the columns of items.tsv.gz, with the genres as categories."""
     pl = _pl()
-    return items.select(
+    if path.name == "u.item":  # a column of 0 and 1 for each genre, from the sixth on
+        genres = [line.rpartition("|")[0] for line in path.with_name("u.genre").read_text("latin-1").splitlines()]
+        flags = {f"field {6 + number}": genre for number, genre in enumerate(genres) if genre not in ("", "unknown")}
+        table = pl.DataFrame(_read_text(path, titles_form_of(path), ("item_id", "title"), (), None, list(flags)))
+        marked = [pl.when(pl.col(field) == "1").then(pl.lit(genre)) for field, genre in flags.items()]
+        table = table.with_columns(genres=pl.concat_str(marked, separator="|", ignore_nulls=True))
+    else:
+        table = pl.DataFrame(_read_text(path, titles_form_of(path), ("item_id", "title"), (), None, ("genres",)))
+    genres_text = pl.col("genres").fill_null("").replace("(no genres listed)", "")
+    return table.select(
         "item_id",
         "title",
         pl.lit("").alias("brand"),
-        pl.col("genres")
-        .fill_null("")
-        .replace("(no genres listed)", "")
-        .str.replace_all("|", " | ", literal=True)
-        .alias("categories"),
+        genres_text.str.replace_all("|", " | ", literal=True).alias("categories"),
         pl.lit("").alias("description"),
     )
-
-
-_RATING_COLUMNS = ["user_id", "item_id", "rating", "timestamp"]
-_MOVIE_COLUMNS = ["item_id", "title", "genres"]
-
-
-def _movielens_csv(path: Path) -> Tables:
-    with zipfile.ZipFile(path) as archive:
-        ratings = _columns(_member(archive, "ratings.csv"), ",", _RATING_COLUMNS, header=True)
-        movies = _columns(_member(archive, "movies.csv"), ",", _MOVIE_COLUMNS, header=True, quote='"')
-    return ratings, _item_table(movies)
-
-
-def _movielens_1m(path: Path) -> Tables:
-    with zipfile.ZipFile(path) as archive:
-        ratings = _member(archive, "ratings.dat").replace(b"::", b"\t")
-        movies = _member(archive, "movies.dat").decode("latin-1").encode().replace(b"::", b"\t")
-    return (
-        _columns(ratings, "\t", _RATING_COLUMNS, header=False),
-        _item_table(_columns(movies, "\t", _MOVIE_COLUMNS, header=False)),
-    )
-
-
-def _movielens_100k(path: Path) -> Tables:
-    pl = _pl()
-    with zipfile.ZipFile(path) as archive:
-        ratings = _columns(_member(archive, "u.data"), "\t", _RATING_COLUMNS, header=False)
-        genres = [
-            line.rpartition("|")[0] for line in _member(archive, "u.genre").decode("latin-1").splitlines() if line
-        ]
-        flags = ["release", "video_release", "url", *genres]
-        movies = _columns(
-            _member(archive, "u.item").decode("latin-1").encode(), "|", ["item_id", "title", *flags], header=False
-        )
-    marked = [pl.when(pl.col(genre) == "1").then(pl.lit(genre)) for genre in genres if genre != "unknown"]
-    return ratings, _item_table(movies.with_columns(genres=pl.concat_str(marked, separator="|", ignore_nulls=True)))
-
-
-def _amazon_ratings(path: Path) -> Tables:
-    """Lines in the order of their items' ids: in the sequences of the literature that order decides every tied day."""
-    ratings = _columns(path.read_bytes(), ",", _RATING_COLUMNS, header=False)
-    return ratings.sort("item_id", maintain_order=True), None
-
-
-def _gowalla(path: Path) -> Tables:
-    pl = _pl()
-    with gzip.open(path) as file:
-        columns = ["user_id", "timestamp", "latitude", "longitude", "item_id"]
-        table = _columns(file.read(), "\t", columns, header=False)
-    times = pl.col("timestamp").str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_unit="us")
-    return table.select("user_id", "item_id", times), None
-
-
-CONVERTERS: dict[str, Callable[[Path], Tables]] = {
-    "amazon-ratings": _amazon_ratings,
-    "gowalla": _gowalla,
-    "movielens-100k": _movielens_100k,
-    "movielens-1m": _movielens_1m,
-    "movielens-csv": _movielens_csv,
-}

@@ -1,8 +1,9 @@
 """Fetching one file over HTTP: what has arrived is kept and gone on with, and nothing is believed unchecked.
 
-A file in transit is `PATH`, and `PATH.json` beside it says which version of which address it is. It is gone on with by
-a Range request that holds for the same version alone (`If-Range`); a server that has another version, or does not know
-Range, sends all of it, and the file begins anew.
+A file in transit is `PATH`, and `PATH.json` beside it says which version of which address it is, and how many bytes
+it has in all. It is gone on with by a Range request that holds for the same version alone (`If-Range`); a server that
+has another version, or does not know Range, sends all of it, and the file begins anew. A file that is whole is not
+asked for again, so that a caller who dies while reading it need not fetch it twice.
 """
 
 from __future__ import annotations
@@ -53,16 +54,19 @@ def download(url: str, path: Path, progress: Progress | None = None) -> str:
         path: where its bytes go; complete when this returns, part of it when this raises `Interrupted`.
         progress: called with bytes so far and bytes in all (None: unknown).
 
+    The caller removes `path` and what lies beside it after use; until then the next call finds the file whole.
+
     Raises:
         Interrupted: too many connections broke.
         DataError: the server refuses, does not exist, or sends more than the disk holds; `path` is of no use.
     """
     with _locked(path):
+        if _size(path) == _Version.load(path, url).size:
+            return _sha256(path)
         tries, reason, most = 0, "", _size(path)
         while tries < TRIES:
             try:
                 _connect(url, path, progress)
-                path.with_name(f"{path.name}.json").unlink(missing_ok=True)
                 return _sha256(path)
             except _Broken as error:  # noqa: PERF203 - a connection costs more than a try
                 reason = str(error)
@@ -148,6 +152,7 @@ def _connect(url: str, path: Path, progress: Progress | None) -> None:
                     progress(done, size)
     if size is not None and done < size:
         raise _Broken("the connection ended early")
+    _Version(url, version.validator, done).save(path)  # it is whole
 
 
 def _place(response: Any) -> tuple[int, int | None]:

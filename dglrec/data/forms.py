@@ -78,6 +78,9 @@ class Form:
         """
         if not self.typed:
             return list(header)
+        if len(header) == 1 and (mark := next((mark for mark in ",; " if mark in header[0].strip()), "")):
+            seen = "spaces" if mark == " " else f"{mark!r}"
+            raise DataError(f"the header is one field, with {seen} in it; RecBole's fields are separated by tabs")
         names, kinds = [label.rpartition(":")[0] for label in header], [label.rpartition(":")[2] for label in header]
         wrong = next((label for label, kind in zip(header, kinds, strict=True) if kind not in _RECBOLE_TYPES), None)
         if wrong is not None:
@@ -189,8 +192,27 @@ def form_of(path: Path, format: str | None = None) -> Form:
         return Form("\t")
     endings = ", ".join(SUFFIXES)
     raise DataError(
-        f"{path} is no table that can be read; expected a name that ends in {endings}, or a format such as 'lists'"
+        f"{path} is no table that can be read; expected a name that ends in {endings}, or {_instead(path.name)}"
     )
+
+
+def _instead(name: str) -> str:
+    """What to do with a file whose name does not say what it is."""
+    plain = name.removesuffix(".gz").removesuffix(".xz")
+    if plain.endswith((".json", ".jsonl")):
+        return f"the format of its lines: {', '.join(repr(name) for name, form in FORMATS.items() if form.json)}"
+    if plain.endswith(".inter"):
+        return "format='recbole'"
+    if plain.endswith((".zip", ".tar", ".tgz", ".7z", ".rar")):
+        return "the file in this archive: unpack it first"
+    if plain == "train.txt":
+        return "test.txt beside it, as LightGCN's data sets have it, or a format such as 'lists'"
+    return "a format such as 'lists'"
+
+
+def id_fields(form: Form) -> tuple[str, str]:
+    """What a form calls the ids of users and items."""
+    return form.columns.get("user_id", "user_id"), form.columns.get("item_id", "item_id")
 
 
 def titles_form_of(path: Path) -> Form:

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from ..errors import DataError, closest
-from .forms import SUFFIXES, Form, form_of, test_beside, titles_form_of
+from .forms import FORMATS, SUFFIXES, Form, form_of, id_fields, test_beside, titles_form_of
 from .log import Bools, Floats, InteractionLog, Ints, Strings, _first_line
 from .trial import mistake
 
@@ -46,6 +46,8 @@ _ALWAYS_UNPACKED = 1 << 24
 
 # What ids may take in memory, where most are far shorter than the longest.
 _LARGEST_IDS = 1 << 27
+
+_STRAY_RETURN = "a carriage return within the line; save the file with line ends of Unix or Windows"
 
 _LARGEST_RATING = float(np.finfo(np.float32).max)
 
@@ -166,22 +168,30 @@ def from_frame(
     return _to_log(series, order == "time", titles, name, source)
 
 
-def read_items(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, str] | None]:
+def read_items(
+    path: str | os.PathLike[str], *, columns: Mapping[str, str] | None = None
+) -> tuple[dict[str, str], dict[str, str] | None]:
     """Item id -> title, and item id -> all that is said of it, from a file with the columns `item_id title`.
 
     What is said of an item is its title and, where there are such columns, its brand, categories and description; None
     where that adds nothing to the titles. Other columns are left alone. MovieLens's own `movies.dat`, `u.item` and
     `movies.csv` are read as they are.
 
+    Args:
+        path: the file.
+        columns: its names of `item_id` and `title`, such as {"item_id": "business_id"}; other keys are left alone.
+
     Raises:
         DataError: the file cannot be used.
     """
     path = Path(path)
+    names = {ours: theirs for ours, theirs in (columns or {}).items() if ours in ("item_id", "title")}
     if path.suffix == ".parquet":
-        frame = _read_parquet(path, ("item_id", "title"), (), None, ITEM_TEXTS)
-        table = {column: frame[column] for column in frame.columns}
+        frame = _read_parquet(path, ("item_id", "title"), (), names, ITEM_TEXTS)
+        ours = {theirs: ours for ours, theirs in names.items()}
+        table = {ours.get(column, column): frame[column] for column in frame.columns}
     else:
-        table = _read_text(path, titles_form_of(path), ("item_id", "title"), (), None, ITEM_TEXTS)
+        table = _read_text(path, titles_form_of(path), ("item_id", "title"), (), names, ITEM_TEXTS)
     more = [column for column in ITEM_TEXTS if column in table and not table[column].dtype.is_nested()]
     ids, titles, *others = (
         table[column].cast(_pl().String).fill_null("").to_list() for column in ("item_id", "title", *more)
@@ -260,7 +270,10 @@ def find_problems(
                 mixed = True
     if number_of_rows == 0:
         empty = "has a header and no rows; expected at least one"
-        yield Problem(None, f"{path} {empty if form.fields is None else f'is empty; expected {form.expected()}'}")
+        if form.fields is not None:
+            alone = form.split and rows.line_num > 0  # users without items
+            empty = f"{'has no items' if alone else 'is empty'}; expected {form.expected()}"
+        yield Problem(None, f"{path} {empty}")
 
 
 def _row_problems(
@@ -430,7 +443,8 @@ def _read_lists(path: Path, form: Form, data: bytes) -> dict[str, polars.Series]
         raise DataError(f"{path} is empty; expected {form.expected()}")
     fields = pl.Series("item_id", [text]).str.split("\n").explode().str.extract_all(r"[^ \t\r]+")
     least = 1 if form.split else 2
-    if ((fields.list.len() < least).any() or "\0" in text) and (problem := next(problems, None)) is not None:
+    doubtful = (fields.list.len() < least).any() or re.search(r"\r[^\r\n]", text) or set("\0,;|[{") & set(text)
+    if doubtful and (problem := next(problems, None)) is not None:
         raise _error(path, problem)
     table = pl.DataFrame({"user_id": fields.list.first(), "item_id": fields.list.slice(1)})
     table = table.filter(pl.col("item_id").list.len() > 0).explode("item_id")
@@ -454,15 +468,20 @@ def _read_json(
     problems = functools.partial(find_problems, path, columns, required=required, optional=optional, form=form)
     numbers = [place.get(column) for column in (("rating",) if form.dates else ("rating", "timestamp"))]
     kinds = {name: pl.Float64 if number in numbers else pl.String for number, name in enumerate(header)}
+    texts = dict.fromkeys(header, pl.String)
     with _open(path) as file:  # which says what is wrong with a file that cannot be opened
         marked = not _is_packed(path) and file.read(3) == b"\xef\xbb\xbf"
     in_memory = marked or _is_packed(path)
     source = io.BytesIO(_read_bytes(path).removeprefix(b"\xef\xbb\xbf")) if in_memory else path
+    wanted = [header[number] for number in place.values()]
     try:
-        table = pl.scan_ndjson(source, schema=kinds).select(header[number] for number in place.values()).collect()
-    except (OSError, pl.exceptions.PolarsError) as error:
-        failed = DataError(f"{path} cannot be read ({_first_line(error)})")
-        raise _with_line(path, failed, problems()) from None
+        table = pl.scan_ndjson(source, schema=kinds).select(wanted).collect()
+    except (OSError, pl.exceptions.PolarsError):
+        try:  # numbers may be written as text
+            table = pl.scan_ndjson(source, schema=texts).select(wanted).collect()
+        except (OSError, pl.exceptions.PolarsError) as error:
+            failed = DataError(f"{path} cannot be read ({_first_line(error)})")
+            raise _with_line(path, failed, problems()) from None
     if len(table) == 0:
         raise DataError(f"{path} is empty; expected {form.expected()}")
     ids = [table[header[place[column]]] for column in ("user_id", "item_id") if column in place]
@@ -622,7 +641,8 @@ def _match_columns(
             place[column] = found[0]
             continue
         if theirs != column:
-            raise DataError(f"{where}no column {theirs!r}; {closest(theirs, header)}")
+            known = [_shown(label)[1:-1] for label in header[:20]]
+            raise DataError(f"{where}no column {theirs!r}; {closest(theirs, known)}")
         like = _looks_like(column, [label for label in header if label not in names.values()])
         if like:
             raise DataError(
@@ -660,8 +680,8 @@ def _header_hint(header: Sequence[str]) -> str:
 class _JsonRows:
     """Lines with a JSON object each as lists of fields, "" where one is absent; counts lines as `csv.reader` does."""
 
-    def __init__(self, lines: Iterator[str], fields: Sequence[str]) -> None:
-        self._lines, self._fields = lines, fields
+    def __init__(self, lines: Iterator[str], form: Form) -> None:
+        self._lines, self._fields, self._ids = lines, form.fields or (), id_fields(form)
         self.line_num = 0
 
     def __iter__(self) -> _JsonRows:
@@ -678,6 +698,9 @@ class _JsonRows:
             raise csv.Error(f"{_shown(line.rstrip())} is no JSON ({_first_line(error)})") from error
         if not isinstance(found, dict):
             raise csv.Error(f"{_shown(line.rstrip())} is no JSON object")
+        absent = next((name for name in self._ids if name not in found), None)
+        if absent is not None:
+            raise csv.Error(f"no {absent!r}; {_fitting(found)}")
         values = {name: found.get(name) for name in self._fields}
         wrong = next((name for name, value in values.items() if isinstance(value, list | dict)), None)
         if wrong is not None:
@@ -686,6 +709,12 @@ class _JsonRows:
         if half is not None and not _undecodable(line):
             raise csv.Error(f"{half} is {json.dumps(values[half])[:40]}; half a pair of \\u escapes is no character")
         return ["" if value is None else str(value) for value in values.values()]
+
+
+def _fitting(found: Mapping[str, Any]) -> str:
+    """What to do with a JSON object that lacks an id: the format that its names fit, or its names."""
+    fits = next((name for name, form in FORMATS.items() if form.json and found.keys() >= set(id_fields(form))), None)
+    return f"its names are {_shown(' '.join(found), 60)}" if fits is None else f"its names fit format={fits!r}"
 
 
 def _no_constant(name: str) -> float:
@@ -708,20 +737,31 @@ class _ListRows:
         while (row := next(self._rows, None)) is None:
             line = next(self._lines)
             self.line_num += 1
-            user, *items = re.findall(r"[^ \t\r\n]+", line) or [""]
-            if user == "":
+            fields = re.findall(r"[^ \t\r\n]+", line)
+            if not fields:
                 return []
-            if not items and not self._may_be_empty:
-                raise csv.Error(f"{_shown(user)} stands alone; expected a user and its items, separated by spaces")
-            self._rows = iter([[user, item] for item in items])
+            if "\r" in line.rstrip("\r\n"):
+                raise csv.Error(_STRAY_RETURN)
+            if wrong := self._wrong(fields):
+                raise csv.Error(f"{wrong}; expected a user and its items, separated by spaces")
+            self._rows = iter([[fields[0], item] for item in fields[1:]])
         return row
+
+    def _wrong(self, fields: list[str]) -> str:
+        """What tells that a line is of another form, or ""; in LightGCN's files users may be without items."""
+        if fields[0].startswith(("{", "[")):
+            return f"{_shown(fields[0])} begins as JSON does"
+        if len(fields) == 1 and (not self._may_be_empty or re.search("[,;|]", fields[0])):
+            return f"{_shown(fields[0])} stands alone"
+        ends = next((field for field in fields if field.endswith((",", ";"))), None)
+        return "" if ends is None else f"{_shown(ends)} ends with a separator"
 
 
 def _rows(path: Path, form: Form) -> Any:
     """The lines of a file as lists of fields, from a `csv.reader`, which counts lines; quotes may mean nothing."""
     lines = _text_lines(path, form.encoding)
     if form.json:
-        return _JsonRows(lines, form.fields or ())
+        return _JsonRows(lines, form)
     if form.lists:
         return _ListRows(lines, form.split)
     if form.delimiter == "::":
@@ -769,12 +809,17 @@ def _chunks(path: Path) -> Iterator[bytes]:
                 return
             lines += block.count(b"\n")
             unpacked += len(block)
-            if packed and unpacked > max(_ALWAYS_UNPACKED, _MOST_PACKED * path.stat().st_size):
+            if packed and unpacked > most_unpacked(path.stat().st_size):
                 raise _BloatError(
                     f"{path} unpacks to more than {_MOST_PACKED} times its size, in line {lines + 1}, which no table "
                     "does; if it is one, unpack it first"
                 )
             yield block
+
+
+def most_unpacked(packed: int) -> int:
+    """Bytes that a packed file of so many bytes may unpack to."""
+    return max(_ALWAYS_UNPACKED, _MOST_PACKED * packed)
 
 
 class _BloatError(DataError):
@@ -834,7 +879,7 @@ def _read_parquet(
     """The columns of a Parquet file that were asked for, and those of `more` that it has, under the file's names."""
     pl = _pl()
     try:
-        most = max(_ALWAYS_UNPACKED, _MOST_PACKED * path.stat().st_size)
+        most = most_unpacked(path.stat().st_size)
         names = {*required, *optional, *more, *(columns or {}).values()}
         if said := mistake(path, sorted(names), most_rows=most, most_bytes=most):
             raise pl.exceptions.ComputeError(said)
@@ -868,7 +913,7 @@ def _error(path: Path, problem: Problem) -> DataError:
 def _reason(error: csv.Error | DataError) -> str:
     """What an error says; for Python's `csv` speaks of its own use on line ends of an old Macintosh, and of limits."""
     if "new-line character" in str(error):
-        return "a carriage return within the line; save the file with line ends of Unix or Windows"
+        return _STRAY_RETURN
     if "field limit" in str(error):
         return f"a field has more than {csv.field_size_limit():,} characters"
     return str(error)

@@ -31,7 +31,7 @@ class BERT4RecConfig:
 
     Attributes:
         dim, layers, heads, inner, max_length, dropout, attention_dropout: of the transformer.
-        mask_ratio: share of the items that are masked; at most that share of `max_length` in a sequence.
+        mask_ratio: share of the items that are masked; the last ones are learned, at most that share of `max_length`.
         last_share: share of the batches in which the last item alone is masked.
         targets: a step holds "prefixes" (RecBole: a user's last training item is in none of them, and never masked) or
             whole "histories", one a user and epoch, of which every item may be masked.

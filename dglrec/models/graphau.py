@@ -13,6 +13,8 @@ the views V are u^1 .. u^L and the mean of all layers, none of them weighs more 
     1 / (2 |V|) sum over v in V of [A(f(u^0), f(i^v)) + A(f(u^v), f(i^0))] + gamma (U(f(u^0)) + U(f(i^0)))
 
 It ranks by the means. Its gamma is half of the original's.
+
+Both forms learn from every interaction; the original's public code keeps ratings of 3 and less out of its loss.
 """
 
 from __future__ import annotations

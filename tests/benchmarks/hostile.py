@@ -174,8 +174,11 @@ def read_plainly(name: str, content: bytes) -> Any:
     while lines and lines[-1].strip("\r") == "":
         lines.pop()
     if name.startswith("lists") or name in ("train.txt", "test.txt"):
-        found = [re.findall(r"[^ \t\r]+", line) for line in lines]
-        if not found or (name.startswith("lists") and any(len(one) < 2 for one in found)):
+        if any("\r" in line.rstrip("\r") for line in lines):
+            return None
+        found = [line.rstrip("\r").replace("\t", " ").split(" ") for line in lines]
+        found = [[field for field in fields if field] for fields in found]
+        if not found or any(_is_no_list(fields, name.startswith("lists")) for fields in found):
             return None
         rows: list[Row] = [(one[0], i, None) for one in found for i in one[1:]]
         if name.startswith("lists"):
@@ -204,6 +207,15 @@ def read_plainly(name: str, content: bytes) -> Any:
     else:
         cells = [line.split("," if name == "UserBehavior.csv" else "\t") for line in lines]
     return _table(name, cells)
+
+
+def _is_no_list(fields: list[str], needs_items: bool) -> bool:
+    """Whether the fields of a line show that it is of another form: JSON, or other separators."""
+    if fields and fields[0][0] in "{[":
+        return True
+    if len(fields) < 2 and (needs_items or any(mark in field for field in fields for mark in ",;|")):
+        return True
+    return any(field[-1] in ",;" for field in fields)
 
 
 def _plainly_quoted(line: str) -> bool:

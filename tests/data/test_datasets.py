@@ -20,8 +20,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dglrec.data import InteractionLog, datasets, from_frame, get, list_datasets, load, sample
+from dglrec.data import InteractionLog, datasets, get, list_datasets, load, sample
 from dglrec.data.datasets import REGISTRY, Source, find_table, table_digest
+from dglrec.data.forms import FORMATS
 from dglrec.errors import DataError
 
 TABLE = "user_id\titem_id\ttimestamp\n" + "".join(f"u{n % 3}\ti{n % 4}\t{n}\n" for n in range(12))
@@ -103,8 +104,9 @@ def test_what_is_not_found_is_explained(places: tuple[Path, Path], tmp_path: Pat
         load("amazon_beauty")
     with pytest.raises(DataError, match="no file or folder bookshop"):
         load("./bookshop")
-    with pytest.raises(DataError, match=r"no file or folder clicks\.csv"):
-        load("clicks.csv")
+    for file in ("clicks.csv", "clicks.jsonl", "clicks.zip"):
+        with pytest.raises(DataError, match=f"no file or folder {file}"):
+            load(file)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"holds no interactions; expected one of interactions\.tsv\.gz"):
         load(tmp_path / "empty")
@@ -197,7 +199,8 @@ def originals() -> dict[str, bytes]:
                 "ml-100k/u.data": "".join("\t".join(row) + "\n" for row in rows),
                 "ml-100k/u.genre": "unknown|0\nComedy|1\nDrama|2\n\n",
                 "ml-100k/u.item": "".join(
-                    f"{n}|Film {n}, The Café|01-Jan-1995||http://x|0|{int(n == 1)}|{int(n != 3)}\n" for n in range(1, 8)
+                    f"{n}|Film {n}, The Café|01-Jan-1995||http://x|0|{int(n == 1)}|{int(n != 3)}{'|0' * 16}\n"
+                    for n in range(1, 8)
                 ),
             },
             "latin-1",
@@ -211,34 +214,33 @@ def originals() -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("convert", datasets.CONVERTERS)
+@pytest.mark.parametrize("format", originals())
 def test_get_fetches_checks_and_converts(
-    convert: str, places: tuple[Path, Path], site: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+    format: str, places: tuple[Path, Path], site: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, url = site
-    content = originals()[convert]
-    (folder / "original").write_bytes(content)
-    source = Source(
-        f"{url}/original", convert, "https://example.org", "as you like", hashlib.sha256(content).hexdigest()
-    )
+    content = originals()[format]
+    file = "original.gz" if format == "gowalla" else "original"
+    (folder / file).write_bytes(content)
+    source = Source(f"{url}/{file}", format, "https://example.org", "as you like", hashlib.sha256(content).hexdigest())
     monkeypatch.setitem(REGISTRY, "films", source)
     steps: list[tuple[int, int | None]] = []
     path = get("films", progress=lambda done, size: steps.append((done, size)))
     assert steps[-1] == (len(content), len(content))
     assert path == places[1] / "films"
-    expected = {"interactions.tsv.gz", "source.json"} | ({"items.tsv.gz"} if "movielens" in convert else set())
+    expected = {"interactions.tsv.gz", "source.json"} | ({"items.tsv.gz"} if "movielens" in format else set())
     assert set(os.listdir(path)) == expected
     assert os.listdir(places[1]) == ["films"]
 
     log = load("films")
     users, items, ratings, times = zip(*RATINGS, strict=True)
-    same = InteractionLog.from_arrays(users, items, times, None if convert == "gowalla" else ratings)
+    same = InteractionLog.from_arrays(users, items, times, None if format == "gowalla" else ratings)
     assert log.digest() == same.digest()
     assert table_digest(log) == table_digest(same)
     about = json.loads((path / "source.json").read_text())
     assert (about["sha256"], about["bytes"]) == (hashlib.sha256(content).hexdigest(), len(content))
     assert (about["table_sha256"], about["checked"]) == (table_digest(same), "sha256")
-    if "movielens" in convert:
+    if "movielens" in format:
         assert log.titles is not None
         assert log.titles[0] == "Film 1, The Café"
         import polars as pl
@@ -246,7 +248,7 @@ def test_get_fetches_checks_and_converts(
         table = pl.read_csv(path / "items.tsv.gz", separator="\t", infer_schema=False)
         assert table["categories"].fill_null("").to_list()[:3] == ["Comedy | Drama", "Drama", ""]
 
-    (folder / "original").unlink()
+    (folder / file).unlink()
     assert get("films") == path  # it is there: nothing is fetched
 
 
@@ -272,7 +274,7 @@ def test_a_name_that_is_not_here_is_fetched_by_load(
         ({"table_sha256": "0" * 64, "sha256": None}, "the source has changed since"),
         ({"url": "{}/missing"}, r"cannot fetch .*/missing \(.*404"),
         ({"url": "http://127.0.0.1:9/closed"}, r"cannot fetch http://127.0.0.1:9/closed \(.*refused"),
-        ({"convert": "movielens-csv"}, "not in the expected form"),
+        ({"format": "movielens-csv"}, "not in the expected form"),
     ],
 )
 def test_a_failed_fetch_leaves_nothing(
@@ -287,11 +289,44 @@ def test_a_failed_fetch_leaves_nothing(
     (folder / "r.csv").write_bytes(content)
     fields: dict[str, object] = {"url": "{}/r.csv", "sha256": hashlib.sha256(content).hexdigest()} | change
     fields["url"] = str(fields["url"]).format(url)
-    arguments = {"convert": "amazon-ratings", "page": "", "terms": ""} | fields
+    arguments = {"format": "amazon-ratings", "page": "", "terms": ""} | fields
     monkeypatch.setitem(REGISTRY, "shop", Source(**arguments))  # type: ignore[arg-type]
     with pytest.raises(DataError, match=message) as error:
         get("shop")
     assert len(str(error.value).splitlines()) <= 2
+    assert os.listdir(places[1]) == []
+
+
+def bombs() -> dict[str, tuple[str, bytes, str]]:
+    """Small originals that are not what they should be: file -> (format, content, what is said)."""
+    zeros, ratings = bytes(1 << 25), {"ml/ratings.csv": "userId,movieId,rating,timestamp\n1,2,3,4\n1,2,x,4\n"}
+    packed, locked = io.BytesIO(), io.BytesIO(archive(ratings))
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("ml/ratings.csv", zeros)
+    locked.getbuffer()[6] |= 1  # it says that it is encrypted, here and in the list at its end
+    locked.getbuffer()[locked.getvalue().index(b"PK\x01\x02") + 8] |= 1
+    return {
+        "zeros.gz": ("gowalla", gzip.compress(zeros), "original.gz unpacks to more than 100 times its size"),
+        "cut.gz": ("gowalla", originals()["gowalla"][:-9], "original.gz is cut off"),
+        "zeros.zip": ("movielens-csv", packed.getvalue(), "ratings.csv would unpack to 33,554,432 bytes"),
+        "locked.zip": ("movielens-csv", locked.getvalue(), "encrypted"),
+        "other.zip": ("movielens-1m", archive({"a": "b"}), "no ratings.dat in the archive"),
+        "no.zip": ("movielens-1m", b"PK", "not a zip file"),
+        "wrong.zip": ("movielens-csv", archive(ratings | {"movies.csv": ""}), "ratings.csv line 3: rating is 'x'"),
+        "short.csv": ("amazon-ratings", b"a,b,3,4\na,b,3\n", "original.csv line 2: the number of fields is 3"),
+        "timeless.csv": ("amazon-ratings", b"a,b,3,\n", "there are no times"),
+    }
+
+
+@pytest.mark.parametrize("file", bombs())
+def test_an_original_that_is_a_lie_is_refused_in_bounds(
+    file: str, places: tuple[Path, Path], site: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    format, content, message = bombs()[file]
+    (site[0] / file).write_bytes(content)
+    monkeypatch.setitem(REGISTRY, "films", Source(f"{site[1]}/{file}", format, "", ""))
+    with pytest.raises(DataError, match=f"{file} is not in the expected form .*{message}"):
+        get("films")
     assert os.listdir(places[1]) == []
 
 
@@ -325,7 +360,7 @@ def test_get_knows_its_names() -> None:
 
 def test_the_registry_is_complete() -> None:
     for name, source in REGISTRY.items():
-        assert source.convert in datasets.CONVERTERS, name
+        assert source.format in FORMATS, name
         assert source.url.startswith("https://"), name
         assert source.terms, name
         digests = [digest for digest in (source.sha256, source.table_sha256) if digest is not None]
@@ -360,9 +395,8 @@ def test_ties_of_a_download_are_in_the_order_of_the_items_whatever_the_order_of_
     digests = set()
     for order in itertools.permutations(lines):
         path.write_text("\n".join(order) + "\n")
-        table, titles = datasets.CONVERTERS["amazon-ratings"](path)
-        log = from_frame(table)
-        assert titles is None
+        log, items = datasets._read_original("shop", Source("", "amazon-ratings", "", ""), path)
+        assert items is None
         assert log.item_ids[log.item[log.user == log.user_index("ann")]].tolist() == ["egg", "jam", "tea"]
         digests.add(table_digest(log))
     assert len(digests) == 1
@@ -389,3 +423,13 @@ def test_what_is_no_file_on_disk_is_refused(tmp_path: Path) -> None:
     for name in ("a" * 300 + ".csv", "a\0b.csv"):
         with pytest.raises(DataError, match="no file or folder"):
             load(tmp_path / name)
+
+
+def test_a_dot_is_the_working_directory_and_no_name(places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    given, _ = places
+    folder = put(given.parent, "shop")
+    (given / "interactions.tsv").write_text(TABLE + "u9\ti9\t99\n")
+    (folder / "deeper").mkdir()
+    for place, name in ((folder, "."), (folder / "deeper", "..")):
+        monkeypatch.chdir(place)
+        assert len(load(name)) == 12

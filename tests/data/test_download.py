@@ -7,6 +7,7 @@ import http.server
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -300,6 +301,19 @@ def test_a_process_that_is_killed_leaves_no_data_set_and_is_gone_on_with(site: S
     get("shop")
     assert site.asked[-1] == f"bytes={size}-"
     assert load("shop").num_users == 50
+
+
+DIES = "import os\n" + KILLED.replace("datasets.get(", "datasets._write_tables = lambda *_: os._exit(9)\ndatasets.get(")
+
+
+def test_a_process_that_dies_while_reading_does_not_fetch_twice(site: Site, cache: Path) -> None:
+    for length in (-1, None):  # a server that says how much it sends, and one that does not
+        site.length, site.asked = length, []
+        assert subprocess.run([sys.executable, "-c", DIES, site.url, DIGEST]).returncode == 9
+        assert not (cache / "shop").exists() and len(site.asked) == 1
+        get("shop")
+        assert len(site.asked) == 1 and os.listdir(cache) == ["shop"]
+        shutil.rmtree(cache / "shop")
 
 
 # Terms ----------------------------------------------------------------------------------------------------------------

@@ -151,10 +151,11 @@ def test_reviews_may_be_packed_and_are_known_by_name(tmp_path: Path) -> None:
     for source in (path, tmp_path):
         log = load(source)
         assert (len(log), log.num_items, log.rating is not None) == (3, 2, True)
-    text = reviews() + json.dumps({"reviewerID": "z", "asin": "y", "overall": "5.0", "unixReviewTime": "978300760"})
+    text = reviews() + json.dumps({"reviewerID": "z", "asin": "y", "overall": "4.0", "unixReviewTime": "978300770"})
     path.write_bytes(gzip.compress(text.encode()))
-    with pytest.raises(DataError, match=r"reviews_Beauty_5\.json\.gz"):  # a number as text
-        load(path)
+    log = load(path)  # numbers as text
+    assert log.time is not None and log.rating is not None
+    assert (log.time[-1], log.rating[-1], log.rating[0]) == (978300770, 4.0, 4.5)
 
 
 @pytest.mark.parametrize("title", ["title", "movie_title", "name"])
@@ -169,6 +170,15 @@ def test_recbole_has_titles_beside(title: str, tmp_path: Path) -> None:
     assert log.titles is not None and sorted(log.titles.tolist()) == ["Café, The", "Heat"]
     assert (log.name, len(log), check(folder).ok) == ("films", 3, True)
     assert read_items(items)[0]["7"] == "Heat"
+    items.write_text(f"movie_id:token\t{title}:token_seq\n10\tCafé\n7\tHeat\n")  # as RecBole's Yelp has it
+    (folder / "films.inter").write_text(RECBOLE.replace("item_id", "movie_id") + lines("\t"))
+    with pytest.raises(
+        DataError, match=r"films\.item: no column 'item_id', but 'movie_id'; rename it, or pass columns"
+    ):
+        load(folder)
+    assert load(folder, columns={"item_id": "movie_id"}).titles.tolist() == ["Café", "Heat"]  # type: ignore[union-attr]
+    assert check(folder, columns={"item_id": "movie_id"}).ok
+    (folder / "films.inter").write_text(RECBOLE + lines("\t"))
     items.write_text("item_id:token\tlatitude:float\n10\t30.2\n")
     assert load(folder).titles is None
     with pytest.raises(DataError, match="no column 'title'"):
@@ -187,6 +197,9 @@ def test_lists_of_items_have_an_order_and_no_times(tmp_path: Path) -> None:
         assert log.item_ids[log.item].tolist() == ["9", "7", "9", "2", "7", "8"]
         assert list(find_problems(path, format="lists")) == []
         assert check(path, format="lists").ok
+    path.write_text("a,b c;d [e] {\n")  # odd ids
+    assert load(path, format="lists", order="file").item_ids.tolist() == ["c;d", "[e]", "{"]
+    path.write_text(LISTS)
     pairs = tmp_path / "pairs.txt"
     pairs.write_text("5 9\n5 7\n3 7\n5 9\n3 8\n5 2\n")  # SASRec's files: a pair a line
     assert load(pairs, format="lists").digest() == log.digest()
@@ -197,8 +210,10 @@ def test_lists_of_items_have_an_order_and_no_times(tmp_path: Path) -> None:
 def test_the_two_files_of_lightgcn_are_one_log_with_its_split(tmp_path: Path) -> None:
     train, test = "0 10 11 12 13\n1 12 10 14\n2 11 14\n", "0 14\n1 11 13\n2\n"  # user 2 has no test items
     (tmp_path / "train.txt").write_text(train)
-    with pytest.raises(DataError, match=r"is no table that can be read"):
+    with pytest.raises(DataError, match=r"is no table that can be read; .* or test\.txt beside it"):
         load(tmp_path / "train.txt")
+    with pytest.raises(DataError, match=r"holds no interactions; .*, or test\.txt beside train\.txt$"):
+        load(tmp_path)
     with pytest.raises(DataError, match=r"has no test\.txt beside it"):
         load(tmp_path / "train.txt", format="lightgcn")
     (tmp_path / "test.txt").write_text(test)
@@ -216,6 +231,19 @@ def test_the_two_files_of_lightgcn_are_one_log_with_its_split(tmp_path: Path) ->
     assert load(packed).digest() == log.digest()
     log.save(tmp_path / "log.npz")
     assert np.array_equal(load(tmp_path / "log.npz").part, log.part)
+    for text, message in (
+        (test + "1,2,3\n", r"test\.txt line 4: '1,2,3' stands alone"),
+        ("1,2,3\n4,5\n", r"test\.txt line 1: '1,2,3' stands alone"),
+        ("0\r1 2\r", r"test\.txt line 1: a carriage return within the line"),
+    ):
+        (tmp_path / "test.txt").write_bytes(text.encode())
+        with pytest.raises(DataError, match=message):
+            load(tmp_path)
+    (tmp_path / "test.txt").write_text("0\n")
+    (tmp_path / "train.txt").write_text("0\n1\n")
+    with pytest.raises(DataError, match=r"train\.txt has no items; expected lines of a user and its items"):
+        load(tmp_path)
+    (tmp_path / "train.txt").write_text(train)
     (tmp_path / "test.txt").write_text(test + "1 caf\udce9\n", errors="surrogateescape")
     with pytest.raises(DataError, match=r"test\.txt line 4: .* is not UTF-8"):
         load(tmp_path)
@@ -278,6 +306,7 @@ BAD = {
     "blank": ("u.data", None, "\n\n", r"is empty; expected lines of user_id"),
     "header alone": ("ratings.csv", None, HEADER, r"has a header and no rows"),
     "missing column": ("r.csv", "movielens-csv", "userId,rating,timestamp\n1,2,3\n", r"no column 'movieId'"),
+    "a long header": ("r.csv", "movielens-csv", "x" * 500 + "\n1\n", r"no column 'userId'; known: x{37}\.\.\.$"),
     "no header": ("r.csv", "movielens-csv", lines(","), r"no column 'userId'"),
     "a header": ("b.csv", "amazon-ratings", "user,item,rating,timestamp\n" + lines(","), r"line 1: rating is 'rating'"),
     "too many fields": ("b.csv", "amazon-ratings", lines(",") + "1,2,3,4,5\n", r"line 4: the number of fields is 5"),
@@ -315,7 +344,20 @@ BAD = {
         "r.json",
         "yelp",
         yelp() + '{"user_id": "u", "date": "2018-07-07 22:09:11"}\n',
-        r"line 4: item_id is",
+        r"line 4: no 'business_id'; its names are 'user_id date'",
+    ),
+    "no user": ("r.json", "yelp", yelp().replace('"1"', "null"), r"line 1: user_id is empty"),
+    "reviews of 2023": (
+        "r.json",
+        "amazon-reviews",
+        reviews(1000, ("user_id", "parent_asin", "rating", "timestamp")),
+        r"line 1: no 'reviewerID'; its names fit format='amazon-reviews-2023'",
+    ),
+    "stars in words beside times as text": (
+        "r.json",
+        "amazon-reviews",
+        '{"reviewerID": "a", "asin": "b", "overall": "five", "unixReviewTime": "3"}\n',
+        r"line 1: rating is 'five'",
     ),
     "no date": ("r.json", "yelp", '{"user_id": "u", "business_id": "b", "date": "x"}\n', r"line 1: timestamp is 'x'"),
     "stars in words": (
@@ -327,6 +369,8 @@ BAD = {
     "empty json": ("r.json", "yelp", "", r"is empty; expected lines of JSON objects with user_id, business_id"),
     "no type": ("r.inter", None, RECBOLE.replace(":float", "") + lines("\t"), r"line 1: 'rating' in the header has no"),
     "prefixes": ("r.inter", None, RECBOLE.strip() + "\titem_id_list:token_seq\n", r"line 1: .* row is a prefix"),
+    "commas in recbole": ("r.inter", None, RECBOLE.replace("\t", ",") + lines(","), r"',' in it; .* separated by tabs"),
+    "spaces in recbole": ("r.inter", None, RECBOLE.replace("\t", " ") + lines(" "), r"spaces in it; .* by tabs"),
     "other names in recbole": ("r.inter", None, RECBOLE.replace("item_id", "venue_id"), r"no column 'item_id'"),
     "text in recbole": ("r.inter", None, RECBOLE + "1\t2\tgood\t3\n", r"line 2: rating is 'good'"),
     "empty recbole": ("r.inter", None, "", r"is empty; expected a header line such as: user_id:token"),
@@ -345,6 +389,9 @@ BAD = {
     "deep json": ("r.json", "amazon-reviews", reviews() + "[" * 100_000 + "\n", r"line 4: .* is no JSON"),
     "a user alone": ("b.txt", "lists", "1 2 3\n4\n", r"line 2: '4' stands alone; expected a user and its items"),
     "commas in lists": ("b.txt", "lists", "1,2,3\n", r"line 1: '1,2,3' stands alone"),
+    "commas and spaces in lists": ("b.txt", "lists", "1 2\n3 4, 5\n", r"line 2: '4,' ends with a separator"),
+    "json in lists": ("b.txt", "lists", '{"1": [2, 3]}\n', r"line 1: '\{\"1\":' begins as JSON does"),
+    "ends of an old Macintosh": ("b.txt", "lists", "1 2 3\r2 3 4\r", r"line 1: a carriage return within the line"),
     "a blank line in lists": ("b.txt", "lists", "1 2\n\n3 4\n", r"line 2: the line is empty"),
     "empty lists": ("b.txt", "lists", " \n", r"is empty; expected lines of a user and its items"),
     "zero bytes late": ("u.data", None, lines("\t") * 200 + "a\0\t1\t2\t3\n", r"line 601: the line holds a zero byte"),
@@ -355,6 +402,9 @@ BAD = {
         r"line 901: the line holds a zero byte",
     ),
     "unknown format": ("b.csv", "amazon", lines(","), r"unknown format 'amazon'; did you mean 'amazon-reviews'"),
+    "json without a format": ("r.jsonl", None, yelp(), r"or the format of its lines: 'amazon-reviews', .*, 'yelp'$"),
+    "packed recbole": ("r.inter.gz", None, "", r"or format='recbole'$"),
+    "an archive": ("ml-1m.zip", None, "", r"unpack it first$"),
     "unknown form": ("b.txt", None, lines(","), r"is no table that can be read"),
 }
 BAD_BYTES = {
@@ -371,7 +421,7 @@ BAD_BYTES = {
 def test_bad_text_names_the_line(case: str, tmp_path: Path) -> None:
     name, format, text, message = BAD[case]
     path = tmp_path / name
-    path.write_text(text)
+    path.write_bytes(text.encode())
     with pytest.raises(DataError, match=message) as error:
         read_interactions(path, format=format)
     assert len(str(error.value).splitlines()) <= 2

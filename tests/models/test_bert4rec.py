@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 import pytest
@@ -66,10 +66,11 @@ def by_user(batch) -> list[tuple[list[int], list[int]]]:
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize("form", ["prefixes", "histories"])
 def test_masks_follow_their_rules(split, form, first):
-    train, mask = split.train, split.train.num_items
-    sequences, last_alone, shares = 0, [], []
-    for batch in cloze_batches(
-        train, 8, 12, np.random.default_rng(3), torch.device("cpu"), form=form, first=first, ratio=0.3
+    """Over as many epochs as give some hundred batches."""
+    train, mask, epochs = split.train, split.train.num_items, 3 if form == "prefixes" else 60
+    sequences, last_alone, shares, cut, rng = 0, [], [], 0, np.random.default_rng(3)
+    for batch in chain.from_iterable(
+        cloze_batches(train, 8, 12, rng, torch.device("cpu"), form=form, first=first, ratio=0.3) for _ in range(epochs)
     ):
         parts = by_user(batch)
         sequences += len(parts)
@@ -78,8 +79,9 @@ def test_masks_follow_their_rules(split, form, first):
         if not last_alone[-1]:
             shares.append(sum(map(len, masked)) / sum(len(items) for items, _ in parts))
         for places, (_, asked) in zip(masked, parts, strict=True):
-            assert asked == [place for place in places if first or place > 0]
-            assert last_alone[-1] or len(places) <= int(0.3 * 12)
+            most = int(0.3 * 12)  # all that is drawn is masked, and the last of them are asked for
+            assert asked == [place for place in places[-most:] if first or place > 0]
+            cut += len(places) > most
         # what stood there is what the log has at that place of that user, with the other items around it
         for row, target, user in zip(batch.row.tolist(), batch.target.tolist(), batch.user.tolist(), strict=True):
             own = train.item[train.user == user].tolist()
@@ -94,9 +96,28 @@ def test_masks_follow_their_rules(split, form, first):
             ]
             assert fits
     lengths = np.diff(train.offsets)
-    assert sequences == (int((train.position > 0).sum()) if form == "prefixes" else int((lengths > 1).sum()))
-    assert 0.2 < np.mean(last_alone) < 0.8
-    assert 0.15 < np.mean(shares) < 0.35
+    each = int((train.position > 0).sum()) if form == "prefixes" else int((lengths > 1).sum())
+    assert sequences == epochs * each
+    assert np.mean(last_alone) == pytest.approx(0.5, abs=0.1)
+    assert np.mean(shares) == pytest.approx(0.3, abs=0.02)
+    assert cut > 10
+
+
+@pytest.mark.parametrize("form", ["prefixes", "histories"])
+def test_the_item_after_a_prefix_is_not_in_it(split, form):
+    """Each sequence with its last item masked: what is left of it, and what is asked for."""
+    found, train = [], split.train
+    for batch in cloze_batches(
+        train, 8, 12, np.random.default_rng(0), torch.device("cpu"), form=form, first=True, last_share=1.0
+    ):
+        bounds, rows = batch.history.offsets.tolist(), batch.row.tolist()
+        user, target = (dict(zip(rows, values.tolist(), strict=True)) for values in (batch.user, batch.target))
+        for a, b in pairwise(bounds):
+            found.append((user[b - 1], *batch.history.items[a : b - 1].tolist(), target[b - 1]))
+    histories = [(user, train.item[train.user == user].tolist()) for user in range(train.num_users)]
+    ends = {user: range(1, len(own)) if form == "prefixes" else [len(own)] for user, own in histories if len(own) > 1}
+    expected = [(user, *own[max(0, end - 12) : end]) for user, own in histories for end in ends.get(user, [])]
+    assert sorted(found) == sorted(expected)
 
 
 @torch.no_grad()

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dglrec.data import InteractionLog, from_frame, leave_one_out, load, make_split, time_point, windows
+from dglrec.data import InteractionLog, leave_one_out, load, make_split, time_point, windows
 from dglrec.data.check import check
-from dglrec.data.datasets import CONVERTERS, REGISTRY, table_digest
+from dglrec.data.datasets import REGISTRY, _read_original, table_digest
 from dglrec.graphs import slice_names, time_slices
 
 FOLDER = Path(os.environ.get("DGLREC_DATA") or "no folder")
@@ -114,8 +114,7 @@ def test_a_ratings_file_in_any_order_becomes_the_table_of_the_registry(tmp_path:
     columns = (log.user_ids[log.user[rows]], log.item_ids[log.item[rows]], log.time[rows].astype(int))
     lines = [f"{user},{item},5.0,{time}\n" for user, item, time in zip(*columns, strict=True)]
     (tmp_path / "ratings.csv").write_text("".join(lines))
-    table, _ = CONVERTERS["amazon-ratings"](tmp_path / "ratings.csv")
-    found = from_frame(table).k_core(5)
+    found = _read_original("beauty", REGISTRY["amazon-beauty"], tmp_path / "ratings.csv")[0].k_core(5)
     assert table_digest(found) == REGISTRY["amazon-beauty"].table_sha256
     last = [
         dict(zip(one.user_ids[split.test.user].tolist(), one.item_ids[split.test.targets].tolist(), strict=True))
