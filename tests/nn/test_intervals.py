@@ -70,16 +70,18 @@ def test_the_past_is_all_that_is_read(make, pool):
 
 @pytest.mark.parametrize("recurrent", ["gru", "lstm"])
 @pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("pool", ["mean", "last"])
 @torch.no_grad()
-def test_interval_fusion_equals_a_loop(recurrent, shared):
+def test_interval_fusion_equals_a_loop(recurrent, shared, pool):
     torch.manual_seed(0)
-    fusion = IntervalFusion(DIM, HEADS, recurrent, shared=shared).eval()
+    fusion = IntervalFusion(DIM, HEADS, recurrent, shared=shared, pool=pool).eval()
     slices = torch.randn(4, 5, DIM)
     for side in (0, 1):
         cell = fusion.cells[0 if shared else side]
         for node, fused in enumerate(fusion(slices, side)):
             states = {"gru": gru, "lstm": lstm}[recurrent](cell, slices[:, node])
-            expected = attended(fusion.attention[side], states).mean(0)
+            mixed = attended(fusion.attention[side], states)
+            expected = mixed.mean(0) if pool == "mean" else mixed[-1]
             torch.testing.assert_close(fused, expected, rtol=1e-4, atol=1e-5)
 
 
