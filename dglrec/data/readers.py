@@ -444,7 +444,8 @@ def _read_lists(path: Path, form: Form, data: bytes) -> dict[str, polars.Series]
     fields = pl.Series("item_id", [text]).str.split("\n").explode().str.extract_all(r"[^ \t\r]+")
     least = 1 if form.split else 2
     doubtful = (fields.list.len() < least).any() or re.search(r"\r[^\r\n]", text) or set("\0,;|[{") & set(text)
-    if doubtful and (problem := next(problems, None)) is not None:
+    # That there are no items at all is not this part's problem: the other one may have them.
+    if doubtful and (problem := next((one for one in problems if one.line is not None), None)) is not None:
         raise _error(path, problem)
     table = pl.DataFrame({"user_id": fields.list.first(), "item_id": fields.list.slice(1)})
     table = table.filter(pl.col("item_id").list.len() > 0).explode("item_id")

@@ -239,6 +239,9 @@ def test_the_two_files_of_lightgcn_are_one_log_with_its_split(tmp_path: Path) ->
         (tmp_path / "test.txt").write_bytes(text.encode())
         with pytest.raises(DataError, match=message):
             load(tmp_path)
+    (tmp_path / "test.txt").write_text("0 1\n")
+    (tmp_path / "train.txt").write_text("0{\n")  # an odd id without items
+    assert len(load(tmp_path)) == 1
     (tmp_path / "test.txt").write_text("0\n")
     (tmp_path / "train.txt").write_text("0\n1\n")
     with pytest.raises(DataError, match=r"train\.txt has no items; expected lines of a user and its items"):
