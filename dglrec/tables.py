@@ -559,6 +559,7 @@ _PLANS = (
         rows=(
             "galrec-lightgcn,gal=false",
             *(f"galrec-lightgcn,lambda{number}=0" for number in (1, 2, 3)),
+            "galrec-lightgcn,hide=own,lambda1=0.1,lambda2=0.1,lambda3=0.1",  # what the defaults were chosen against
             "galrec-lightgcn",
         ),
         references=("oracle",),
