@@ -204,10 +204,9 @@ def cloze_batches(
         last = place == np.repeat(count - 1, count)
         drawn = rng.random(len(rows)) < ratio
         masked = last if rng.random() < last_share else drawn
-        # RecBole masks all that was drawn, and cuts its list of targets, not the masks: the last `most` are learned
-        later = np.repeat(np.cumsum(masked)[bounds[1:] - 1], count) - np.cumsum(
-            masked
-        )  # (T,) masks behind, of the same
+        # RecBole masks all that was drawn, and cuts its list of targets, not the masks: the last `most` are learned.
+        sofar = np.cumsum(masked)
+        later = np.repeat(sofar[bounds[1:] - 1], count) - sofar  # (T,) masks behind it in its sequence
         learned = masked & (later < most) & (first | (place > 0))
         if not learned.any():  # nothing to learn from
             masked, learned = last, last & (first | (place > 0))

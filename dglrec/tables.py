@@ -112,7 +112,9 @@ class Plan:
 
     def partner(self, row: str) -> str | None:
         """The row from which this one is subtracted; None where it is compared with no other."""
-        return self.partners.get(row) if self.partners else self.compare if row != self.compare else None
+        if self.partners:
+            return self.partners.get(row)
+        return self.compare if row != self.compare else None
 
     @property
     def difference_columns(self) -> dict[str, str]:

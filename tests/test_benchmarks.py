@@ -88,7 +88,7 @@ def test_the_short_form_of_the_neighbourhoods_runs():
 
 
 def test_a_log_of_20_million_is_read_filtered_and_split_in_minutes():
-    """Under two minutes and 8 GB on two cores, and no stage goes out of hand as logs grow."""
+    """Under two minutes and 8 GB on two cores; twice the log costs at most three times as much."""
     rows = {row["interactions"]: row for row in written("logs.json")["rows"]}
     assert list(rows) == [5_000_000, 10_000_000, 20_000_000]
     largest = rows[20_000_000]

@@ -401,7 +401,7 @@ def _write_tables(name: str, source: Source, original: Path, folder: Path, sha25
     pl = _pl()
     try:
         log, items = _read_original(name, source, original)
-    except (DataError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (DataError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         said = str(error) if isinstance(error, DataError) else _first_line(error)
         said = said.replace(f"{original.parent}{os.sep}", "")
         raise DataError(f"{source.url} is not in the expected form ({said}; {_seen(original)})") from error

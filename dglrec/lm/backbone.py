@@ -249,7 +249,7 @@ def _fetched(transformers: Any, name: str) -> tuple[Any, Callable[[str], list[in
         failure = error
     try:
         if not is_here:
-            # Asked once whether it has such a model: reading it would ask twelve times, for 47 s, before it gave up.
+            # Asked once whether it has such a model: to read it is to ask many times, with long pauses.
             library("huggingface_hub").HfApi().model_info(name, timeout=_PATIENCE)
             return _read(transformers, name, local_files_only=False)
     except Exception as error:

@@ -1,8 +1,8 @@
 """Names of items for a language model: from the training log to strings of tokens (Hua et al., SIGIR-AP 2023).
 
 A name is a tuple of token strings. All names of a scheme are different, and those of the items that training has seen
-depend on nothing that is held out, not even on the order in which the source names the items: where no event orders
-them, their ids do. Items that training has not seen get the names that are left.
+depend on nothing that is held out, not even on the order in which the source names users and items: where no event of
+a user orders them, their ids do. Items that training has not seen get the names that are left.
 
     iid(train)    ("<item B004>",)             one token an item, whose meaning is to be learned
     sid(train)    ("10", "05")                 numbers in the order in which training meets the items, user by user
@@ -101,8 +101,11 @@ def cid(train: InteractionLog, clusters: int = 20, largest: int = 500, seed: int
 
 
 def first_appearances(train: InteractionLog) -> Ints:
-    """Items in the order in which training meets them, user after user."""
-    seen, first = np.unique(train.item, return_index=True)
+    """Items in the order in which training meets them, user after user, users by id."""
+    place = np.empty(train.num_users, dtype=np.int64)
+    place[np.argsort(train.user_ids, kind="stable")] = np.arange(train.num_users)
+    items = train.item[np.argsort(place[train.user], kind="stable")]
+    seen, first = np.unique(items, return_index=True)
     return seen[np.argsort(first)]
 
 

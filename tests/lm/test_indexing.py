@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
@@ -60,12 +62,15 @@ def test_a_large_cluster_is_cut_again():
     assert max(sizes.values()) <= 5
 
 
-def raw_split(log, held_out):
-    """Leave-one-out of rows in which the two newest of each user name other items, and stand first in the source."""
+def raw_split(log, held_out, turned=False):
+    """Leave-one-out of rows in which the two newest of each user name other items, and stand first in the source.
+
+    With `turned` the last user's stand before the others'.
+    """
     items, newest = log.item_ids[log.item].astype(object), np.repeat(log.offsets[1:], np.diff(log.offsets))
     back = newest - np.arange(len(log))  # 1 for the last event
     items[back <= 2] = held_out(items[back <= 2])
-    order = np.argsort(back, kind="stable")
+    order = np.lexsort((-log.user if turned else log.user, back))
     user, time = log.user_ids[log.user], -back.astype(float)
     found = dglrec.leave_one_out(dglrec.InteractionLog.from_arrays(user[order], items[order], time[order]))
     return found.train
@@ -73,11 +78,12 @@ def raw_split(log, held_out):
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_other_rows_that_are_held_out_rename_no_item_of_training(split, scheme):
-    """The source names the items in another order then, and a new one among them."""
+    """The source names users and items in another order then, and a new item among them."""
     first = raw_split(split.log, lambda items: items)
-    other = raw_split(split.log, lambda items: [*items[1:][::-1], "a new one"])
+    other = raw_split(split.log, lambda items: [*items[1:][::-1], "a new one"], turned=True)
     rows = [list(zip(one.user_ids[one.user], one.item_ids[one.item], strict=True)) for one in (first, other)]
-    assert rows[0] == rows[1]
+    assert rows[0] != rows[1]
+    assert Counter(rows[0]) == Counter(rows[1])
     assert first.item_ids.tolist() != [name for name in other.item_ids.tolist() if name != "a new one"]
     seen = {name for _, name in rows[0]}
     names = [dict(zip(one.item_ids.tolist(), SCHEMES[scheme](one), strict=True)) for one in (first, other)]
