@@ -88,7 +88,9 @@ def test_the_short_form_of_the_neighbourhoods_runs():
 
 
 def test_a_log_of_20_million_is_read_filtered_and_split_in_minutes():
-    """Under two minutes and 8 GB on two cores; twice the log costs at most three times as much."""
+    """Under two minutes and 8 GB on two cores. Of twice the log an interaction costs at most 1.5 times as much CPU time,
+    for sorting, and for memory that no cache holds, in each stage that takes long enough to be timed.
+    """
     rows = {row["interactions"]: row for row in written("logs.json")["rows"]}
     assert list(rows) == [5_000_000, 10_000_000, 20_000_000]
     largest = rows[20_000_000]
@@ -99,7 +101,9 @@ def test_a_log_of_20_million_is_read_filtered_and_split_in_minutes():
         assert row["seconds"] == pytest.approx(sum(stage["seconds"] for stage in stages.values()))
         assert row["peak_bytes"] == max(stage["peak_bytes"] for stage in stages.values())
     for smaller, larger in pairwise(rows.values()):
-        assert larger["seconds"] / smaller["seconds"] < 1.5 * larger["interactions"] / smaller["interactions"]
+        for name, stage in larger["stages"].items():
+            if smaller["stages"][name]["cpu_seconds"] > 0.3:
+                assert stage["times_per_interaction_of_the_row_above"] < 1.5, name
 
 
 def test_trainings_that_were_killed_ended_with_the_same_weights():
