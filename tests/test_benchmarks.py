@@ -88,7 +88,7 @@ def test_the_short_form_of_the_neighbourhoods_runs():
 
 
 def test_a_log_of_20_million_is_read_filtered_and_split_in_minutes():
-    """Under two minutes and 8 GB on two cores. Of twice the log an interaction costs at most 1.5 times as much CPU time,
+    """Under two minutes and 8 GB on two cores. Of twice the log an interaction costs at most 1.5 times as much CPU,
     for sorting, and for memory that no cache holds, in each stage that takes long enough to be timed.
     """
     rows = {row["interactions"]: row for row in written("logs.json")["rows"]}
