@@ -76,6 +76,6 @@ if args.picture is not None:
     from dglrec.curves import save_densities
     from dglrec.lm.spread import spread
 
-    angles = {name: spread(model).angles for name, model in models.items()}
-    save_densities(angles, args.picture, f"what the encoder makes of hops, {log.name}")
+    points = {name: spread(model).points for name, model in models.items()}
+    save_densities(points, args.picture, f"what the encoder makes of hops, {log.name}")
     print(f"\n{args.picture}")
