@@ -219,7 +219,7 @@ class Table:
         is_new = protocol.part.endswith("-new")
         if is_new and any("auc" in run.values["measured_new"] for run in results):
             columns.append("auc")
-        differences = self._differences(each)
+        differences = self._differences(by_row, part)
         beside_paper = not is_new and any(row["data"] in dict(plan.data) for row in self.paper)
 
         header = [*plan.name_columns, *[""] * beside_paper]
@@ -242,22 +242,32 @@ class Table:
         words = _new_in_words(protocol, results, columns) if is_new else _in_words(protocol)
         return Block(protocol.data, words, header, lines, self._notes(results, protocol.seen))
 
-    def _differences(self, each: Mapping[str, Values]) -> dict[str, dict[str, str]]:
-        """Metric -> row -> its partner in the plan minus this row, paired by query; where something of it is known."""
+    def _differences(
+        self, by_row: Mapping[str, Sequence[Result]], part: Mapping[str, str]
+    ) -> dict[str, dict[str, str]]:
+        """Metric -> row -> its partner in the plan minus this row, paired by seed and query; where it is known."""
         plan, found = self.plan, {}
         for metric in plan.difference_columns if plan.kind != "epochs" else ():
-            column = {row: self._difference(each, row, metric) for row in each}
+            column = {row: self._difference(by_row, part, row, metric) for row in by_row}
             if any(column.values()):
                 found[metric] = column
         return found
 
-    def _difference(self, each: Mapping[str, Values], row: str, metric: str) -> str:
+    def _difference(
+        self, by_row: Mapping[str, Sequence[Result]], part: Mapping[str, str], row: str, metric: str
+    ) -> str:
         """The partner of a row minus the row, with the interval; "" where one of them is not known."""
         partner = self.plan.partner(row)
-        if partner is None or metric not in each[row] or metric not in each.get(partner, {}):
+        if partner is None or partner not in by_row:
             return ""
-        apart = np.subtract(each[partner][metric], each[row][metric], dtype=np.float64)
-        mean, low, high = user_bootstrap(apart, each[row]["user"])
+        pair = [
+            _mean_over_seeds(runs, part[name])
+            for name, runs in zip((partner, row), _same_seeds(by_row[partner], by_row[row]), strict=True)
+        ]
+        if any(metric not in one for one in pair):
+            return ""
+        apart = np.subtract(pair[0][metric], pair[1][metric], dtype=np.float64)
+        mean, low, high = user_bootstrap(apart, pair[1]["user"])
         name = f"{partner}: " if self.plan.partners else ""
         return f"{name}{mean:+.4f} [{low:+.4f}, {high:+.4f}]"
 
@@ -292,7 +302,9 @@ class Table:
             for row, text in seeds.items():
                 rows_of.setdefault(text, []).append(row)
             counts = (f"{len(text.split())} ({text}) of {', '.join(own)}" for text, own in rows_of.items())
-            notes.append(f"Seeds are not the same: {'; '.join(counts)}")
+            notes.append(
+                f"Seeds are not the same: {'; '.join(counts)}; a difference is over those that both rows have"
+            )
         return notes
 
     def _printed(self, values: dict[str, Any]) -> dict[str, float] | None:
@@ -402,6 +414,15 @@ def _by_row(results: Iterable[Result]) -> dict[str, list[Result]]:
     return found
 
 
+def _same_seeds(one: Sequence[Result], other: Sequence[Result]) -> tuple[list[Result], list[Result]]:
+    """The runs of two rows with the seeds that both have; all of them where one of the rows draws nothing."""
+    if any(has_nothing_to_train(runs[0].values["row"]) for runs in (one, other)):
+        return list(one), list(other)
+    seeds = {run.values["seed"] for run in one} & {run.values["seed"] for run in other}
+    first, second = ([run for run in runs if run.values["seed"] in seeds] for runs in (one, other))
+    return first, second
+
+
 def _some(rows: Sequence[str], most: int = 5) -> str:
     """Names of rows; of many the first, and how many more: there the command says it all.
 
@@ -429,7 +450,7 @@ def _mean_over_seeds(runs: Sequence[Result], part: str = "measured") -> Values:
         part: "measured", "measured_new" or "measured_full"; of "measured_masked" nothing is kept.
     """
     each = [_of_part(run.per_query, part) for run in runs]
-    same = all("user" in one and np.array_equal(one["user"], each[0]["user"]) for one in each)
+    same = bool(each) and all("user" in one and np.array_equal(one["user"], each[0]["user"]) for one in each)
     if not same:
         return {}
     common = [name for name in each[0] if all(name in one for one in each)]
