@@ -6,8 +6,8 @@
 A table stands between `<!-- table:NAME -->` and `<!-- end table -->`. Results come from files that
 `dglrec reproduce TABLE --run` writes, figures of data sets from docs/figures.json (by docs/measure_data.py), those of
 samples from docs/samples.json (by docs/measure_samples.py), of protocols from docs/protocols.json (by
-docs/measure_protocols.py), of graph builders from docs/graphs.json (by docs/measure_graphs.py), costs from
-tests/benchmarks/*.json, presets from dglrec.models.PRESETS. No number of ours in these tables is typed by hand.
+docs/measure_protocols.py), of graph builders from docs/graphs.json (by docs/measure_graphs.py), of choices from
+docs/choices.json (by docs/measure_choices.py), costs from tests/benchmarks/*.json, presets from dglrec.models.PRESETS. No number of ours in these tables is typed by hand.
 """
 
 from __future__ import annotations
@@ -249,6 +249,22 @@ def builders_table() -> str:
     return markdown(["data", "builder", "edges (or nodes of trees)", "seconds", "size"], rows)
 
 
+def choices_table() -> str:
+    """What the defaults of GAL-Rec were chosen by, on validation."""
+    told = json.loads((DOCS / "choices.json").read_text("utf-8"))
+    rows = []
+    for row in told["rows"]:
+        setting = row["setting"]
+        weights = {f"{setting[name]:g}" for name in setting if name.startswith("lambda")}
+        contrasts = [", ".join(weights), setting["hide"]] if weights else ["none", ""]
+        figures = (f"{row[metric]['value']:.4f} ±{row[metric]['error']:.4f}" for metric in ("ndcg@10", "recall@10"))
+        rows.append([f"{setting['train.lr']:g}", *contrasts, *figures])
+    header = ["`train.lr`", "`lambda1`, `lambda2`, `lambda3`", "`hide`", "validation ndcg@10", "recall@10"]
+    draw, training = told["draw"], told["training"]
+    words = f"`{told['preset']}`, `sample(\"hops\", seed={draw['seed']}, users={draw['users']}, items={draw['items']})`"
+    return f"{markdown(header, rows)}\n\n{words}, {training['epochs']} epochs, seen items masked."
+
+
 TABLES: dict[str, Callable[[], str]] = {
     **{name: partial(results_table, name) for name in tables()},
     "mdgr-residual-pairs": partial(pairs_table, "mdgr-table2", "mdgr-residual"),
@@ -261,6 +277,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "differences": differences_table,
     **{f"protocol-{section}": partial(protocol_table, section) for section in _protocols()},
     "builders": builders_table,
+    "galrec-choices": choices_table,
     "sample-windows": partial(
         sample_table,
         "interests",
