@@ -94,6 +94,29 @@ def pair_cross_entropy(positive: Tensor, negative: Tensor) -> Tensor:
     return (F.softplus(-positive).mean() + F.softplus(negative).mean()) / 2
 
 
+def sum_of_squares(x: Tensor) -> Tensor:
+    """The sum over all values, as a regulariser: one pass to compute it and one for its gradient.
+
+    Shapes: any -> scalar.
+    """
+    total: Tensor = _SumOfSquares.apply(x)  # type: ignore[no-untyped-call]
+    return total
+
+
+class _SumOfSquares(torch.autograd.Function):
+    """`x.dot(x)`, whose gradient PyTorch makes twice, as of two vectors, and adds."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.flatten().dot(x.flatten())
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return x * (2 * grad)
+
+
 def info_nce(
     anchor: Tensor, positive: Tensor, negative: Tensor, tau: float = 0.1, hidden: Tensor | None = None
 ) -> Tensor:

@@ -7,7 +7,8 @@ A table stands between `<!-- table:NAME -->` and `<!-- end table -->`. Results c
 `dglrec reproduce TABLE --run` writes, figures of data sets from docs/figures.json (by docs/measure_data.py), those of
 samples from docs/samples.json (by docs/measure_samples.py), of protocols from docs/protocols.json (by
 docs/measure_protocols.py), of graph builders from docs/graphs.json (by docs/measure_graphs.py), of choices from
-docs/choices.json (by docs/measure_choices.py), costs from tests/benchmarks/*.json, presets from dglrec.models.PRESETS. No number of ours in these tables is typed by hand.
+docs/choices.json (by docs/measure_choices.py), costs from tests/benchmarks/*.json, presets from dglrec.models.PRESETS.
+No number of ours in these tables is typed by hand.
 """
 
 from __future__ import annotations
@@ -261,7 +262,7 @@ def choices_table() -> str:
         rows.append([f"{setting['train.lr']:g}", *contrasts, *figures])
     header = ["`train.lr`", "`lambda1`, `lambda2`, `lambda3`", "`hide`", "validation ndcg@10", "recall@10"]
     draw, training = told["draw"], told["training"]
-    words = f"`{told['preset']}`, `sample(\"hops\", seed={draw['seed']}, users={draw['users']}, items={draw['items']})`"
+    words = f'`{told["preset"]}`, `sample("hops", seed={draw["seed"]}, users={draw["users"]}, items={draw["items"]})`'
     return f"{markdown(header, rows)}\n\n{words}, {training['epochs']} epochs, seen items masked."
 
 

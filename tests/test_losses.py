@@ -23,6 +23,7 @@ from dglrec.losses import (
     info_nce,
     item_cross_entropy,
     pair_cross_entropy,
+    sum_of_squares,
     uniformity,
 )
 from tests.contract.model_contract import OneDevice
@@ -329,3 +330,10 @@ def test_info_nce_by_hand():
     shared = negative[0]
     assert float(info_nce(anchor, positive, shared, 0.5)) == pytest.approx(by_hand(lambda row: shared))
     assert float(info_nce(anchor, positive, negative[:, :0])) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_sum_of_squares_and_its_gradient():
+    x = unit(3, 4).detach().reshape(2, 3, 2).transpose(0, 1).requires_grad_()  # not contiguous
+    assert_same(sum_of_squares(x), (x**2).sum(), [x])
+    (x.sum() * 2 + 0.5 * sum_of_squares(x)).backward()
+    torch.testing.assert_close(x.grad, 2 + x.detach())

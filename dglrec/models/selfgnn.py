@@ -22,7 +22,7 @@ from ..data.splits import Queries, Split
 from ..errors import ConfigError
 from ..evaluate import _eval_mode
 from ..graphs import slice_boundaries, time_slices
-from ..losses import hinge, item_cross_entropy, pair_cross_entropy
+from ..losses import hinge, item_cross_entropy, pair_cross_entropy, sum_of_squares
 from ..nn.intervals import InstanceEncoder, IntervalFusion, NoInstances, Reliability, Slices
 from ..nn.keeping import Keeping
 from ..nn.slices import SliceAdjacency, SliceEncoder, fold_in_slices, item_layers
@@ -248,7 +248,7 @@ class SelfGNN(Keeping, Model):
         if c.beta:
             terms["self_augmented"] = c.beta * self.self_augmented(batch, encoded)
         if c.reg:
-            squares = [w.flatten().dot(w.flatten()) for name, w in self.named_parameters() if name in REGULARISED]
+            squares = [sum_of_squares(weight) for name, weight in self.named_parameters() if name in REGULARISED]
             terms["l2"] = c.reg * torch.stack(squares).sum()
         return terms
 

@@ -138,15 +138,17 @@ def full_attention(query: Tensor, key: Tensor, value: Tensor, buckets: Buckets, 
 
     Shapes: packed rows (T, d) each, d of all heads together -> (T, d).
     """
-    slots = buckets.slots(heads)
-    padded = (slots.pad(x.reshape(len(slots.places), -1)) for x in (query, key, value))  # (P, d / heads) each
-    shapes = [(rows * heads, length) for rows, length in buckets.shapes]
-    lengths = buckets.lengths.repeat_interleave(heads).split([rows for rows, _ in shapes])
+    slots = buckets.slots()
+    padded = (slots.pad(x) for x in (query, key, value))  # (P, d) each
+    lengths = buckets.lengths.split([rows for rows, _ in buckets.shapes])
     mixed = []
-    for (q, k, v), n in zip(bucket_views(shapes, *padded), lengths, strict=True):
-        real = torch.arange(k.shape[1], device=k.device) < n[:, None]  # (b, L): what is not padding
-        mixed.append(F.scaled_dot_product_attention(q, k, v, attn_mask=real[:, None], dropout_p=p).flatten(0, 1))
-    return slots.unpad(torch.cat(mixed)).view(query.shape)
+    for views, n in zip(bucket_views(buckets.shapes, *padded), lengths, strict=True):
+        q, k, v = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in views)  # (b, h, L, d / heads)
+        real = torch.arange(k.shape[2], device=k.device) < n[:, None]  # (b, L): what is not padding
+        # Four dimensions, for PyTorch has a fused kernel for no other number of them.
+        one = F.scaled_dot_product_attention(q, k, v, attn_mask=real[:, None, None], dropout_p=p)
+        mixed.append(one.transpose(1, 2).flatten(2).flatten(0, 1))
+    return slots.unpad(torch.cat(mixed))
 
 
 def biased_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, buckets: Buckets) -> Tensor:

@@ -6,7 +6,7 @@ Both attend without an output projection and with a layer norm before, as the pu
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..graphs import Sequences
-from .attention import Buckets, bucket_views, causal_attention
+from .attention import Buckets, causal_attention, full_attention
 from .dropout import Dropout
+from .mean_attention import last_attention, mean_attention
 
 Recurrent = Literal["gru", "lstm"]
 Instance = Literal["attention", "causal", "collapsed"]
@@ -26,9 +27,9 @@ SlicePool = Literal["mean", "last"]
 class SelfAttention(nn.Module):
     """Layer norm, projections with bias, and softmax attention of `heads` heads, each position to all of its sequence.
 
-    With `causal` it is to itself and those before it, and only packed rows are taken.
+    With `causal` it is to itself and those before it. `IntervalFusion` takes the parts alone.
 
-    Shapes: (n, L, d), n sequences of L positions -> (n, L, d); packed rows (T, d) with their `buckets` -> (T, d).
+    Shapes: packed rows (T, d) with their `buckets` -> (T, d).
 
     Raises:
         ConfigError: heads do not divide dim.
@@ -42,30 +43,12 @@ class SelfAttention(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.query, self.key, self.value = (nn.Linear(dim, dim) for _ in range(3))
 
-    def forward(self, x: Tensor, buckets: Buckets | None = None, known: Tensor | None = None) -> Tensor:
-        """Attend within each sequence, where it is padded to what is `known` (n, L)."""
+    def forward(self, x: Tensor, buckets: Buckets) -> Tensor:
+        """Attend within each sequence."""
         x = self.norm(x)
         parts = self.query(x), self.key(x), self.value(x)
-        if buckets is None:
-            return self._attend(*parts, None if known is None else known[:, None, None])
-        if self.causal:
-            return causal_attention(*parts, buckets, self.heads, 0.0)
-        slots = buckets.slots()
-        padded = [slots.pad(part) for part in parts]  # (P, d)
-        counts = [rows for rows, _ in buckets.shapes]
-        mixed = []
-        for views, lengths in zip(bucket_views(buckets.shapes, *padded), buckets.lengths.split(counts), strict=True):
-            known = torch.arange(views[0].shape[1], device=x.device) < lengths[:, None]  # (b, L)
-            query, key, value = views
-            mixed.append(self._attend(query, key, value, known[:, None, None]).flatten(0, 1))
-        return slots.unpad(torch.cat(mixed))
-
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, known: Tensor | None = None) -> Tensor:
-        """(n, L, d) each -> (n, L, d); positions that are not `known` (n, 1, 1, L) get no weight."""
-        q, k, v = (
-            part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (query, key, value)
-        )  # (n, h, L, d/h)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=known).transpose(1, 2).flatten(2)
+        attend = causal_attention if self.causal else full_attention
+        return attend(*parts, buckets, self.heads, 0.0)
 
 
 class Slices(nn.Module):
@@ -84,13 +67,19 @@ class Slices(nn.Module):
         """One vector for each node, of its first `past` slices."""
         if past is None:
             return slices.mean(0) if self.pool == "mean" else slices[-1]
-        there = past.clamp(min=1)
         if self.pool == "last":
-            pooled = slices[there - 1, torch.arange(len(past), device=past.device)]
+            pooled = _newest(slices, past)
         else:
             read = torch.arange(len(slices), device=past.device)[:, None] < past  # (T, A)
-            pooled = (slices * read.unsqueeze(2)).sum(0) / there.unsqueeze(1)
+            pooled = (slices * read.unsqueeze(2)).sum(0) / past.clamp(min=1).unsqueeze(1)
         return torch.where((past > 0).unsqueeze(1), pooled, 0.0)
+
+
+def _newest(slices: Tensor, past: Tensor | None) -> Tensor:
+    """The last slice (A, d) of (T, A, d), or of the first `past` of them (of the first where that is none)."""
+    if past is None:
+        return slices[-1]
+    return slices[past.clamp(min=1) - 1, torch.arange(len(past), device=past.device)]
 
 
 class IntervalFusion(nn.Module):
@@ -127,17 +116,21 @@ class IntervalFusion(nn.Module):
                     nn.init.ones_(weight[dim : 2 * dim])
         self.attention = nn.ModuleList(SelfAttention(dim, heads) for _ in range(2))
         self.dropout = Dropout(dropout)
-        self.pool = Slices(pool)
+        self.pool = pool
 
     def forward(self, slices: Tensor, side: int, past: Tensor | None = None) -> Tensor:
         """Fuse the slices of users (`side` 0) or items (1)."""
         states, _ = self.cells[side % len(self.cells)](slices)  # (T, A, d); a state knows of no later slice
-        known = None
-        if past is not None:  # (A, T); a softmax needs one place at least
-            known = torch.arange(len(slices), device=past.device) < past.clamp(min=1).unsqueeze(1)
-        mixed = self.attention[side](self.dropout(states).transpose(0, 1), known=known)  # (A, T, d)
-        fused: Tensor = self.pool(mixed.transpose(0, 1), side, past)
-        return fused
+        attention: Any = self.attention[side]
+        x = attention.norm(self.dropout(states))
+        key, value, known = attention.key(x), attention.value(x), None
+        if past is not None:
+            known = torch.arange(len(x), device=x.device)[:, None] < past.clamp(min=1)  # (T, A), one place at least
+        if self.pool == "last":
+            fused = last_attention(attention.query(_newest(x, past)), key, value, attention.heads, known)
+        else:
+            fused = mean_attention(attention.query(x), key, value, attention.heads, known)
+        return fused if past is None else torch.where((past > 0).unsqueeze(1), fused, 0.0)
 
 
 class InstanceEncoder(nn.Module):
