@@ -213,7 +213,7 @@ def propagated(edges: Tensor, vectors: Tensor, hops: int) -> Tensor:
     Shapes: edges (B, n, n) bool, vectors (B, n, d) -> (B, n, d).
 
     >>> edges = torch.tensor([[[True, True], [True, True]]])
-    >>> propagated(edges, torch.tensor([[[1.0], [3.0]]]), hops=2).tolist()
+    >>> propagated(edges, torch.tensor([[[1.0], [3.0]]]), hops=2).round().tolist()
     [[[2.0], [2.0]]]
     """
     adjacency = edges.to(vectors.dtype)
