@@ -516,19 +516,16 @@ def test_what_is_refused(split, tmp_path):
         dglrec.models.preset("sid", split, **TINY).scores(split.test)
 
 
+BEYOND = {  # of each part that a config is made of
+    "galrec-lightgcn": {"dim": 0, "dropout": 1.0, "lambda3": -0.1, "queue": 0, "momentum": 2.0, "fanout": 0},
+    "cid": {"epoch_targets": -1, "max_length": 0, "clusters": 1, "beam": 0},
+}
+
+
 @pytest.mark.parametrize(
-    ("preset", "field", "value"),
-    [
-        *(("galrec-lightgcn", *one) for one in (("dim", 0), ("dropout", 1.0), ("epoch_targets", -1), ("fanout", 0))),
-        *(
-            ("galrec-lightgcn", *one)
-            for one in (("lambda3", -0.1), ("temperature", 0.0), ("queue", 0), ("momentum", 2.0))
-        ),
-        *(("cid", *one) for one in (("dim", 0), ("max_length", 0), ("clusters", 1), ("beam", 0))),
-    ],
+    ("preset", "field", "value"), [(preset, *one) for preset in BEYOND for one in BEYOND[preset].items()]
 )
 def test_numbers_outside_of_their_limits_are_refused(split, preset, field, value):
-    """Of each of the parts that a config is made of."""
     with pytest.raises(ConfigError, match=rf"^{field} is {value}; expected"):
         dglrec.models.preset(preset, split, **{field: value})
 
