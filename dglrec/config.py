@@ -13,7 +13,9 @@ import types
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeGuard, TypeVar
+
+import numpy as np
 
 from .errors import ConfigError, closest
 
@@ -140,6 +142,11 @@ def check_limits(config: Any, where: str = "", **limits: str) -> None:
             keeps, words = _LIMITS[limit.removesuffix(number)]
             if not keeps(value, float(number)):
                 raise ConfigError(f"{where}{name} is {value}; expected {words} {number}")
+
+
+def is_whole(number: Any) -> TypeGuard[int]:
+    """Whether an argument is a whole number, of Python's or NumPy's; a truth value is none."""
+    return isinstance(number, int | np.integer) and not isinstance(number, bool)
 
 
 def check_even(config: Any, name: str) -> None:

@@ -14,7 +14,8 @@ What calls what:
           Prompter                                      token numbers (dglrec/lm/prompts.py)
         GALRec.loss                                     Eq. 18; what `fit` calls for each batch
           Backbone.answers, item_cross_entropy          Eq. 1
-          Backbone.pooled, info_nce                     Eq. 5 to 15
+          Contrasts.forward                             Eq. 5 to 15 (dglrec/lm/contrasts.py)
+            Backbone.pooled, info_nce                   what is contrasted, and each contrast
         GALRec.after_batch                              queues and momentum encoder, Eq. 16 and 17
       run.test()                                        reads the test queries, once
 
@@ -24,7 +25,7 @@ Commands (they need the extra: pip install "dglrec[lm]"):
     python examples/galrec.py --picture hops.png           and how the hops' vectors lie, as in Figure 4
     python examples/galrec.py --data amazon-beauty --backbone google/flan-t5-small --device cuda
 
-Where to look next: examples/hop_prompts.py prints a prompt; PAIRS in dglrec/models/galrec.py are the six contrasts.
+Where to look next: examples/hop_prompts.py prints a prompt; PAIRS in dglrec/lm/contrasts.py are the six contrasts.
 """
 
 import argparse

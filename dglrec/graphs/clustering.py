@@ -21,6 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ..config import is_whole
 from ..errors import ConfigError, DataError
 
 Array: TypeAlias = Tensor | npt.NDArray[Any]
@@ -163,7 +164,7 @@ def as_tensor(values: Array, what: str) -> Tensor:
 
 def _checked(points: Array, k: int, mask: Array | None) -> tuple[Tensor, int, Tensor]:
     """Points as floating numbers, 0 where masked, k and the mask."""
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+    if not is_whole(k) or k < 1:
         raise ConfigError(f"k is {k!r}; expected the number of clusters, 1 or more")
     points = as_tensor(points, "points")
     if points.ndim != 3:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 
 from .._dgl import dgl
+from ..config import is_whole
 from ..data.log import Ints, _offsets
 from ..data.splits import _ranges
 from ..errors import ConfigError, DataError
@@ -224,11 +225,11 @@ def hops(
     if order not in ("recent", "uniform"):
         raise ConfigError(f"order is {order!r}; expected 'recent' or 'uniform'")
     most = fanouts.tolist() if isinstance(fanouts, np.ndarray) else fanouts
-    if not isinstance(most, Sequence) or not most or not all(_is_whole(number) and number > 0 for number in most):
+    if not isinstance(most, Sequence) or not most or not all(is_whole(number) and number > 0 for number in most):
         raise ConfigError(
             f"fanouts are {fanouts!r}; expected at least one number a hop, each at least 1, such as [8, 8]"
         )
-    if not _is_whole(seed) or not 0 <= seed < 1 << 63:
+    if not is_whole(seed) or not 0 <= seed < 1 << 63:
         raise ConfigError(f"seed is {seed!r}; expected a whole number from 0 to 2**63 - 1")
     index = graph if isinstance(graph, Neighbours) else Neighbours(graph)
     roots = _known(seeds, "seeds", index.num_nodes[type], least=0)
@@ -325,10 +326,6 @@ def _draw(*numbers: Any) -> npt.NDArray[np.uint64]:
     for part in numbers:
         drawn = mixed((drawn ^ np.asarray(part).astype(np.uint64)) + GOLDEN)
     return drawn
-
-
-def _is_whole(number: Any) -> bool:
-    return isinstance(number, int | np.integer) and not isinstance(number, bool)
 
 
 def _known(nodes: npt.ArrayLike, name: str, count: int, least: int) -> Ints:

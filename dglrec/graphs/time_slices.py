@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from .._dgl import dgl
+from ..config import is_whole
 from ..data.log import Floats, InteractionLog, Ints, _seconds
 from ..errors import DataError, closest
 from .user_item import _events
@@ -145,7 +146,7 @@ def slice_boundaries(
     seconds = _seconds(time)
     if len(seconds) == 0:
         raise DataError("no events, so there is no time to cut; expected at least one")
-    if isinstance(by, (int, np.integer)) and not isinstance(by, bool):
+    if is_whole(by):
         if n is not None:
             raise DataError(f"by is {by} and n is {n}; give the number of slices once")
         by, n = "equal_lengths", int(by)
@@ -162,7 +163,7 @@ def slice_boundaries(
     distinct, count = np.unique(seconds, return_counts=True)
     if n is None:
         raise DataError(f"by={by!r} needs the number of slices; pass n=...")
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
+    if not is_whole(n) or n < 1:
         raise DataError(f"n is {n!r}; expected a number of slices, 1 or more")
     if n > len(distinct):
         raise DataError(

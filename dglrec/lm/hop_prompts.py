@@ -139,6 +139,13 @@ class Packed:
         """All lists so many times over."""
         return Packed.joined([self] * times)
 
+    def first_from(self, least: int) -> Tensor:
+        """(B,) where the first value of each list that is at least `least` stands among all T; T if there is none."""
+        places = torch.arange(len(self.values), device=self.values.device)
+        places = places.masked_fill(self.values < least, len(places))
+        first = self.offsets.new_full((len(self.lengths),), len(places))
+        return first.scatter_reduce(0, self.rows, places, "amin")
+
 
 @dataclass(frozen=True, eq=False)
 class HopPrompts:
@@ -155,6 +162,13 @@ class HopPrompts:
     history: Packed
     target: Tensor
     user: Tensor
+
+    @classmethod
+    def of(cls, prompts: dict[str, Packed], asked: Asked, device: torch.device) -> HopPrompts:
+        """The prompts that were made of questions, with the rest of what was asked."""
+        history = Packed.of(asked.history.offsets, asked.history.nodes, device)
+        target, user = (torch.as_tensor(part, device=device) for part in (asked.target, asked.user))
+        return cls(prompts, history, target, user)
 
 
 class CutShare:

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ..config import is_whole
 from ..data.log import InteractionLog, Ints
 from ..errors import ConfigError, DataError
 
@@ -75,9 +76,7 @@ def cid(train: InteractionLog, clusters: int = 20, largest: int = 500, seed: int
     Raises:
         ConfigError: fewer than 2 clusters, or `largest` below 1, or one of them no whole number.
     """
-    sizes = (clusters, largest)
-    whole = all(isinstance(size, int | np.integer) and not isinstance(size, bool) for size in sizes)
-    if not whole or clusters < 2 or largest < 1:
+    if not (is_whole(clusters) and is_whole(largest)) or clusters < 2 or largest < 1:
         raise ConfigError(
             f"clusters is {clusters!r} and largest {largest!r}; expected whole numbers, at least 2 and at least 1"
         )

@@ -20,62 +20,35 @@ from ..data.splits import Queries, Split
 from ..errors import ConfigError
 from ..lm.backbone import Backbone, in_order, padded_parts
 from ..lm.decoding import Trie, beam_search
-from ..lm.hop_prompts import Asked, CutShare, HopPrompts, Packed, asked_batches, history_of, offsets_of
+from ..lm.hop_prompts import Asked, HopPrompts, Packed, history_of, offsets_of
 from ..lm.indexing import Names, check_names, cid, p5, sid
 from ..lm.prompts import Prompter, texts
 from ..streams import Streams, seeded
-from .base import Model
+from .prompted import PromptConfig, PromptModel, t5_training
 
 
 @dataclass(frozen=True)
-class IndexedConfig:
-    """How items are named, and the T5 that says the names; the same small one as GAL-Rec's.
+class IndexedConfig(PromptConfig):
+    """How items are named, and the T5 that says the names; the same small one as GAL-Rec's, see `PromptConfig`.
 
     Attributes:
         scheme: numbers in the order of "sid", paths through the clusters of "cid", or the shuffled numbers of "p5".
         clusters, largest: N and M of "cid".
-        backbone: "tiny", or the name or folder of a T5.
-        dim, layers, heads, inner, dropout: of "tiny"; a pre-trained T5 has its own.
-        max_length: items of a history that a prompt names, the newest.
-        budget: most tokens of a prompt.
         beam: names that are followed, and so items that are ranked.
-        epoch_targets: targets of an epoch, drawn anew each time; 0 for all.
-        seen: whether evaluation keeps or masks the items of the history.
     """
 
     scheme: Literal["sid", "cid", "p5"] = "sid"
     clusters: int = 20
     largest: int = 500
-    backbone: str = "tiny"
-    dim: int = 64
-    layers: int = 2
-    heads: int = 4
-    inner: int = 128
-    dropout: float = 0.1
-    max_length: int = 20
-    budget: int = 256
     beam: int = 20
-    epoch_targets: int = 0
-    seen: Literal["keep", "mask"] = "keep"
-    train: TrainConfig = field(
-        default_factory=lambda: TrainConfig(
-            optimizer="adamw",
-            batch_size=64,
-            weight_decay=1e-2,
-            schedule="linear",
-            warmup_share=0.05,
-            clip=1.0,
-            epochs=20,
-            patience=5,
-        )
-    )
+    train: TrainConfig = field(default_factory=lambda: t5_training(weight_decay=1e-2))
 
     def __post_init__(self) -> None:
-        check_limits(self, clusters=">=2", largest=">=1", dim=">=1", layers=">=1", heads=">=1", inner=">=1")
-        check_limits(self, dropout=">=0 <1", max_length=">=1", budget=">=1", beam=">=1", epoch_targets=">=0")
+        super().__post_init__()
+        check_limits(self, clusters=">=2", largest=">=1", beam=">=1")
 
 
-class IndexedLM(Model):
+class IndexedLM(PromptModel):
     """A generative model: `top` lists the `beam` items whose names are the most likely ones."""
 
     Config = IndexedConfig
@@ -104,7 +77,6 @@ class IndexedLM(Model):
             budget=c.budget,
             end=self.backbone.end,
         )
-        self._cut = CutShare()
         self._prompter("user", np.array([-1]), question=True)  # refuses a budget that is too small, before any training
 
     def _names(self, split: Split) -> Names:
@@ -116,27 +88,14 @@ class IndexedLM(Model):
         check_names(names)
         return names
 
-    @property
-    def targets_per_epoch(self) -> int:
-        """Every training position that has a past, or as many as `epoch_targets` says."""
-        return min(super().targets_per_epoch, self.config.epoch_targets or len(self.split.train))
-
     def batches(self, split: Split, streams: Streams) -> Iterator[HopPrompts]:
         """`train.batch_size` targets a step."""
-        c, rng = self.config, streams.numpy("prompts")
-        number = self.targets_per_epoch
-        yield from map(self._prompts, asked_batches(split.train, number, c.train.batch_size, c.max_length, rng))
+        yield from map(self._prompts, self.questions(split, streams))
 
     def _prompts(self, asked: Asked) -> HopPrompts:
         nobody = np.full(len(asked.user), -1)
-        made = self._prompter("user", nobody, [asked.history], question=True)
-        if self.training:
-            self._cut.add(made, [asked.history])
-        packed = {"ask": Packed.of(made.offsets, made.tokens, self.device)}
-        history = Packed.of(asked.history.offsets, asked.history.nodes, self.device)
-        return HopPrompts(
-            packed, history, *(torch.as_tensor(x, device=self.device) for x in (asked.target, asked.user))
-        )
+        ask = self.packed("user", nobody, [asked.history], question=True)
+        return HopPrompts.of({"ask": ask}, asked, self.device)
 
     def loss(self, batch: HopPrompts) -> dict[str, Tensor]:
         """The negative log-likelihood of the next item's name and its end (GAL-Rec, Eq. 1), as a mean over targets."""
@@ -146,10 +105,6 @@ class IndexedLM(Model):
             logits = self._speak(states, mask, wanted[:, :-1].clamp(min=0))
             total = total + F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=-1, reduction="sum")
         return {"next_item": total / len(batch.target)}
-
-    def epoch_figures(self) -> dict[str, float]:
-        """Tokens that were encoded, the share of padding, and that of items which the budget cut."""
-        return self.backbone.figures() | self._cut.figures()
 
     def _read(self, ask: Packed, widen: int = 1) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Parts of the prompts: their numbers (b,), encoder states (b, L, d) and mask (b, L)."""

@@ -30,6 +30,7 @@ from ..nn.interests import (
     item_table,
     last_of_clusters,
     places,
+    propagated,
     query_window,
     sinusoid,
     take,
@@ -209,7 +210,7 @@ class MDGR(WindowModel):
         """One step of attention along the edges: (B, n, d) -> (B, n, d)."""
         if target is None:
             target = vectors[:, -1]  # phi_t moves from round to round, as all items do
-        near = _propagate(graph.edges, vectors, self.config.hops)
+        near = propagated(graph.edges, vectors, self.config.hops)  # stands for an item's cluster in Eq. 10
         similarity = graph.similarity if self.config.learn_metric else None
         moved = [head(vectors, near, target, graph.edges, similarity) for head in self.graph_attention]
         return vectors + torch.stack(moved).mean(0)  # Eq. 13, with the residual of SURGE
@@ -274,13 +275,3 @@ class ClusterAttention(nn.Module):
             logits = logits + similarity
         weights = logits.masked_fill(~edges, -torch.inf).softmax(2)  # Eq. 12
         return weights.nan_to_num(0.0) @ vectors  # Eq. 13; rows of padding have no edges
-
-
-def _propagate(edges: Tensor, vectors: Tensor, hops: int) -> Tensor:
-    """(D^-1/2 A D^-1/2)^hops x: the mean over an item's neighbourhood that stands for its cluster."""
-    adjacency = edges.to(vectors.dtype)
-    scale = adjacency.sum(2, keepdim=True).clamp(min=1).rsqrt()  # (B, n, 1)
-    adjacency = adjacency * scale * scale.mT
-    for _ in range(hops):
-        vectors = adjacency @ vectors
-    return vectors

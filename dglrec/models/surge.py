@@ -27,7 +27,7 @@ from ..batches import Windows
 from ..config import TrainConfig, check_limits
 from ..data.splits import Queries, Split
 from ..graphs.interests import weighted_cosine
-from ..nn.interests import Padded, batch_window, candidate_bce, item_table, query_window
+from ..nn.interests import Padded, batch_window, candidate_bce, item_table, propagated, query_window
 from ..streams import Streams, seeded
 from .base import WindowModel
 
@@ -178,9 +178,7 @@ class SURGE(WindowModel):
     def _graph(self, window: Padded) -> Graph:
         items = self.item(window.items)  # (B, n, d)
         edges = metric_graph(weighted_cosine(items.detach(), self.metric), window.mask, self.config.keep)
-        scale = edges.to(items.dtype).sum(2, keepdim=True).rsqrt()  # (B, n, 1)
-        near = scale * edges * scale.mT  # D^-1/2 A D^-1/2
-        return Graph(items, window.mask, edges, self.around(items, near @ (near @ items)))
+        return Graph(items, window.mask, edges, self.around(items, propagated(edges, items, hops=2)))
 
     def _judged(self, graph: Graph, candidates: Tensor) -> Tensor:
         """Logits of candidates (B, C) -> (B, C)."""

@@ -207,6 +207,23 @@ def take(vectors: Tensor, columns: Tensor) -> Tensor:
     return vectors.gather(1, columns.unsqueeze(2).expand(-1, -1, vectors.shape[2]))
 
 
+def propagated(edges: Tensor, vectors: Tensor, hops: int) -> Tensor:
+    """(D^-1/2 A D^-1/2)^hops x: what an item's neighbours in a dense graph have in common.
+
+    Shapes: edges (B, n, n) bool, vectors (B, n, d) -> (B, n, d).
+
+    >>> edges = torch.tensor([[[True, True], [True, True]]])
+    >>> propagated(edges, torch.tensor([[[1.0], [3.0]]]), hops=2).round().tolist()
+    [[[2.0], [2.0]]]
+    """
+    adjacency = edges.to(vectors.dtype)
+    scale = adjacency.sum(2, keepdim=True).clamp(min=1).rsqrt()  # (B, n, 1)
+    adjacency = adjacency * scale * scale.mT
+    for _ in range(hops):
+        vectors = adjacency @ vectors
+    return vectors
+
+
 class InterestWeight(nn.Module):
     """How much an interest counts, from two layers over it and the times of its items (Eq. 15).
 

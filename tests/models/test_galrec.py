@@ -19,8 +19,8 @@ import torch.nn.functional as F
 import dglrec
 from dglrec.errors import ConfigError, DataError
 from dglrec.lm import backbone
+from dglrec.lm.contrasts import KEYS
 from dglrec.lm.embeddings import from_texts, item_texts
-from dglrec.models.galrec import KEYS
 from dglrec.streams import Streams
 from tests.contract.model_contract import (
     GenerativeContract,
@@ -98,7 +98,7 @@ def test_the_terms_are_those_of_the_equations(split, learner, hide):
     pairs = (NEAR if learner == "near" else FAR) + OTHERS
     batches = model.batches(split, Streams(0))
     with torch.no_grad():  # as far apart as after many steps, so that it shows who says what
-        for own in model.slow.parameters():
+        for own in model.contrasts.slow.parameters():
             own.mul_(1.5)
     for _ in range(2):  # fills the queues
         model.loss(next(batches))
@@ -108,7 +108,7 @@ def test_the_terms_are_those_of_the_equations(split, learner, hide):
     with torch.no_grad():
         names = ("user 0", "item 0", "user 1", "item 1", "user far", "item far")
         fast = model._encode(model._fast, batch, list(names))
-        slow = model._encode(model.slow, batch, list(names))
+        slow = model._encode(model.contrasts.slow, batch, list(names))
     ids = {"user": batch.user, "item": batch.target}
     wanted, linked = {1: 0.0, 2: 0.0, 3: 0.0}, 0
     took = set(zip(split.train.user.tolist(), split.train.item.tolist(), strict=True))
@@ -117,7 +117,7 @@ def test_the_terms_are_those_of_the_equations(split, learner, hide):
         return hide == "linked" and asks != answers and ((own, other) if asks == "user" else (other, own)) in took
 
     for query, key, number in pairs:
-        queue, (asks, answers) = model.queues[key], (name.split()[0] for name in (query, key))
+        queue, (asks, answers) = model.contrasts.queues[key], (name.split()[0] for name in (query, key))
         own = ids[answers]
         for row in range(len(own)):
             known = torch.tensor([met(asks, int(ids[asks][row]), answers, int(node)) for node in queue.ids])
@@ -147,19 +147,19 @@ def test_queues_hold_what_the_slow_encoder_said_and_it_follows(split):
     model = make(split, momentum=0.9, train={"batch_size": 24}).train()
     batch = first_batch(model, split)
     model.loss(batch)
-    assert all((queue.ids == -1).all() for queue in model.queues.values())
-    before = {name: p.clone() for name, p in model.slow.named_parameters()}
+    assert all((queue.ids == -1).all() for queue in model.contrasts.queues.values())
+    before = {name: p.clone() for name, p in model.contrasts.slow.named_parameters()}
     with torch.no_grad():
-        said = model._encode(model.slow, batch, list(KEYS))
+        said = model._encode(model.contrasts.slow, batch, list(KEYS))
         model.backbone.words.weight.add_(1.0)
     model.after_batch(False)
-    assert all(torch.equal(p, before[name]) for name, p in model.slow.named_parameters())
-    for name, queue in model.queues.items():
+    assert all(torch.equal(p, before[name]) for name, p in model.contrasts.slow.named_parameters())
+    for name, queue in model.contrasts.queues.items():
         ids = batch.user if name.startswith("user") else batch.target
         assert torch.equal(queue.ids[:24], ids)
         torch.testing.assert_close(queue.vectors[:24], said[name])
     model.after_batch(True)
-    now = dict(model.slow.named_parameters())
+    now = dict(model.contrasts.slow.named_parameters())
     moved = 0.9 * before["words.weight"] + 0.1 * model.backbone.words.weight
     torch.testing.assert_close(now["words.weight"], moved)
 
@@ -191,11 +191,12 @@ def test_accumulated_batches_are_one_step_and_each_of_them_fills_the_queues(spli
         train = {"batch_size": 8, "accumulate": 3, "lr": 1e-2, "schedule": "constant", "warmup_share": 0.0}
         models.append(make(split, **fields, train=train))
     followed = []
-    models[0].slow.words.register_forward_pre_hook(lambda words, _: followed.append(words.weight.detach().clone()))
+    words = models[0].contrasts.slow.words
+    words.register_forward_pre_hook(lambda words, _: followed.append(words.weight.detach().clone()))
     run = fit(models[0], split, epochs=1)
     assert plain_epoch(models[1], split) == run.rows[0]["steps"] == 6
     assert_same_bits(weights_of(run.model), weights_of(models[1]))
-    assert all((queue.ids >= 0).all() for queue in run.model.queues.values())
+    assert all((queue.ids >= 0).all() for queue in run.model.contrasts.queues.values())
     new = [not torch.equal(*pair) for pair in itertools.pairwise(followed)]
     assert new == [False, False, True, False, False]
 
@@ -204,11 +205,11 @@ def test_accumulated_batches_are_one_step_and_each_of_them_fills_the_queues(spli
 def test_the_momentum_encoder_follows_every_step(split, monkeypatch, batches, steps):
     """That of the batches that are left at the end of an epoch, too, whose keys are in the queues once."""
     followed = []
-    monkeypatch.setattr("dglrec.models.galrec.follow", lambda *_: followed.append(1))
+    monkeypatch.setattr("dglrec.lm.contrasts.follow", lambda *_: followed.append(1))
     model = make(split, epoch_targets=batches * 8, queue=100, train={"batch_size": 8, "accumulate": 3})
     run = fit(model, split, epochs=1)
     assert len(followed) == steps
-    assert {int((queue.ids >= 0).sum()) for queue in run.model.queues.values()} == {batches * 8}
+    assert {int((queue.ids >= 0).sum()) for queue in run.model.contrasts.queues.values()} == {batches * 8}
 
 
 def test_keys_may_be_said_without_dropout(split):
@@ -218,10 +219,10 @@ def test_keys_may_be_said_without_dropout(split):
         batch = first_batch(model, split)
         model.loss(batch)
         with torch.no_grad():
-            wanted = model.eval()._encode(model.slow, batch, list(KEYS))
+            wanted = model.eval()._encode(model.contrasts.slow, batch, list(KEYS))
         for name in KEYS:
-            assert torch.allclose(model._said[name][0], wanted[name], atol=1e-5) == (not key_dropout)
-        assert model.train().slow.training
+            assert torch.allclose(model.contrasts._said[name][0], wanted[name], atol=1e-5) == (not key_dropout)
+        assert model.train().contrasts.slow.training
 
 
 def test_losses_can_be_turned_off(split):
@@ -515,6 +516,20 @@ def test_what_is_refused(split, tmp_path):
         dglrec.models.preset("sid", split, **TINY).scores(split.test)
 
 
+BEYOND = {  # of each part that a config is made of
+    "galrec-lightgcn": {"dim": 0, "dropout": 1.0, "lambda3": -0.1, "queue": 0, "momentum": 2.0, "fanout": 0},
+    "cid": {"epoch_targets": -1, "max_length": 0, "clusters": 1, "beam": 0},
+}
+
+
+@pytest.mark.parametrize(
+    ("preset", "field", "value"), [(preset, *one) for preset in BEYOND for one in BEYOND[preset].items()]
+)
+def test_numbers_outside_of_their_limits_are_refused(split, preset, field, value):
+    with pytest.raises(ConfigError, match=rf"^{field} is {value}; expected"):
+        dglrec.models.preset(preset, split, **{field: value})
+
+
 def test_a_t5_from_a_folder(split, tmp_path):
     """Weights, widths and words are those of the folder, and it is found again by a saved model."""
     import tokenizers
@@ -558,12 +573,12 @@ def test_the_contrasts_share_passes_of_the_encoders(split, monkeypatch, learner)
     batch, encode = first_batch(model, split), model._encode
 
     def counted(reader, batch, names):
-        asked.append(("slow" if reader is model.slow else "fast", sorted(names), torch.is_grad_enabled()))
+        asked.append(("slow" if reader is model.contrasts.slow else "fast", sorted(names), torch.is_grad_enabled()))
         return encode(reader, batch, names)
 
     monkeypatch.setattr(model, "_encode", counted)
     seen, size = [], len(batch.target)
-    encoders, whole = {model.backbone.encoder: "fast", model.slow["encoder"]: "slow"}, backbone.encode
+    encoders, whole = {model.backbone.encoder: "fast", model.contrasts.slow["encoder"]: "slow"}, backbone.encode
 
     def encoded(encoder, vectors, buckets):
         seen.append((encoders[encoder], len(buckets.lengths)))
@@ -571,7 +586,7 @@ def test_the_contrasts_share_passes_of_the_encoders(split, monkeypatch, learner)
 
     monkeypatch.setattr(backbone, "encode", encoded)
     model.loss(batch)
-    queries = sorted({query for query, _, _ in model.pairs})
+    queries = sorted({query for query, _, _ in model.config.pairs})
     assert asked == [("fast", queries, True), ("slow", sorted(KEYS), False)]
     prompts = {name: sum(rows for own, rows in seen if own == name) for name in ("fast", "slow")}
     assert prompts == {"fast": (4 + 1) * size, "slow": 4 * size}
