@@ -89,18 +89,24 @@ def problems_of(path: Path, form: Form, wanted: Wanted, use_time: bool = True) -
 def first_duplicate(
     path: str | os.PathLike[str], columns: Mapping[str, str] | None = None, format: str | None = None
 ) -> tuple[int | None, int]:
-    """Lines of a sound text file with user, item and time of an earlier line: (the first of them, their number)."""
+    """Lines of a text file with user, item and time of an earlier line: (the first of them, their number).
+
+    Lines that cannot be read are left out.
+    """
     path = Path(path)
     form = form_of(path, format)
     rows = _rows(path, form)
-    place = Wanted.of_interactions(columns, form).places(form.labels(_header(path, form, rows)), str(path))
+    header = form.labels(_header(path, form, rows))
+    place = Wanted.of_interactions(columns, form).places(header, str(path))
     event_places = [place[column] for column in ("user_id", "item_id", "timestamp") if column in place]
     seen: set[tuple[str, ...]] = set()
     first, number = None, 0
-    for row in rows:
-        event = tuple(row[column] for column in event_places) if row else ()
-        if event and event in seen:
-            first, number = rows.line_num if first is None else first, number + 1
+    for line, row in _numbered(rows):
+        if isinstance(row, str) or len(row) != len(header):
+            continue
+        event = tuple(row[column] for column in event_places)
+        if event in seen:
+            first, number = line if first is None else first, number + 1
         seen.add(event)
     return first, number
 
