@@ -58,7 +58,7 @@ class Wanted:
         for column, theirs in names.items():
             found = [number for number, label in enumerate(header) if label == theirs]
             if len(found) > 1:
-                raise DataError(f"{where}the header has {theirs!r} twice")
+                raise DataError(f"{where}the header has {theirs!r} twice; rename one of them")
             if found:
                 place[column] = found[0]
             elif wrong := self._absence(column, names, header):

@@ -85,7 +85,8 @@ def _with_behaviors(table: dict[str, polars.Series], behaviors: Sequence[str], p
     wanted = (behaviors,) if isinstance(behaviors, str) else tuple(behaviors)
     if not set(wanted) & set(known):
         raise DataError(
-            f"{path}: no line has a behavior of {', '.join(wanted) or 'none'}; there are {shown(', '.join(known), 60)}"
+            f"{path}: no line has a behavior of {', '.join(wanted) or 'none'}; there are "
+            f"{shown(', '.join(known), 60)}, of which behaviors=... takes some"
         )
     keep = table["behavior"].is_in(wanted)
     return {name: values.filter(keep) for name, values in table.items()}

@@ -51,8 +51,11 @@ def problems_of(path: Path, form: Form, wanted: Wanted, use_time: bool = True) -
         check_bloat(path)  # line by line it would take hours to find out
         rows = _rows(path, form)
         header = _header(path, form, rows)
-    except (DataError, csv.Error) as error:
-        yield Problem(None, reason(error))
+    except DataError as error:
+        yield Problem(None, str(error))
+        return
+    except csv.Error as error:
+        yield Problem(1, reason(error))
         return
     try:
         layout = _Layout.of(form, header, wanted, use_time)
@@ -71,7 +74,7 @@ def problems_of(path: Path, form: Form, wanted: Wanted, use_time: bool = True) -
             blank = line if blank is None else blank
             continue
         if blank is not None:  # blank lines at the end are nobody's mistake
-            yield Problem(blank, "the line is empty")
+            yield Problem(blank, "the line is empty; take it out")
             blank = None
         is_empty = False
         yield from (Problem(line, text) for text in layout.problems(row))
@@ -203,7 +206,7 @@ class _Layout(NamedTuple):
             return
         for column in ("user_id", "item_id"):
             if column in self.place and row[self.place[column]] == "":
-                yield f"{column} is empty"
+                yield f"{column} is empty; expected an id in every row"
         if "rating" in self.place and (text := row[self.place["rating"]].strip()) != "":
             stars = number(text)
             if stars is None or abs(stars) > LARGEST_RATING:

@@ -56,9 +56,6 @@ class ListRows:
         self._rows: Iterator[list[str]] = iter(())
         self.line_num = 0
 
-    def __iter__(self) -> ListRows:
-        return self
-
     def __next__(self) -> list[str]:
         while (row := next(self._rows, None)) is None:
             line = next(self._lines)

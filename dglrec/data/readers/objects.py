@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import glob
 import io
 import json
 from collections.abc import Iterator, Mapping
@@ -58,10 +59,12 @@ def read_objects(path: Path, form: Form, wanted: Wanted, problems: Iterator[Prob
 
 
 def _source(path: Path) -> Any:
-    """What polars reads: the path, or the bytes of a file that is packed or has Excel's mark."""
+    """What polars reads: a pattern for the path alone, or the bytes of a file that is packed or has Excel's mark."""
     with open_bytes(path) as file:  # which says what is wrong with a file that cannot be opened
         marked = not is_packed(path) and file.read(len(MARK)) == MARK
-    return io.BytesIO(read_bytes(path).removeprefix(MARK)) if marked or is_packed(path) else path
+    if marked or is_packed(path):
+        return io.BytesIO(read_bytes(path).removeprefix(MARK))
+    return glob.escape(str(path))
 
 
 class ObjectRows:
@@ -70,9 +73,6 @@ class ObjectRows:
     def __init__(self, lines: Iterator[str], form: Form) -> None:
         self._lines, self._fields, self._ids = lines, form.fields or (), id_fields(form)
         self.line_num = 0
-
-    def __iter__(self) -> ObjectRows:
-        return self
 
     def __next__(self) -> list[str]:
         line = next(self._lines)
@@ -99,12 +99,13 @@ def _parsed(line: str) -> dict[str, Any]:
     Raises:
         csv.Error: there is none.
     """
+    expected = "expected a JSON object in every line"
     try:
         found = json.loads(line, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise csv.Error(f"{shown(line.rstrip())} is no JSON ({_first_line(error)})") from error
+        raise csv.Error(f"{shown(line.rstrip())} is no JSON ({_first_line(error)}); {expected}") from error
     if not isinstance(found, dict):
-        raise csv.Error(f"{shown(line.rstrip())} is no JSON object")
+        raise csv.Error(f"{shown(line.rstrip())} is no JSON object; {expected}")
     return found
 
 

@@ -33,10 +33,15 @@ def read_parquet(path: Path, wanted: Wanted) -> dict[str, polars.Series]:
         ours = {column: header[number] for column, number in wanted.places(header, str(path)).items()}
         rows = lazy.select(pl.len()).collect().item()
         if rows > most:
-            raise DataError(f"{path} has {rows:,} rows in {path.stat().st_size:,} bytes, which no log has")
+            raise DataError(
+                f"{path} has {rows:,} rows in {path.stat().st_size:,} bytes, which no log has; "
+                "if it is one, save it as .tsv"
+            )
         frame: polars.DataFrame = lazy.select(sorted(set(ours.values()))).collect()
     except FileNotFoundError as error:
         raise DataError(f"no file {path}") from error
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise DataError(f"{path} is damaged or no parquet file ({_first_line(error)})") from error
+        raise DataError(
+            f"{path} is damaged or no parquet file ({_first_line(error)}); fetch or save it again"
+        ) from error
     return {column: frame[name] for column, name in ours.items()}

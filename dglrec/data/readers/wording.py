@@ -36,7 +36,7 @@ def reason(error: csv.Error | DataError) -> str:
     if "new-line character" in str(error):
         return STRAY_RETURN
     if "field limit" in str(error):
-        return f"a field has more than {csv.field_size_limit():,} characters"
+        return f"a field has more than {csv.field_size_limit():,} characters; is a closing quote or a line end missing?"
     return str(error)
 
 
