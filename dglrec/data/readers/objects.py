@@ -52,10 +52,11 @@ def read_objects(path: Path, form: Form, wanted: Wanted, problems: Iterator[Prob
             raise (first_error(path, problems) or failed) from None
     if len(table) == 0:
         raise DataError(f"{path} is empty; expected {form.expected()}")
-    lists_or_objects = (table[ours[column]].str.contains(r"^[\[{]").any() for column in ("user_id", "item_id"))
+    found = {column: table[name].cast(pl.String) for column, name in ours.items()}
+    lists_or_objects = (found[column].str.contains(r"^[\[{]").any() for column in ("user_id", "item_id"))
     if any(lists_or_objects) and (wrong := first_error(path, problems)) is not None:
         raise wrong
-    return {column: table[name].cast(pl.String) for column, name in ours.items()}
+    return found
 
 
 def _source(path: Path) -> Any:
