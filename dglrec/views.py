@@ -302,7 +302,9 @@ class Table:
             for row, text in seeds.items():
                 rows_of.setdefault(text, []).append(row)
             counts = (f"{len(text.split())} ({text}) of {', '.join(own)}" for text, own in rows_of.items())
-            notes.append(f"Seeds are not the same: {'; '.join(counts)}; a difference is over those that both rows have")
+            notes.append(
+                f"Seeds are not the same: {'; '.join(counts)}; a difference is over those that both rows have"
+            )
         return notes
 
     def _printed(self, values: dict[str, Any]) -> dict[str, float] | None:
