@@ -142,32 +142,40 @@ def statistics(log: InteractionLog) -> dict[str, dict[str, Any]]:
         tied = int(((np.diff(log.user) == 0) & (log.time[1:] == log.time[:-1])).sum())
         figures["ties"] = {"events": tied, "share": tied / len(log)}
     if (lengths >= 3).any():
-        counts = leave_one_out(log, order="file" if log.time is None else "time").counts
-        queries = counts["queries_test"]
-        figures["leave_one_out"] = {"users": queries}
-        for part in ("valid", "test"):
-            for what in ("tie_decided_targets", "cold_targets", "repeat_targets"):
-                number = counts.get(f"{what}_{part}")
-                if number is not None:
-                    figures["leave_one_out"][f"{what}_{part}"] = number
-                    figures["leave_one_out"][f"{what}_{part}_share"] = number / queries
-    try:
-        core = log.k_core(5)
-        size = {"interactions": len(core), "users": core.num_users, "items": core.num_items}
-    except DataError:
-        size = {"interactions": 0, "users": 0, "items": 0}
-    figures["core"] = size | {"k": 5, "already": size["interactions"] == len(log)}
+        figures["leave_one_out"] = _held_out(log)
+    figures["core"] = _core(log, 5)
     if log.titles is not None:
         figures["titles"] = {"items_with_title": int((log.titles != "").sum())}
     if log.rating is not None:
         given = log.rating[~np.isnan(log.rating)].astype(np.float64)
-        figures["ratings"] = {
-            "given": len(given),
-            "min": float(given.min()) if len(given) else None,
-            "mean": float(given.mean()) if len(given) else None,
-            "max": float(given.max()) if len(given) else None,
-        }
+        spread = (("min", np.min), ("mean", np.mean), ("max", np.max))
+        values = {name: float(of(given)) if len(given) else None for name, of in spread}
+        figures["ratings"] = {"given": len(given), **values}
     return figures
+
+
+def _held_out(log: InteractionLog) -> dict[str, Any]:
+    """What leave-one-out would hold out, and how many of its targets are doubtful."""
+    counts = leave_one_out(log, order="file" if log.time is None else "time").counts
+    queries = counts["queries_test"]
+    figures: dict[str, Any] = {"users": queries}
+    for part in ("valid", "test"):
+        for what in ("tie_decided_targets", "cold_targets", "repeat_targets"):
+            number = counts.get(f"{what}_{part}")
+            if number is not None:
+                figures[f"{what}_{part}"] = number
+                figures[f"{what}_{part}_share"] = number / queries
+    return figures
+
+
+def _core(log: InteractionLog, k: int) -> dict[str, Any]:
+    """The size of the k-core, which may be empty, and whether the log is one already."""
+    try:
+        core = log.k_core(k)
+        size = {"interactions": len(core), "users": core.num_users, "items": core.num_items}
+    except DataError:
+        size = {"interactions": 0, "users": 0, "items": 0}
+    return size | {"k": k, "already": size["interactions"] == len(log)}
 
 
 def _spread(counts: npt.NDArray[Any]) -> dict[str, Any]:
@@ -237,56 +245,48 @@ def _sentences(figures: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, 
     if not figures:
         return
     size = figures["size"]
-    yield (
-        "interactions",
-        f"{size['interactions']:,} of {size['users']:,} users and {size['items']:,} items "
-        f"(density {size['density']:.3%})",
-    )
-    for section, what in (("history", "a user"), ("items", "an item")):
-        one = figures[section]
-        yield (
-            section,
-            f"{one['min']:,} to {one['max']:,} events {what}, median {one['median']:g}, mean {one['mean']:.1f}, "
-            f"90 % have at most {one['p90']:g}",
-        )
+    sizes = f"{size['interactions']:,} of {size['users']:,} users and {size['items']:,} items"
+    yield "interactions", f"{sizes} (density {size['density']:.3%})"
+    yield "history", _spread_in_words(figures["history"], "a user")
+    yield "items", _spread_in_words(figures["items"], "an item")
     if "times" in figures:
-        times = figures["times"]
-        yield (
-            "times",
-            f"{_date(times['first'])} to {_date(times['last'])} ({_plain(times['days'])} days), "
-            f"in {_whole(times['granularity'])}",
-        )
-        yield (
-            "ties",
-            f"{figures['ties']['events']:,} events ({figures['ties']['share']:.1%}) share their user's previous time",
-        )
-    yield (
-        "repeats",
-        f"{figures['repeats']['events']:,} events ({figures['repeats']['share']:.1%}) "
-        "repeat an earlier item of their user",
-    )
+        times, ties = figures["times"], figures["ties"]
+        span = f"{_date(times['first'])} to {_date(times['last'])} ({_plain(times['days'])} days)"
+        yield "times", f"{span}, in {_whole(times['granularity'])}"
+        yield "ties", f"{ties['events']:,} events ({ties['share']:.1%}) share their user's previous time"
+    repeats = figures["repeats"]
+    yield "repeats", f"{repeats['events']:,} events ({repeats['share']:.1%}) repeat an earlier item of their user"
     if "leave_one_out" in figures:
-        one = figures["leave_one_out"]
-        text = f"{one['users']:,} users"
-        if "tie_decided_targets_test" in one:
-            text += (
-                f"; a tie decides {one['tie_decided_targets_test']:,} test targets "
-                f"({one['tie_decided_targets_test_share']:.1%}) and {one['tie_decided_targets_valid']:,} "
-                f"validation targets ({one['tie_decided_targets_valid_share']:.1%})"
-            )
-        yield "leave-one-out", text
+        yield "leave-one-out", _held_out_in_words(figures["leave_one_out"])
     core = figures["core"]
-    size_text = f"{core['interactions']:,} interactions of {core['users']:,} users and {core['items']:,} items"
-    yield "5-core", "it is one already" if core["already"] else size_text
-    yield (
-        "titles",
-        f"{figures['titles']['items_with_title']:,} of {size['items']:,} items" if "titles" in figures else "none",
-    )
-    if "ratings" in figures:
-        one = figures["ratings"]
-        yield "ratings", f"{one['min']:g} to {one['max']:g}, mean {one['mean']:.2f}, on {one['given']:,} interactions"
-    else:
+    core_sizes = f"{core['interactions']:,} interactions of {core['users']:,} users and {core['items']:,} items"
+    yield "5-core", "it is one already" if core["already"] else core_sizes
+    titles = figures.get("titles")
+    yield "titles", "none" if titles is None else f"{titles['items_with_title']:,} of {size['items']:,} items"
+    ratings = figures.get("ratings", {"given": 0})
+    if ratings["given"] == 0:
         yield "ratings", "none"
+    else:
+        spread = f"{ratings['min']:g} to {ratings['max']:g}, mean {ratings['mean']:.2f}"
+        yield "ratings", f"{spread}, on {ratings['given']:,} interactions"
+
+
+def _spread_in_words(one: Mapping[str, Any], of: str) -> str:
+    return (
+        f"{one['min']:,} to {one['max']:,} events {of}, median {one['median']:g}, mean {one['mean']:.1f}, "
+        f"90 % have at most {one['p90']:g}"
+    )
+
+
+def _held_out_in_words(one: Mapping[str, Any]) -> str:
+    text = f"{one['users']:,} users"
+    if "tie_decided_targets_test" not in one:
+        return text
+    test, valid = (
+        f"{one[f'tie_decided_targets_{part}']:,} {what} targets ({one[f'tie_decided_targets_{part}_share']:.1%})"
+        for part, what in (("test", "test"), ("valid", "validation"))
+    )
+    return f"{text}; a tie decides {test} and {valid}"
 
 
 def _whole(granularity: str) -> str:

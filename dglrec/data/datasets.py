@@ -27,10 +27,10 @@ import numpy as np
 
 from ..errors import DataError, closest
 from .download import Interrupted, Progress, download
-from .forms import FORMATS, NAMES, PATTERNS, SUFFIXES, known_format, titles_beside, titles_form_of
+from .forms import FORMATS, NAMES, PATTERNS, SUFFIXES, known_format, stem, titles_beside
 from .log import InteractionLog, _by_item, _first_line
 from .papers import PAPER_SETS, paper_log
-from .readers import _pl, _read_text, from_frame, most_unpacked, read_interactions, read_items, stem
+from .readers import from_frame, import_polars, most_unpacked, read_interactions, read_items, read_titles
 from .sample import KINDS, sample
 
 if TYPE_CHECKING:
@@ -398,7 +398,7 @@ def _seen(path: Path) -> str:
 
 def _write_tables(name: str, source: Source, original: Path, folder: Path, sha256: str) -> None:
     """The original file -> interactions.tsv.gz, items.tsv.gz and source.json in `folder`."""
-    pl = _pl()
+    pl = import_polars()
     try:
         log, items = _read_original(name, source, original)
     except (DataError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
@@ -438,7 +438,7 @@ def table_digest(log: InteractionLog) -> str:
     Two logs with one digest have the same interactions at the same times, and the same order where times are tied, so
     that `leave_one_out` holds out the same items. How users and items are numbered, ratings and titles do not count.
     """
-    pl = _pl()
+    pl = import_polars()
     assert log.time is not None
     table = pl.DataFrame(
         {"user": log.user_ids[log.user], "item": log.item_ids[log.item], "time": log.time.astype("int64")}
@@ -502,15 +502,15 @@ def _ties_by_item(log: InteractionLog) -> InteractionLog:
 
 def _item_table(path: Path) -> polars.DataFrame:
     """MovieLens's file of titles -> the columns of items.tsv.gz, with the genres as categories."""
-    pl = _pl()
+    pl = import_polars()
     if path.name == "u.item":  # a column of 0 and 1 for each genre, from the sixth on
         genres = [line.rpartition("|")[0] for line in path.with_name("u.genre").read_text("latin-1").splitlines()]
         flags = {f"field {6 + number}": genre for number, genre in enumerate(genres) if genre not in ("", "unknown")}
-        table = pl.DataFrame(_read_text(path, titles_form_of(path), ("item_id", "title"), (), None, list(flags)))
+        table = pl.DataFrame(read_titles(path, list(flags)))
         marked = [pl.when(pl.col(field) == "1").then(pl.lit(genre)) for field, genre in flags.items()]
         table = table.with_columns(genres=pl.concat_str(marked, separator="|", ignore_nulls=True))
     else:
-        table = pl.DataFrame(_read_text(path, titles_form_of(path), ("item_id", "title"), (), None, ("genres",)))
+        table = pl.DataFrame(read_titles(path, ["genres"]))
     genres_text = pl.col("genres").fill_null("").replace("(no genres listed)", "")
     return table.select(
         "item_id",

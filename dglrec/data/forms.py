@@ -90,6 +90,11 @@ class Form:
         return names
 
     @property
+    def has_behaviors(self) -> bool:
+        """Whether lines say what the user did, of which only some counts as an interaction."""
+        return "behavior" in (self.fields or ())
+
+    @property
     def quoting(self) -> Literal[0, 3]:
         """What quotes mean, as `csv` calls it."""
         return csv.QUOTE_MINIMAL if self.quotes else csv.QUOTE_NONE
@@ -156,6 +161,12 @@ _TITLES = {
     "u.item": Form("|", fields=("item_id", "title", *(f"field {n}" for n in range(3, 25))), encoding="latin-1"),
     "movies.csv": Form(",", quotes=True, columns={"item_id": "movieId"}),
 }
+
+
+def stem(path: Path) -> str:
+    """The name of a file without its suffixes: "clicks" for clicks.tsv.gz."""
+    suffix = next((suffix for suffix in (*SUFFIXES, ".npz", ".inter") if path.name.endswith(suffix)), "")
+    return path.name[: len(path.name) - len(suffix)] or path.name
 
 
 def known_format(path: Path) -> str | None:

@@ -80,18 +80,28 @@ def time_slices(
     position = np.arange(len(users)) - np.searchsorted(users, users)  # (E,) users ascend
     slice_of = np.searchsorted(boundaries, times, side="right")  # (E,)
     order = np.argsort(slice_of, kind="stable")  # by (slice, user, position)
-    features = {}
+    features: dict[str, Any] = {}
     if unique:
         pair = (slice_of * num_users + users) * num_items + items
-        by_pair = np.argsort(pair, kind="stable")
-        starts = np.flatnonzero(np.diff(pair[by_pair], prepend=-1))
-        ends = np.append(starts[1:], len(pair))
-        again = np.argsort(slice_of[by_pair[starts]] * len(users) + by_pair[starts])  # of first edges; all distinct
-        order = by_pair[starts][again]
-        features = {"count": (ends - starts)[again], "last_time": times[by_pair[ends - 1]][again]}
+        order, features["count"], last = _merged(pair, slice_of)
+        features["last_time"] = times[last]
     features |= {"position": position[order], "time": times[order]}
     cuts = np.searchsorted(slice_of[order], np.arange(len(boundaries) + 2))  # (T + 1,)
     return _build(users[order], items[order], features, cuts, num_users, num_items)
+
+
+def _merged(pair: Ints, slice_of: Ints) -> tuple[Ints, Ints, Ints]:
+    """Repeats of a pair within a slice as one edge: the first events, in order, how many they stand for, and the last.
+
+    Args:
+        pair: (E,) a number for each (slice, user, item); events are sorted by (user, position).
+        slice_of: (E,) each event's slice.
+    """
+    by_pair = np.argsort(pair, kind="stable")
+    starts = np.flatnonzero(np.diff(pair[by_pair], prepend=-1))
+    ends = np.append(starts[1:], len(pair))
+    again = np.argsort(slice_of[by_pair[starts]] * len(pair) + by_pair[starts])  # of first events; all distinct
+    return by_pair[starts][again], (ends - starts)[again], by_pair[ends - 1][again]
 
 
 def _build(users: Ints, items: Ints, features: dict[str, Any], cuts: Ints, num_users: int, num_items: int) -> Any:
@@ -139,13 +149,7 @@ def slice_boundaries(
     >>> slice_boundaries([0.0, 3.0, 3.0, 3.0, 9.0], "equal_counts", n=2).tolist()
     [3.0]
     """
-    if isinstance(time, InteractionLog):
-        if time.time is None:
-            raise DataError(f"{time.name!r} has no times, and slices are cut by time; load it with its timestamps")
-        time = time.time
-    seconds = _seconds(time)
-    if len(seconds) == 0:
-        raise DataError("no events, so there is no time to cut; expected at least one")
+    seconds = _event_times(time)
     if is_whole(by):
         if n is not None:
             raise DataError(f"by is {by} and n is {n}; give the number of slices once")
@@ -160,7 +164,7 @@ def slice_boundaries(
         if n is not None:
             raise DataError(f"by='month' takes no n (it is {n}); the calendar says how many slices there are")
         return _months(seconds)
-    distinct, count = np.unique(seconds, return_counts=True)
+    distinct, count = np.unique(seconds, return_counts=True)  # (D,) times and their events
     if n is None:
         raise DataError(f"by={by!r} needs the number of slices; pass n=...")
     if not is_whole(n) or n < 1:
@@ -169,10 +173,27 @@ def slice_boundaries(
         raise DataError(
             f"{n} slices of {len(distinct)} distinct times; expected at most as many: each slice needs a time"
         )
-    if by == "equal_lengths":
-        return np.linspace(distinct[0], distinct[-1], n + 1)[1:-1]
+    if by == "equal_counts":
+        return _equal_counts(distinct, count, n)
+    return np.linspace(distinct[0], distinct[-1], n + 1)[1:-1]
+
+
+def _event_times(time: Any) -> Floats:
+    """(E,) seconds of a log, or of times as the caller has them."""
+    if isinstance(time, InteractionLog):
+        if time.time is None:
+            raise DataError(f"{time.name!r} has no times, and slices are cut by time; load it with its timestamps")
+        time = time.time
+    seconds = _seconds(time)
+    if len(seconds) == 0:
+        raise DataError("no events, so there is no time to cut; expected at least one")
+    return seconds
+
+
+def _equal_counts(distinct: Floats, count: Ints, n: int) -> Floats:
+    """Where n slices of about as many events begin: (n - 1,) of the (D,) distinct times, which have `count` events."""
     before = np.cumsum(count) - count  # (D,) events before each distinct time
-    ideal = np.arange(1, n) * len(seconds) / n  # (n - 1,)
+    ideal = np.arange(1, n) * count.sum() / n  # (n - 1,)
     right = np.searchsorted(before, ideal).clip(1, len(distinct) - 1)
     cut = np.where(ideal - before[right - 1] <= before[right] - ideal, right - 1, right)
     place = np.arange(1, n)  # the cut before slice t leaves at least t times before it and n - t after it

@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from dglrec.data import load, sample
+from dglrec.data import InteractionLog, load, sample
 from dglrec.data.check import check, statistics
 
 DAY = 86_400
@@ -102,6 +102,29 @@ def test_many_problems_are_counted_and_the_first_are_shown(tmp_path: Path) -> No
 def test_repeated_lines_are_named(tmp_path: Path) -> None:
     report = check(write(tmp_path / "log.tsv", [*GOOD, GOOD[0], GOOD[1]]))
     assert "2 lines repeat user, item and time of an earlier line, the first of them line 10" in str(report)
+
+
+def test_lines_that_only_polars_reads_are_no_duplicates(tmp_path: Path) -> None:
+    """A carriage return at the end of a number is space to polars; Python's `csv` takes it for an error."""
+    path = tmp_path / "log.tsv"
+    path.write_bytes(b"user_id\titem_id\trating\na\tx\t1\nb\ty\t\r1\na\tx\t2\n")
+    report = check(path)
+    assert report.ok and "1 lines repeat user, item and time of an earlier line, the first of them line 4" in str(
+        report
+    )
+
+
+def test_a_wrong_header_has_a_line(tmp_path: Path) -> None:
+    (tmp_path / "mac.csv").write_bytes(b"user_id,item_id\ra,x\r")
+    (problem,) = check(tmp_path / "mac.csv").problems
+    assert problem.line == 1 and problem.text.startswith("a carriage return within the line")
+
+
+def test_ratings_may_be_absent_from_a_saved_log(tmp_path: Path) -> None:
+    InteractionLog.from_arrays(["a"], ["x"], rating=[float("nan")]).save(tmp_path / "log.npz")
+    report = check(tmp_path / "log.npz")
+    assert report.statistics["ratings"] == {"given": 0, "min": None, "mean": None, "max": None}
+    assert "ratings       none" in str(report)
 
 
 def test_notes_on_times(tmp_path: Path) -> None:

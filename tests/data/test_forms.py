@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 import dglrec
@@ -111,6 +112,23 @@ def test_json_may_have_the_mark_of_excel(tmp_path: Path) -> None:
         assert len(load(path)) == 3
 
 
+def test_a_name_is_no_pattern(tmp_path: Path) -> None:
+    for name in ("reviews_[1].json", "reviews_*.json"):
+        (tmp_path / name).write_text(reviews())
+        (tmp_path / "reviews_1.json").write_text(reviews() + reviews())
+        assert len(load(tmp_path / name)) == 3
+
+
+def test_a_column_may_be_two_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "reviews_a.json").write_text(reviews())
+    pl.DataFrame({"id": ["a", "b"]}).write_parquet(tmp_path / "log.parquet")
+    for name, column, ids in (("reviews_a.json", "asin", ["10", "7"]), ("log.parquet", "id", ["a", "b"])):
+        log = load(tmp_path / name, columns={"user_id": column, "item_id": column})
+        assert log.user_ids.tolist() == log.item_ids.tolist() == ids
+    stars = load(tmp_path / "reviews_a.json", columns={"user_id": "overall"})  # a number, read as text
+    assert sorted(stars.user_ids.tolist()) == ["3.0", "4.5", "5.0"] and stars.rating is not None
+
+
 def test_taobao_counts_views_unless_told_otherwise(tmp_path: Path) -> None:
     path = tmp_path / "UserBehavior.csv"
     path.write_text(taobao())
@@ -120,7 +138,7 @@ def test_taobao_counts_views_unless_told_otherwise(tmp_path: Path) -> None:
     assert len(load(path, behaviors=("buy", "cart"))) == 1
     assert len(load(path, behaviors="buy")) == 1
     assert len(load(path, behaviors=("pv", "buy"))) == 3
-    with pytest.raises(DataError, match=r"no line has a behavior of fav; there are 'buy, pv'"):
+    with pytest.raises(DataError, match=r"no line has a behavior of fav; there are 'buy, pv', of which behaviors="):
         load(path, behaviors=("fav",))
     assert len(load(path, order="file")) == 2
 
@@ -340,9 +358,14 @@ BAD = {
         lines("::").strip() + "::",
         r"line 3: the number of fields is 5",
     ),
-    "no json": ("r.json", "yelp", yelp() + "1,2,3\n", r"line 4: '1,2,3' is no JSON"),
+    "no json": (
+        "r.json",
+        "yelp",
+        yelp() + "1,2,3\n",
+        r"line 4: '1,2,3' is no JSON .*; expected a JSON object in every line",
+    ),
     "no number": ("r.json", "yelp", yelp().replace("5.0", "NaN"), r"line 1: .* is no JSON \(NaN is no number there\)"),
-    "no object": ("r.json", "yelp", yelp() + "[1]\n", r"line 4: '\[1\]' is no JSON object"),
+    "no object": ("r.json", "yelp", yelp() + "[1]\n", r"line 4: '\[1\]' is no JSON object; expected a JSON object"),
     "no business": (
         "r.json",
         "yelp",

@@ -228,7 +228,7 @@ BAD_TEXT = {
     "other spelling": (HEADER.replace("user_id", "userId") + GOOD, r"line 1.*|no column 'user_id', but 'userId'"),
     "other word": (HEADER.replace("item_id", "asin") + GOOD, r'pass columns=\{"item_id": "asin"\}'),
     "other time": (HEADER.replace("timestamp", "time") + GOOD, r"no column 'timestamp', but 'time'; rename it"),
-    "column twice": (HEADER.replace("rating", "user_id") + GOOD, r"has 'user_id' twice"),
+    "column twice": (HEADER.replace("rating", "user_id") + GOOD, r"has 'user_id' twice; rename one of them"),
     "no header": (GOOD + GOOD, r"no column 'user_id'; the header line is 'a x 1 10' \(has the file no header\?\)"),
     "wrong separator": (tsv().replace("\t", ","), r"separated by commas: name the file \.csv"),
     "text in time": (HEADER + GOOD + "a\ty\t1\t2014-07-23\n", r"line 3: timestamp is '2014-07-23'; expected a number"),
@@ -237,12 +237,12 @@ BAD_TEXT = {
     "NaN time": (HEADER + GOOD + "a\ty\t1\tnan\n", r"line 3: timestamp is 'nan'; expected a finite number"),
     "infinite time": (HEADER + "a\ty\t1\t-inf\n" + GOOD, r"line 2: timestamp is '-inf'; expected a finite number"),
     "some times": (HEADER + GOOD + "a\ty\t1\t\n" + GOOD, r"line 3: timestamp is empty, and other lines have one"),
-    "empty user": (HEADER + GOOD + "\ty\t1\t11\n", r"line 3: user_id is empty"),
+    "empty user": (HEADER + GOOD + "\ty\t1\t11\n", r"line 3: user_id is empty; expected an id in every row"),
     "empty item": (HEADER + GOOD + "a\t\t1\t11\n", r"line 3: item_id is empty"),
     "too few fields": (HEADER + GOOD + "a\ty\n" + GOOD, r"line 3: the number of fields is 2, and in the header 4"),
     "too many fields": (HEADER + GOOD + "a\ty\t1\t11\t9\n", r"line 3: the number of fields is 5, and in the header 4"),
     "ragged, no times": ("user_id\titem_id\trating\na\tx\t\nb\ty\n", r"line 3: the number of fields is 2"),
-    "blank line": (HEADER + GOOD + "\n" + GOOD, r"line 3: the line is empty"),
+    "blank line": (HEADER + GOOD + "\n" + GOOD, r"line 3: the line is empty; take it out"),
     "empty": ("", r"is empty; expected a header line"),
     "blank": ("\n\n", r"is empty; expected a header line"),
     "header alone": (HEADER, r"has a header and no rows"),
@@ -260,12 +260,12 @@ BAD_BYTES = {
     "utf-16-le.tsv": (tsv().encode("utf-16-le"), r"holds zero bytes, in line 1"),
     "long.tsv": (
         (HEADER + GOOD + "b\t" + "x" * 200_000 + "\tno\t11\n").encode(),
-        r"line 3: a field has more than 131,072",
+        r"line 3: a field has more than 131,072 characters; is a closing quote or a line end missing",
     ),
     "compressed.tsv": (gzip.compress(tsv().encode()), r"is compressed; give it a name that ends in \.gz"),
     "plain.tsv.gz": (tsv().encode(), r"is damaged or no gzip file, in line 1"),
     "empty.tsv.gz": (b"", r"is empty"),
-    "no.parquet": (b"hello", r"is damaged or no parquet file"),
+    "no.parquet": (b"hello", r"is damaged or no parquet file \(.*\); fetch or save it again"),
     "picture.png": (b"hello", r"is no table that can be read; expected a name that ends in \.tsv\.gz"),
     "open quote.csv": (b'user_id,item_id\na,"x\nb,y\n', r"line|cannot be read"),
     "stray quote.csv": (b'user_id,item_id\n"a",x\nb,5" pan\n', r"line 3: a quote within a field; double it"),
@@ -441,5 +441,7 @@ def test_parquet_takes_the_columns_that_are_needed_and_no_bombs(tmp_path: Path) 
     )
     rows.write_parquet(path)
     assert path.stat().st_size < 150_000
-    with pytest.raises(DataError, match=r"has 20,000,000 rows in .* bytes, which no log has"):
+    with pytest.raises(
+        DataError, match=r"has 20,000,000 rows in .* bytes, which no log has; if it is one, save it as .tsv"
+    ):
         read_interactions(path)

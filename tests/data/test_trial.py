@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from dglrec.data import read_interactions, readers, trial
+from dglrec.data.readers import parquet
 from dglrec.errors import DataError
 
 FRAME = pl.DataFrame({"user_id": list("abca"), "item_id": list("xyxz"), "timestamp": [1, 2, 3, 4]})
@@ -89,7 +90,7 @@ def test_every_column_that_is_read_is_tried(tmp_path: Path, monkeypatch: pytest.
         tried.extend(names)
         return ""
 
-    monkeypatch.setattr(readers, "mistake", note)
+    monkeypatch.setattr(parquet, "mistake", note)
     path = tmp_path / "items.parquet"
     pl.DataFrame({"item_id": ["x"], "title": ["a mug"], "brand": ["Zoe"]}).write_parquet(path)
     assert readers.read_items(path) == ({"x": "a mug"}, {"x": "a mug. Zoe"})
