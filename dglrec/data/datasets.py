@@ -30,7 +30,7 @@ from .download import Interrupted, Progress, download
 from .forms import FORMATS, NAMES, PATTERNS, SUFFIXES, known_format, stem, titles_beside
 from .log import InteractionLog, _by_item, _first_line
 from .papers import PAPER_SETS, paper_log
-from .readers import from_frame, import_polars, most_unpacked, read_interactions, read_items, read_titles
+from .readers import by_time, from_frame, import_polars, most_unpacked, read_interactions, read_items, read_titles
 from .sample import KINDS, sample
 
 if TYPE_CHECKING:
@@ -75,8 +75,7 @@ def load(
     >>> load("sample:grammar", k_core=5).name
     'sample-grammar'
     """
-    if order not in ("time", "file"):
-        raise DataError(f"order is {order!r}; expected 'time' or 'file'")
+    by_time(order)  # an unknown order is refused before any work
     log = _load(source, order, columns, items, name, format, behaviors)
     if order == "file" and log.time is not None:  # a saved log, a sample: its rows stand in their order of time
         log = dataclasses.replace(log, time=None)

@@ -137,6 +137,9 @@ def test_order_file_does_without_times(tmp_path: Path, expected: InteractionLog)
     log = read_interactions(path, order="file")
     assert log.time is None
     assert log.item_ids[log.item].tolist() == ["007", "B é", "x,y", "B é"]
+    for read, source in ((read_interactions, path), (from_frame, pandas_frame())):
+        with pytest.raises(DataError, match="order is 'rows'; expected 'time' or 'file'"):
+            read(source, order="rows")  # type: ignore[operator]
 
 
 def test_other_names_of_columns(tmp_path: Path, expected: InteractionLog) -> None:

@@ -22,7 +22,7 @@ From a file to a log:
 
 from __future__ import annotations
 
-from .interactions import from_frame, read_interactions
+from .interactions import by_time, from_frame, read_interactions
 from .lines import find_problems, first_duplicate
 from .raw import most_unpacked
 from .titles import ITEM_TEXTS, read_items, read_titles
@@ -32,6 +32,7 @@ from .wording import Problem
 __all__ = [
     "ITEM_TEXTS",
     "Problem",
+    "by_time",
     "find_problems",
     "first_duplicate",
     "from_frame",

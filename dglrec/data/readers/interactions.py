@@ -49,7 +49,7 @@ def read_interactions(
         DataError: the file cannot be used; the message names file, line and value.
     """
     path = Path(path)
-    use_time = order == "time"
+    use_time = by_time(order)
     about: dict[str, Any] = {"use_time": use_time, "titles": titles, "name": name or stem(path), "source": str(path)}
     if path.suffix == ".parquet" and format is None:
         return to_log(read_parquet(path, Wanted.of_interactions(columns)), **about)
@@ -67,6 +67,17 @@ def read_interactions(
     if form.per_second > 1 and log.time is not None:
         return dataclasses.replace(log, time=log.time / form.per_second)
     return log
+
+
+def by_time(order: str) -> bool:
+    """Whether rows are sorted by their times.
+
+    Raises:
+        DataError: `order` is neither "time" nor "file".
+    """
+    if order not in ("time", "file"):
+        raise DataError(f"order is {order!r}; expected 'time' or 'file'")
+    return order == "time"
 
 
 def _with_test(table: dict[str, polars.Series], path: Path, form: Form) -> tuple[dict[str, polars.Series], Ints]:
@@ -114,11 +125,12 @@ def from_frame(
     Raises:
         DataError: a column is missing or holds what it should not; rows are counted from 0.
     """
+    use_time = by_time(order)
     if hasattr(frame, "collect"):  # a lazy polars frame
         frame = frame.collect()
     place = Wanted.of_interactions(columns).places([str(column) for column in frame.columns], source)
     table = {column: _to_polars(frame[frame.columns[number]]) for column, number in place.items()}
-    return to_log(table, use_time=order == "time", titles=titles, name=name, source=source)
+    return to_log(table, use_time=use_time, titles=titles, name=name, source=source)
 
 
 def _to_polars(values: Any) -> polars.Series:
