@@ -240,7 +240,8 @@ class Table:
             line += [peeked.get(row, "")] * any(peeked.values())
             lines.append(line + _end_of_line(runs, plan.kind))
         words = _new_in_words(protocol, results, columns) if is_new else _in_words(protocol)
-        return Block(protocol.data, words, header, lines, self._notes(results, protocol.seen))
+        notes = self._notes(results, protocol.seen, are_compared=bool(differences))
+        return Block(protocol.data, words, header, lines, notes)
 
     def _differences(
         self, by_row: Mapping[str, Sequence[Result]], part: Mapping[str, str]
@@ -264,7 +265,7 @@ class Table:
             _mean_over_seeds(runs, part[name])
             for name, runs in zip((partner, row), _same_seeds(by_row[partner], by_row[row]), strict=True)
         ]
-        if any(metric not in one for one in pair):
+        if any(metric not in one for one in pair) or not np.array_equal(pair[0]["user"], pair[1]["user"]):
             return ""
         apart = np.subtract(pair[0][metric], pair[1][metric], dtype=np.float64)
         mean, low, high = user_bootstrap(apart, pair[1]["user"])
@@ -283,13 +284,16 @@ class Table:
         _, low, high = user_bootstrap(each[column], each["user"])
         return f"{_mean(values)} [{low:.4f}, {high:.4f}]"
 
-    def _notes(self, results: Sequence[Result], seen: str, rows: Iterable[str] | None = None) -> list[str]:
+    def _notes(
+        self, results: Sequence[Result], seen: str, rows: Iterable[str] | None = None, are_compared: bool = False
+    ) -> list[str]:
         """What a block lacks: rows of its data that have no run yet, and seeds that only some of its rows have.
 
         Args:
             results: those of the block.
             seen: the block's treatment of seen items; a row that masks them has no place where they are kept.
             rows: those that may stand in the block; None for all.
+            are_compared: whether it shows differences, which pair the seeds.
         """
         place, plan = _place(results[0]), self.plan
         run = {result.values["row"] for result in self.results if _place(result) == place}
@@ -302,7 +306,8 @@ class Table:
             for row, text in seeds.items():
                 rows_of.setdefault(text, []).append(row)
             counts = (f"{len(text.split())} ({text}) of {', '.join(own)}" for text, own in rows_of.items())
-            notes.append(f"Seeds are not the same: {'; '.join(counts)}; a difference is over those that both rows have")
+            paired = "; a difference is over those that both rows have" if are_compared else ""
+            notes.append(f"Seeds are not the same: {'; '.join(counts)}{paired}")
         return notes
 
     def _printed(self, values: dict[str, Any]) -> dict[str, float] | None:

@@ -256,14 +256,15 @@ def choices_table() -> str:
     rows = []
     for row in told["rows"]:
         setting = row["setting"]
-        weights = {f"{setting[name]:g}" for name in setting if name.startswith("lambda")}
-        contrasts = [", ".join(weights), setting["hide"]] if weights else ["none", ""]
+        weights = [f"{setting[name]:g}" for name in setting if name.startswith("lambda")]
+        contrasts = [", ".join(weights), setting["hide"]] if weights else ["no contrasts", ""]
         figures = (f"{row[metric]['value']:.4f} ±{row[metric]['error']:.4f}" for metric in ("ndcg@10", "recall@10"))
         rows.append([f"{setting['train.lr']:g}", *contrasts, *figures])
     header = ["`train.lr`", "`lambda1`, `lambda2`, `lambda3`", "`hide`", "validation ndcg@10", "recall@10"]
     draw, training = told["draw"], told["training"]
     words = f'`{told["preset"]}`, `sample("hops", seed={draw["seed"]}, users={draw["users"]}, items={draw["items"]})`'
-    return f"{markdown(header, rows)}\n\n{words}, {training['epochs']} epochs, seen items masked."
+    how = f"{training['epochs']} epochs, seed {training['seed']}, seen items masked, ± the standard error of a figure"
+    return f"{markdown(header, rows)}\n\n{words}, {how}."
 
 
 TABLES: dict[str, Callable[[], str]] = {

@@ -55,13 +55,14 @@ def measured(setting: Setting) -> dict[str, Any]:
 
 def main() -> int:
     """Measure what is not in the file yet."""
-    rows: list[dict[str, Any]] = json.loads(FIGURES.read_text("utf-8"))["rows"] if FIGURES.exists() else []
+    told: dict[str, Any] = {"preset": PRESET, "draw": DRAW, "training": TRAINING}
+    found = json.loads(FIGURES.read_text("utf-8")) if FIGURES.exists() else {}
+    rows = found.pop("rows", []) if found.items() >= told.items() else []  # else they were measured otherwise
     for setting in SETTINGS:
         if setting in [row["setting"] for row in rows]:
             continue
         rows.append({"setting": setting, **measured(setting)})
-        told = {"preset": PRESET, "draw": DRAW, "training": TRAINING, "rows": rows}
-        FIGURES.write_text(json.dumps(told, indent=1) + "\n", "utf-8")
+        FIGURES.write_text(json.dumps(told | {"rows": rows}, indent=1) + "\n", "utf-8")
         print(setting, rows[-1]["ndcg@10"])
     return 0
 

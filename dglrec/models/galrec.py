@@ -71,7 +71,7 @@ class GALRecConfig(ContrastConfig, PromptConfig):
     pool: Literal["mean", "node"] = "mean"
 
     def __post_init__(self) -> None:
-        PromptConfig.__post_init__(self)
+        PromptConfig.__post_init__(self)  # each part checks its own fields, and knows of no other
         ContrastConfig.__post_init__(self)
         check_limits(self, source_dim=">=1", source_epochs=">=0", hops=f">=1 <={MAX_HOPS}", fanout=">=1", titles=">=0")
         if self.source and self.embeddings not in ("lightgcn", "sasrec"):

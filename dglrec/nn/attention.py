@@ -119,17 +119,14 @@ def causal_attention(query: Tensor, key: Tensor, value: Tensor, buckets: Buckets
 
     Shapes: packed rows (T, d) each, d of all heads together -> (T, d).
     """
-    slots = buckets.slots(heads)
-    rows = (x.reshape(len(slots.places), -1) for x in (query, key, value))
-    q, k, v = (slots.pad(x) for x in rows)  # (P, d / heads) each
     if query.device.type in USES_BUCKETS:
         longest = buckets.shapes[0][1]
-        later = torch.full((1, longest, longest), -math.inf, dtype=q.dtype).triu_(1)
-        mixed: Tensor = _BucketAttention.apply(q, k, v, later, buckets, 1 / math.sqrt(q.shape[1]), p)  # type: ignore[no-untyped-call]
-    else:  # a single bucket: PyTorch's own kernel
-        (count, length), *_ = buckets.shapes
-        q, k, v = (x.view(count, heads, length, -1) for x in (q, k, v))
-        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True).flatten(0, 2)
+        later = torch.full((1, longest, longest), -math.inf, dtype=query.dtype).triu_(1)
+        return _in_buckets(query, key, value, later, buckets, heads, p=p)
+    slots = buckets.slots(heads)  # a single bucket: PyTorch's own kernel
+    (count, length), *_ = buckets.shapes
+    q, k, v = (_by_head(x, slots).view(count, heads, length, -1) for x in (query, key, value))
+    mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True).flatten(0, 2)
     return slots.unpad(mixed).view(query.shape)
 
 
@@ -138,6 +135,10 @@ def full_attention(query: Tensor, key: Tensor, value: Tensor, buckets: Buckets, 
 
     Shapes: packed rows (T, d) each, d of all heads together -> (T, d).
     """
+    if p and query.device.type in USES_BUCKETS:  # where PyTorch's fused kernel has no dropout
+        longest = buckets.shapes[0][1]
+        nothing = query.new_zeros(1, longest, longest)
+        return _in_buckets(query, key, value, nothing, buckets, heads, p=p, hides_padding=True)
     slots = buckets.slots()
     padded = (slots.pad(x) for x in (query, key, value))  # (P, d) each
     lengths = buckets.lengths.split([rows for rows, _ in buckets.shapes])
@@ -157,22 +158,45 @@ def biased_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, bu
     Shapes: packed rows (T, d) each; bias (h, L, L) of h heads and pairs of positions, L the longest -> (T, d).
     """
     heads = len(bias)
-    slots = buckets.slots(heads)
-    q, k, v = (slots.pad(x.reshape(len(slots.places), -1)) for x in (query, key, value))  # (P, d / h) each
     if query.device.type in USES_BUCKETS:
-        bias = bias.to(q.dtype)
-        mixed: Tensor = _BucketAttention.apply(q, k, v, bias, buckets, 1.0, 0.0, True)  # type: ignore[no-untyped-call]
-        return slots.unpad(mixed).view(query.shape)
+        return _in_buckets(query, key, value, bias.to(query.dtype), buckets, heads, scale=1.0, hides_padding=True)
+    slots = buckets.slots(heads)
     parts = []
     own = buckets.lengths.split([rows for rows, _ in buckets.shapes])
     shapes = [(rows * heads, length) for rows, length in buckets.shapes]
-    for (qb, kb, vb), n in zip(bucket_views(shapes, q, k, v), own, strict=True):
+    views = bucket_views(shapes, *(_by_head(x, slots) for x in (query, key, value)))
+    for (qb, kb, vb), n in zip(views, own, strict=True):
         length = qb.shape[1]
         padding = torch.arange(length, device=n.device) >= n[:, None]  # (b, L)
-        added = bias[:, :length, :length].masked_fill(padding[:, None, None], -math.inf).to(q.dtype)  # (b, h, L, L)
+        added = bias[:, :length, :length].masked_fill(padding[:, None, None], -math.inf).to(qb.dtype)  # (b, h, L, L)
         qb, kb, vb = (x.unflatten(0, (-1, heads)) for x in (qb, kb, vb))
         parts.append(F.scaled_dot_product_attention(qb, kb, vb, attn_mask=added, scale=1.0).flatten(0, 2))
     return slots.unpad(torch.cat(parts)).view(query.shape)
+
+
+def _by_head(x: Tensor, slots: Slots) -> Tensor:
+    """Packed rows (T, d) as padded rows of single heads, (P, d / heads)."""
+    return slots.pad(x.reshape(len(slots.places), -1))
+
+
+def _in_buckets(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor,
+    buckets: Buckets,
+    heads: int,
+    *,
+    scale: float | None = None,
+    p: float = 0.0,
+    hides_padding: bool = False,
+) -> Tensor:
+    """`_BucketAttention` of packed rows (T, d); the scale of scores is that of a softmax attention by default."""
+    slots = buckets.slots(heads)
+    q, k, v = (_by_head(x, slots) for x in (query, key, value))
+    scale = 1 / math.sqrt(q.shape[1]) if scale is None else scale
+    mixed: Tensor = _BucketAttention.apply(q, k, v, bias, buckets, scale, p, hides_padding)  # type: ignore[no-untyped-call]
+    return slots.unpad(mixed).view(query.shape)
 
 
 def query_attention(

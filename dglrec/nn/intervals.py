@@ -27,7 +27,7 @@ SlicePool = Literal["mean", "last"]
 class SelfAttention(nn.Module):
     """Layer norm, projections with bias, and softmax attention of `heads` heads, each position to all of its sequence.
 
-    With `causal` it is to itself and those before it. `IntervalFusion` takes the parts alone.
+    With `causal` it is to itself and those before it. `IntervalFusion` uses norm and projections, and pools by itself.
 
     Shapes: packed rows (T, d) with their `buckets` -> (T, d).
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BLOCK = 2**16  # weights of one query that are worked on at once: 256 KB
+BLOCK = 2**16  # weights of one query that are worked on at once: 256 KB an array
 
 
 def mean_attention(query: Tensor, key: Tensor, value: Tensor, heads: int, known: Tensor | None = None) -> Tensor:
@@ -26,11 +26,7 @@ def mean_attention(query: Tensor, key: Tensor, value: Tensor, heads: int, known:
     if query.device.type == "cpu":
         mean: Tensor = _MeanAttention.apply(query, key, value, heads, known)  # type: ignore[no-untyped-call]
         return mean
-    q, k, v = (part.unflatten(2, (heads, -1)).permute(1, 2, 0, 3) for part in (query, key, value))  # (A, h, T, w)
-    if known is None:
-        return F.scaled_dot_product_attention(q, k, v).mean(2).flatten(1)
-    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=known.T[:, None, None])
-    return torch.einsum("ahtw,ta->ahw", mixed, _shares(known, mixed.dtype)).flatten(1)
+    return _by_kernel(query, key, value, heads, known)
 
 
 def last_attention(query: Tensor, key: Tensor, value: Tensor, heads: int, known: Tensor | None = None) -> Tensor:
@@ -45,13 +41,23 @@ def last_attention(query: Tensor, key: Tensor, value: Tensor, heads: int, known:
     return (scores.softmax(0).unsqueeze(3) * v).sum(0).flatten(1)
 
 
-def _shares(known: Tensor, dtype: torch.dtype) -> Tensor:
-    """(T, A): how much of the mean each position is."""
-    return known.to(dtype) / known.sum(0)
+def _by_kernel(query: Tensor, key: Tensor, value: Tensor, heads: int, known: Tensor | None) -> Tensor:
+    """`mean_attention` by PyTorch's kernel, as on a GPU."""
+    q, k, v = (part.unflatten(2, (heads, -1)).permute(1, 2, 0, 3) for part in (query, key, value))  # (A, h, T, w)
+    if known is None:
+        return F.scaled_dot_product_attention(q, k, v).mean(2).flatten(1)
+    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=known.T.contiguous()[:, None, None])
+    share = (known / known.sum(0)).T[:, None, :, None]  # (A, 1, T, 1)
+    return (mixed * share).sum(2).to(value.dtype).flatten(1)
 
 
 class _MeanAttention(torch.autograd.Function):
-    """Weights are not kept: the backward pass makes them again, which costs less than to read them from memory."""
+    """A block of m sequences lies as (w, T, h, m): channels of a head, positions, heads, sequences.
+
+    With weights a_ts of query t, shares n_t of the mean and the output's gradient g, the output is
+    sum_s v_s (sum_t n_t a_ts), and the gradient of the score of t and s is n_t a_ts (g v_s - sum_r a_tr g v_r).
+    Weights are not kept: the backward pass makes them again, which costs less than to read them from memory.
+    """
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, heads: int, known: Tensor | None) -> Tensor:
@@ -61,10 +67,10 @@ class _MeanAttention(torch.autograd.Function):
         for block in _blocks(query, heads):
             q, k, v = (_laid_out(part, block, heads) for part in (query, key, value))  # (w, T, h, m)
             share, hidden = _positions(k, known, block)
-            weight, pooled = torch.empty_like(k[0]), torch.zeros_like(k[0])  # (T, h, m)
+            weight, mean = torch.empty_like(k[0]), torch.zeros_like(k[0])  # (T, h, m): of one query, over all
             for t in range(len(query)):
-                pooled.addcmul_(_softmax(q[:, t], k, hidden, weight), share[t])
-            out[block] = (pooled * v).sum(1).permute(2, 1, 0).flatten(1)
+                mean.addcmul_(_softmax(q[:, t], k, hidden, weight), share[t])
+            out[block] = (mean * v).sum(1).permute(2, 1, 0).flatten(1)
         return out
 
     @staticmethod
@@ -74,18 +80,18 @@ class _MeanAttention(torch.autograd.Function):
         for block in _blocks(parts[0], heads):
             q, k, v = (_laid_out(part, block, heads) for part in parts)  # (w, T, h, m)
             share, hidden = _positions(k, ctx.known, block)
-            of_out = _laid_out(grad.unsqueeze(0), block, heads)  # (w, 1, h, m)
-            of_weight = (v * of_out).sum(0)  # (T, h, m), the same for each query but for its share
-            weight, of_score, pooled = torch.empty_like(k[0]), torch.empty_like(k[0]), torch.zeros_like(k[0])
-            of_q, of_k, product = torch.empty_like(q), torch.zeros_like(k), torch.empty_like(k)
+            g = _laid_out(grad.unsqueeze(0), block, heads)  # (w, 1, h, m)
+            dweight = (v * g).sum(0)  # (T, h, m), the same for each query but for its share
+            weight, dscore, mean = torch.empty_like(k[0]), torch.empty_like(k[0]), torch.zeros_like(k[0])
+            dq, dk, product = torch.empty_like(q), torch.zeros_like(k), torch.empty_like(k)
             for t in range(len(parts[0])):
-                pooled.addcmul_(_softmax(q[:, t], k, hidden, weight), share[t])
-                torch.mul(weight, of_weight, out=of_score)
-                of_score.addcmul_(weight, of_score.sum(0), value=-1)
-                of_q[:, t] = torch.mul(k, of_score, out=product).sum(1).mul_(share[t])
-                of_k.addcmul_((q[:, t] * share[t]).unsqueeze(1), of_score)
+                mean.addcmul_(_softmax(q[:, t], k, hidden, weight), share[t])
+                torch.mul(weight, dweight, out=dscore)
+                dscore.addcmul_(weight, dscore.sum(0), value=-1)
+                dq[:, t] = torch.mul(k, dscore, out=product).sum(1).mul_(share[t])
+                dk.addcmul_((q[:, t] * share[t]).unsqueeze(1), dscore)
             scale = 1 / math.sqrt(len(k))
-            for out, one in zip(grads, (of_q * scale, of_k * scale, pooled * of_out), strict=True):
+            for out, one in zip(grads, (dq * scale, dk * scale, mean * g), strict=True):
                 out[:, block] = one.permute(1, 3, 2, 0).flatten(2)
         return *grads, None, None
 
@@ -107,7 +113,8 @@ def _positions(key: Tensor, known: Tensor | None, block: slice) -> tuple[Tensor,
     """The share (T, m) of each position in the mean, and which of them (T, 1, m) have no weight."""
     if known is None:
         return key.new_full((key.shape[1], 1), 1 / key.shape[1]), None
-    return _shares(known[:, block], key.dtype), ~known[:, None, block]
+    own = known[:, block]
+    return own.to(key.dtype) / own.sum(0), ~own.unsqueeze(1)
 
 
 def _softmax(query: Tensor, key: Tensor, hidden: Tensor | None, out: Tensor) -> Tensor:

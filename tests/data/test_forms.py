@@ -125,8 +125,12 @@ def test_a_column_may_be_two_of_ours(tmp_path: Path) -> None:
     for name, column, ids in (("reviews_a.json", "asin", ["10", "7"]), ("log.parquet", "id", ["a", "b"])):
         log = load(tmp_path / name, columns={"user_id": column, "item_id": column})
         assert log.user_ids.tolist() == log.item_ids.tolist() == ids
-    stars = load(tmp_path / "reviews_a.json", columns={"user_id": "overall"})  # a number, read as text
-    assert sorted(stars.user_ids.tolist()) == ["3.0", "4.5", "5.0"] and stars.rating is not None
+    stars = load(tmp_path / "reviews_a.json", columns={"user_id": "overall"})  # a number, as text
+    assert sorted(stars.user_ids.tolist()) == ["3", "4.5", "5"] and stars.rating is not None
+    moments = load(tmp_path / "reviews_a.json", columns={"user_id": "unixReviewTime"})
+    assert all(moment.isdecimal() for moment in moments.user_ids.tolist())  # as they stand, not as floats
+    with pytest.raises(DataError, match="expected"):
+        read_items(tmp_path / "reviews_a.json", columns={"title": "overall"})
 
 
 def test_taobao_counts_views_unless_told_otherwise(tmp_path: Path) -> None:

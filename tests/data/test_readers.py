@@ -137,6 +137,9 @@ def test_order_file_does_without_times(tmp_path: Path, expected: InteractionLog)
     log = read_interactions(path, order="file")
     assert log.time is None
     assert log.item_ids[log.item].tolist() == ["007", "B é", "x,y", "B é"]
+    quoted = tmp_path / "log.csv"
+    quoted.write_text('user_id,item_id,timestamp\na,"x,y",\nb,z,2014-07-23\n')  # commas are counted line by line
+    assert read_interactions(quoted, order="file").item_ids.tolist() == ["x,y", "z"]
     for read, source in ((read_interactions, path), (from_frame, pandas_frame())):
         with pytest.raises(DataError, match="order is 'rows'; expected 'time' or 'file'"):
             read(source, order="rows")  # type: ignore[operator]

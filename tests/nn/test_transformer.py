@@ -12,7 +12,14 @@ from torch import nn
 from dglrec.errors import DataError
 from dglrec.graphs import Sequences
 from dglrec.nn import CausalTransformer, attention
-from dglrec.nn.attention import BUCKET_RATIO, Buckets, _BucketAttention, biased_attention, causal_attention
+from dglrec.nn.attention import (
+    BUCKET_RATIO,
+    Buckets,
+    _BucketAttention,
+    biased_attention,
+    causal_attention,
+    full_attention,
+)
 from tests.contract.model_contract import OneDevice
 
 DIM, ITEMS = 16, 30
@@ -271,6 +278,22 @@ def test_attention_with_a_bias_is_that_of_each_sequence_alone(device, monkeypatc
         assert torch.allclose(mixed, torch.cat(expected))
         grads = [torch.autograd.grad((x**2).sum(), [*rows, bias]) for x in (mixed, torch.cat(expected))]
         assert all(torch.allclose(one, other) for one, other in zip(*grads, strict=True))
+
+
+def test_full_attention_is_the_same_with_and_without_dropout_that_drops_nothing(monkeypatch):
+    """With dropout a CPU takes a path of its own; at 1e-9 it keeps all. The path of a GPU has one bucket."""
+    lengths, random = np.array([7, 50, 3, 49, 1]), torch.Generator().manual_seed(0)
+    rows = [torch.randn(110, 8, dtype=torch.float64, generator=random).requires_grad_() for _ in range(3)]
+    expected = full_attention(*rows, Buckets(lengths), 2, 0.0)
+    towards = torch.randn_like(expected)
+    for p, buckets in ((1e-9, Buckets(lengths)), (0.0, Buckets(lengths, several=False))):
+        found = full_attention(*rows, buckets, 2, p)
+        torch.testing.assert_close(found, expected)
+        grads = [torch.autograd.grad(x, rows, towards, retain_graph=True) for x in (found, expected)]
+        torch.testing.assert_close(*grads)
+    torch.manual_seed(0)
+    mean = torch.stack([full_attention(*rows, Buckets(lengths), 2, 0.5) for _ in range(2000)]).mean(0)
+    torch.testing.assert_close(mean, expected, rtol=0.2, atol=0.15)
 
 
 def test_the_path_of_a_gpu_equals_that_of_a_cpu(monkeypatch):

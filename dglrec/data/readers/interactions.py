@@ -55,7 +55,7 @@ def read_interactions(
         return to_log(read_parquet(path, Wanted.of_interactions(columns)), **about)
     form = form_of(path, format)
     wanted = Wanted.of_interactions(columns, form)
-    table, part = read_text(path, form, wanted), None
+    table, part = read_text(path, form, wanted, use_time), None
     if form.has_behaviors:
         table = _with_behaviors(table, behaviors, path)
     if form.split:

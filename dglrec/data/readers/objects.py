@@ -38,7 +38,8 @@ def read_objects(path: Path, form: Form, wanted: Wanted, problems: Iterator[Prob
     header = form.fields or ()
     place = wanted.places(header, str(path))
     ours = {column: header[number] for column, number in place.items()}
-    numbers = [ours.get(column) for column in (("rating",) if form.dates else ("rating", "timestamp"))]
+    ids = [ours[column] for column in ("user_id", "item_id") if column in ours]
+    numbers = {ours.get(column) for column in (("rating",) if form.dates else ("rating", "timestamp"))} - {*ids}
     kinds = {name: pl.Float64 if name in numbers else pl.String for name in header}
     texts = dict.fromkeys(header, pl.String)
     source, chosen = _source(path), sorted(set(ours.values()))
@@ -53,7 +54,7 @@ def read_objects(path: Path, form: Form, wanted: Wanted, problems: Iterator[Prob
     if len(table) == 0:
         raise DataError(f"{path} is empty; expected {form.expected()}")
     found = {column: table[name].cast(pl.String) for column, name in ours.items()}
-    lists_or_objects = (found[column].str.contains(r"^[\[{]").any() for column in ("user_id", "item_id"))
+    lists_or_objects = (table[name].str.contains(r"^[\[{]").any() for name in ids)
     if any(lists_or_objects) and (wrong := first_error(path, problems)) is not None:
         raise wrong
     return found

@@ -23,18 +23,19 @@ if TYPE_CHECKING:
     import polars
 
 
-def read_text(path: Path, form: Form, wanted: Wanted) -> dict[str, polars.Series]:
+def read_text(path: Path, form: Form, wanted: Wanted, use_time: bool = True) -> dict[str, polars.Series]:
     """The wanted columns of a text file under our names, as text; an empty cell is null.
 
     Args:
         path: the file.
         form: how its lines are laid out.
         wanted: which columns.
+        use_time: whether a time that cannot be read is a mistake.
 
     Raises:
         DataError: the file cannot be used; the message names the line.
     """
-    problems = problems_of(path, form, wanted)
+    problems = problems_of(path, form, wanted, use_time)
     if form.json:
         return read_objects(path, form, wanted, problems)
     data = unmarked(path, read_bytes(path))
