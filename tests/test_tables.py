@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,6 +65,16 @@ def test_language_models_are_compared_on_equal_terms() -> None:
         assert len({config.train for config in configs}) == 1
         assert len({tuple(getattr(config, name) for name in shared) for config in configs}) == 1
     assert (configs[0].train.weight_decay, plan.config("sid").train.weight_decay) == (1e-3, 1e-2)
+
+
+def test_a_row_is_the_same_run_in_each_of_its_tables() -> None:
+    """Its result lies in one file, whatever table it was run for."""
+    found: dict[tuple[str, str, str], tuple[str, Any]] = {}
+    for name, plan in PLANS.items():
+        for cell in plan.cells():
+            place = (cell.data, cell.split, cell.row)
+            table, config = found.setdefault(place, (name, plan.config(cell.row, cell.data)))
+            assert plan.config(cell.row, cell.data) == config, f"{place} in {table} and {name}"
 
 
 def test_a_row_may_have_another_number_of_epochs() -> None:
