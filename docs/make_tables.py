@@ -257,10 +257,11 @@ def choices_table() -> str:
     for row in told["rows"]:
         setting = row["setting"]
         weights = [f"{setting[name]:g}" for name in setting if name.startswith("lambda")]
-        contrasts = [", ".join(weights), setting["hide"]] if weights else ["no contrasts", ""]
+        learner = setting.get("learner", "near")
+        contrasts = [", ".join(weights), setting["hide"], learner] if weights else ["no contrasts", "", ""]
         figures = (f"{row[metric]['value']:.4f} ±{row[metric]['error']:.4f}" for metric in ("ndcg@10", "recall@10"))
         rows.append([f"{setting['train.lr']:g}", *contrasts, *figures])
-    header = ["`train.lr`", "`lambda1`, `lambda2`, `lambda3`", "`hide`", "validation ndcg@10", "recall@10"]
+    header = ["`train.lr`", "`lambda1`, `lambda2`, `lambda3`", "`hide`", "`learner`", "validation ndcg@10", "recall@10"]
     draw, training = told["draw"], told["training"]
     words = f'`{told["preset"]}`, `sample("hops", seed={draw["seed"]}, users={draw["users"]}, items={draw["items"]})`'
     how = f"{training['epochs']} epochs, seed {training['seed']}, seen items masked, ± the standard error of a figure"
