@@ -145,12 +145,13 @@ class _SlicePropagation(torch.autograd.Function):
         keep = any(ctx.needs_input_grad[:2]) and slope != 1
         x = _connected(adjacency, (users, items))
         total = x
-        positive: list[Tensor] = []
+        activated: list[Tensor] = []
         for _ in range(layers):
             sums = adjacency.to_users(x[1], weights[0]), adjacency.to_items(x[0], weights[1])
-            positive += [part > 0 for part in sums] if keep else []
-            before = x
-            x = tuple(F.leaky_relu_(part, slope).add_(own) for part, own in zip(sums, before, strict=True))  # Eq. 1, 2
+            z = [F.leaky_relu_(part, slope) for part in sums]  # Eq. 1
+            activated += z if keep else []
+            add = torch.add if keep else Tensor.add_
+            x = tuple(add(part, own) for part, own in zip(z, x, strict=True))  # Eq. 2
             if combine != "last":
                 total = tuple(part + own for part, own in zip(total, x, strict=True))
         if combine == "last":
@@ -172,16 +173,16 @@ class _SlicePropagation(torch.autograd.Function):
                 out.append(silent.expand(slices, *silent.shape[-2:]).contiguous())
                 continue
             out.append(torch.where((place >= 0)[:, :, None], own[place.clamp(min=0)], silent))
-        ctx.save_for_backward(*positive, *rows, *(weight for weight in weights if weight is not None))
-        ctx.how = (adjacency, layers, slope, combine, factor, len(positive), len(rows))
+        ctx.save_for_backward(*activated, *rows, *(weight for weight in weights if weight is not None))
+        ctx.how = (adjacency, layers, slope, combine, factor, len(activated), len(rows))
         ctx.shapes = (users.shape, items.shape)
         return out[0], out[1]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        adjacency, layers, slope, combine, factor, signs, number = ctx.how
+        adjacency, layers, slope, combine, factor, kept, number = ctx.how
         saved = list(ctx.saved_tensors)
-        positive, rows, left = saved[:signs], saved[signs : signs + number], saved[signs + number :]
+        activated, rows, left = saved[:kept], saved[kept : kept + number], saved[kept + number :]
         weights = tuple(left) if left else (None, None)
         nodes = (adjacency.user_nodes, adjacency.item_nodes)
         sizes = (adjacency.num_users, adjacency.num_items)
@@ -199,9 +200,11 @@ class _SlicePropagation(torch.autograd.Function):
         x = direct
         for layer in reversed(range(layers)):
             inner = x
-            if signs:
-                pair = positive[2 * layer : 2 * layer + 2]
-                inner = tuple(torch.where(sign, part, part * slope) for sign, part in zip(pair, x, strict=True))
+            if kept:
+                pair = activated[2 * layer : 2 * layer + 2]
+                inner = tuple(
+                    torch.ops.aten.leaky_relu_backward(part, z, slope, True) for z, part in zip(pair, x, strict=True)
+                )
             sums = adjacency.to_users(inner[1], weights[0]), adjacency.to_items(inner[0], weights[1])
             x = tuple(part.add_(own) for part, own in zip(sums, x, strict=True))
             if combine != "last":
@@ -251,6 +254,8 @@ class SliceEncoder(nn.Module):
         for name, value, known in (("norm", norm, ("sum", "symmetric")), ("combine", combine, ("sum", "mean", "last"))):
             if value not in known:
                 raise ConfigError(f"{name} is {value!r}; {closest(str(value), known)}")
+        if slope < 0:
+            raise ConfigError(f"slope is {slope}; expected at least 0")
         self.layers, self.norm, self.slope, self.combine = layers, norm, slope, combine
 
     def forward(

@@ -225,6 +225,16 @@ def test_figures_of_samples_are_measured(kind):
         assert measured[name] == pytest.approx(value)
 
 
+def test_the_defaults_of_galrec_are_the_best_of_what_was_tried():
+    script, told = load_script("measure_choices"), json.loads(text_of("docs/choices.json"))
+    assert [row["setting"] for row in told["rows"]] == list(script.SETTINGS)
+    assert (told["preset"], told["draw"], told["training"]) == (script.PRESET, script.DRAW, script.TRAINING)
+    best = max(told["rows"], key=lambda row: row["ndcg@10"]["value"])["setting"]
+    config = dglrec.tables.PLANS["galrec-table4"].config(script.PRESET, "sample-hops")
+    chosen = {name: getattr(config, name) for name in best if name != "train.lr"}
+    assert chosen | {"train.lr": config.train.lr} == best
+
+
 def test_figures_in_the_text_are_those_of_the_table():
     figures = json.loads(text_of("docs/figures.json"))
     amazon = [one for name, one in figures.items() if name.startswith("amazon-")]
