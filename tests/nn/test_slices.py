@@ -209,7 +209,7 @@ def test_wrong_arguments_are_named():
         SliceEncoder(norm="sums")
     with pytest.raises(ConfigError, match="combine is 'first'"):
         SliceEncoder(combine="first")
-    with pytest.raises(ConfigError, match="slope is -0.1; expected at least 0"):
+    with pytest.raises(ConfigError, match=r"slope is -0\.1; expected at least 0"):
         SliceEncoder(slope=-0.1)
     users, items = tables((True, True))
     with pytest.raises(DataError, match=r"items have shape \(2, 5, 3\); expected \(3, 5, d\) or \(5, d\)"):
