@@ -248,28 +248,32 @@ class Table:
     ) -> dict[str, dict[str, str]]:
         """Metric -> row -> its partner in the plan minus this row, paired by seed and query; where it is known."""
         plan, found = self.plan, {}
-        for metric in plan.difference_columns if plan.kind != "epochs" else ():
-            column = {row: self._difference(by_row, part, row, metric) for row in by_row}
+        metrics = plan.difference_columns if plan.kind != "epochs" else {}
+        pairs = {row: self._pair(by_row, part, row) for row in by_row} if metrics else {}
+        for metric in metrics:
+            column = {row: self._difference(pair, row, metric) for row, pair in pairs.items()}
             if any(column.values()):
                 found[metric] = column
         return found
 
-    def _difference(
-        self, by_row: Mapping[str, Sequence[Result]], part: Mapping[str, str], row: str, metric: str
-    ) -> str:
-        """The partner of a row minus the row, with the interval; "" where one of them is not known."""
+    def _pair(
+        self, by_row: Mapping[str, Sequence[Result]], part: Mapping[str, str], row: str
+    ) -> tuple[Values, Values] | None:
+        """What a row's partner and the row have of the same queries with the same seeds; None where there is none."""
         partner = self.plan.partner(row)
         if partner is None or partner not in by_row:
-            return ""
-        pair = [
-            _mean_over_seeds(runs, part[name])
-            for name, runs in zip((partner, row), _same_seeds(by_row[partner], by_row[row]), strict=True)
-        ]
-        if any(metric not in one for one in pair) or not np.array_equal(pair[0]["user"], pair[1]["user"]):
+            return None
+        theirs, own = _same_seeds(by_row[partner], by_row[row])
+        pair = _mean_over_seeds(theirs, part[partner]), _mean_over_seeds(own, part[row])
+        return pair if all(pair) and np.array_equal(pair[0]["user"], pair[1]["user"]) else None
+
+    def _difference(self, pair: tuple[Values, Values] | None, row: str, metric: str) -> str:
+        """The first of a pair minus the second, the row, with the interval; "" where one of them is not known."""
+        if pair is None or any(metric not in one for one in pair):
             return ""
         apart = np.subtract(pair[0][metric], pair[1][metric], dtype=np.float64)
         mean, low, high = user_bootstrap(apart, pair[1]["user"])
-        name = f"{partner}: " if self.plan.partners else ""
+        name = f"{self.plan.partner(row)}: " if self.plan.partners else ""
         return f"{name}{mean:+.4f} [{low:+.4f}, {high:+.4f}]"
 
     def _figure(self, runs: Sequence[Result], column: str, part: str, each: Values) -> str:

@@ -17,7 +17,7 @@ import dglrec
 
 FIGURES = Path(__file__).with_name("choices.json")
 DRAW = {"seed": 5, "users": 1000, "items": 1500}
-TRAINING = {"epochs": 8, "patience": 8, "seed": 1}  # the rate falls to 0 at the end, so that none stops before
+TRAINING = {"epochs": 8, "patience": 8, "seed": 1}  # a patience that stops none before its end
 PRESET = "galrec-lightgcn"
 
 Setting = dict[str, Any]
@@ -30,7 +30,7 @@ def _setting(lr: float, weight: float | None, hide: str = "linked") -> Setting:
     return {"train.lr": lr, "hide": hide} | {f"lambda{number}": weight for number in (1, 2, 3)}
 
 
-# In the order in which they were tried: each line changes the best one so far.
+# In the order in which they were tried; from the fourth on, each changes one thing of the best so far.
 SETTINGS = (
     _setting(1e-3, None),
     _setting(1e-3, 0.1, "own"),
