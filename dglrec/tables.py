@@ -314,9 +314,11 @@ _SELFGNN_DATA = ("ml-latest-small", "foursquare-nyc", "yelp-2019", "amazon-beaut
 _SMALL_999 = tuple((data, "leave-one-out-999") for data in _SELFGNN_DATA[:2])
 _SAMPLED: dict[str, Any] = {"seen": "mask", "train.monitor": "ndcg@10", "train.peek_at_test": True}
 _GRID_EPOCHS = 25  # the paper's, of a cell of its grid
+# With one target a user and epoch, validation can stand still for more than ten epochs and rise again.
+_PATIENT = {"train.patience": 30}
 # 610 and 1,083 users with one target each: in the batches of 512 of the public code, whose epoch of 10,000 users has 20
 # steps, an epoch would have 2 or 3.
-_FEW_USERS = {"train.batch_size": 64, "train.patience": 30}
+_FEW_USERS = {"train.batch_size": 64} | _PATIENT
 _ONE_TARGET = ("selfgnn", "selfgnn-code", "hardgnn", "hardgnn-code")  # those of the papers
 _SLICED = (*_ONE_TARGET, "selfgnn-prefixes", "selfgnn-inductive", "selfgnn-causal")
 # Steps of the public code: 150 epochs of 10,000 users, 512 a step. Below they are divided by the steps of an epoch.
@@ -325,9 +327,25 @@ _SELFGNN_ON: dict[str, dict[tuple[str, ...], dict[str, Any]]] = {
     "ml-latest-small": {_SLICED: {"by": "equal_counts"}, _ONE_TARGET: _FEW_USERS},
     # Most targets stand in their history: to mask what was seen would give them away where all items are ranked.
     "foursquare-nyc": {_ALL: {"seen": "keep"}, _ONE_TARGET: _FEW_USERS},
-    "yelp-2019": {_SLICED: {"slices": 12}, _ONE_TARGET: {"train.epochs": _CODE_STEPS // 60}},  # slices of one year
+    "yelp-2019": {
+        _SLICED: {"slices": 12},  # of one year
+        _ONE_TARGET: {"train.epochs": _CODE_STEPS // 60},
+        _ONE_TARGET[1:]: _PATIENT,  # SelfGNN itself came to its last epoch without
+    },
     # The last of five equal lengths of time would have 84 % of the pairs.
-    "amazon-beauty": {_SLICED: {"by": "equal_counts"}, _ONE_TARGET: {"train.epochs": _CODE_STEPS // 44}},
+    "amazon-beauty": {_SLICED: {"by": "equal_counts"}, _ONE_TARGET: {"train.epochs": _CODE_STEPS // 44} | _PATIENT},
+}
+
+# One slice -> as many as spans, where it is known which slices tell something. One slice ends before no target.
+_SIX_OF_ONE = {
+    "selfgnn,slices=1": "selfgnn",
+    "selfgnn-prefixes,slices=1": "selfgnn-prefixes",
+    "selfgnn-inductive,slices=1,past=false": "selfgnn-inductive",
+    "selfgnn-causal,slices=1,past=false": "selfgnn-causal",
+    "selfgnn,slices=1,instance=none": "selfgnn,instance=none",
+    "selfgnn,slices=1,norm=symmetric,instance=none": "selfgnn,norm=symmetric,instance=none",
+    "selfgnn-prefixes,slices=1,instance=none": "selfgnn-prefixes,instance=none",
+    "selfgnn-inductive,slices=1,past=false,instance=none": "selfgnn-inductive,instance=none",
 }
 
 _LIGHTGCN: dict[str, Any] = {"layers": 3, "norm": "squared", "l2": 1e-4, "train.batch_size": 16384, "train.lr": 8e-3}
@@ -493,8 +511,134 @@ _PLANS = (
         metrics=("ndcg@10", "recall@10"),
         data=_SMALL_999,
         rows=(
-            *("selfgnn", "selfgnn,reg=1e-4", "selfgnn,norm=symmetric", "selfgnn,loss=bce", "selfgnn,pool=mean"),
-            *("selfgnn,dropout=0.1", "selfgnn,interval=mean", "selfgnn,instance=none"),
+            *("selfgnn", "selfgnn,by=equal_lengths", "selfgnn,beta=0", "selfgnn,reg=1e-4", "selfgnn,norm=symmetric"),
+            *("selfgnn,loss=bce", "selfgnn,pool=mean", "selfgnn,dropout=0.1"),
+            *("selfgnn,interval=mean", "selfgnn,instance=none"),
+            *("selfgnn-prefixes", "selfgnn-inductive"),
+            *("selfgnn,loss=softmax", "selfgnn,norm=symmetric,pool=mean", "selfgnn-code"),
+            "selfgnn,instance=causal,targets=prefixes,train.batch_size=1024",  # more targets alone, at a bearable cost
+            "selfgnn-prefixes,instance=causal,loss=softmax",
+            "selfgnn-inductive,instance=causal",
+            "selfgnn-inductive,instance=causal,loss=softmax,train.batch_size=1024,train.lr=2e-3",
+            "selfgnn-causal",
+        ),
+        fields=_SAMPLED,
+        fields_on=_SELFGNN_ON,
+        over="epochs",
+        compare="selfgnn",
+    ),
+    Plan(
+        "selfgnn-slices",
+        "SelfGNN: what time slices tell, where the truth is known (beyond the paper)",
+        metrics=("ndcg@10", "recall@10"),
+        data=(("sample-drift", "leave-one-out"),),
+        rows=(
+            *("transitions", "sasrec", "selfgnn-inductive,past=false"),
+            *(row for one, six in _SIX_OF_ONE.items() for row in (six, one)),
+        ),
+        references=("oracle", "oracle,sees=state"),
+        fields=_WINDOWS,
+        fields_on=_WINDOWS_ON,
+        compare="mdgr",
+    ),
+    Plan(
+        "mdgr-table3",
+        f"{_MDGR}, Table 3: what the parts contribute",
+        metrics=("auc_pooled", "recall@50"),
+        data=_ON_SAMPLE,
+        rows=(
+            *("mdgr-w", "mdgr-dgc", "mdgr-pt", "mdgr-p", "mdgr-t", "mdgr"),
+            *("mdgr,residual=true", "mdgr,bounded=true", "mdgr,dropout=0.3", "mdgr-residual"),  # remedies
+            "mdgr-residual,gamma=0.1,rank=pairs",
+        ),
+        fields=_WINDOWS,
+        compare="mdgr",
+    ),
+    Plan(
+        "mdgr-figure3",
+        f"{_MDGR}, Figure 3: number of clusters k",
+        metrics=("auc_pooled", "recall@50"),
+        data=_ON_SAMPLE,
+        rows=tuple(f"{preset},k={k}" for preset in ("mdgr", "mdgr-residual") for k in (1, 5, 8, 10)),
+        fields=_WINDOWS,
+        over=("k",),
+        compare="mdgr",
+    ),
+    Plan(
+        "mdgr-figure4",
+        f"{_MDGR}, Figure 4: number of rounds m",
+        metrics=("auc_pooled", "recall@50"),
+        data=_ON_SAMPLE,
+        rows=tuple(f"{preset},m={m}" for preset in ("mdgr", "mdgr-residual") for m in (1, 5, 10, 15)),
+        fields=_WINDOWS,
+        over=("m",),
+        compare="mdgr",
+    ),
+    Plan(
+        "mdgr-figure5",
+        f"{_MDGR}, Figure 5: validation by epoch",
+        metrics=("auc_pooled",),
+        data=_ON_SAMPLE,
+        rows=("comirec-sa", "comirec-dr", "surge", "mip", "mdgr", "mdgr-residual"),
+        fields=_WINDOWS,
+        over="epochs",
+        compare="mdgr",
+    ),
+    Plan(
+        "hardgnn-table1",
+        f"{_HARDGNN}, Table 1: overall performance",
+        metrics=("ndcg@10", "recall@10", "ndcg@20", "recall@20"),
+        data=tuple(
+            (data, split)
+            for split in ("leave-one-out-999", "time-point-999")
+            for data in _SELFGNN_DATA
+            if (data, split) != ("ml-latest-small", "time-point-999")  # 29 of its users have a query there
+        ),
+        rows=(
+            *("popularity", "recency", "transitions", "lightgcn", "sasrec", "gsau-rec"),
+            *("selfgnn", "hardgnn", "selfgnn-code", "hardgnn-code"),
+            *("selfgnn-prefixes", "selfgnn-inductive", "selfgnn-causal"),
+            *("selfgnn,beta=0", "selfgnn,interval=mean", "selfgnn,instance=none", "selfgnn,slices=1"),
+        ),
+        fields=_SAMPLED,
+        fields_on=_SELFGNN_ON,
+        compare="selfgnn",
+    ),
+    Plan(
+        "hardgnn-table2",
+        f"{_HARDGNN}, Table 2: items of a history that are read",
+        metrics=("ndcg@10", "recall@10"),
+        data=_SMALL_999,
+        rows=("hardgnn", "hardgnn,max_length=50"),
+        fields=_SAMPLED,
+        fields_on=_SELFGNN_ON,
+        compare="hardgnn",
+    ),
+    Plan(
+        "hardgnn-figure2",
+        f"{_HARDGNN}, Figure 2: number of hard negatives K and weight lambda of the contrast",
+        metrics=("ndcg@10", "recall@10"),
+        data=_SMALL_999,
+        # Without mined items there is no contrast, and without its weight they do nothing: one row for both.
+        rows=tuple(
+            f"hardgnn,k={k},lam={lam},train.epochs={_GRID_EPOCHS}"
+            for lam in (0, 0.01, 0.1, 0.2)
+            for k in ((3, 5, 7) if lam else (0,))
+        ),
+        fields=_SAMPLED,
+        fields_on=_SELFGNN_ON,
+        over=("k",),
+        compare=f"hardgnn,train.epochs={_GRID_EPOCHS}",
+    ),
+    Plan(
+        "selfgnn-remedies",
+        "SelfGNN: one change at a time, on validation (beyond the paper)",
+        metrics=("ndcg@10", "recall@10"),
+        data=_SMALL_999,
+        rows=(
+            *("selfgnn", "selfgnn,by=equal_lengths", "selfgnn,beta=0", "selfgnn,reg=1e-4", "selfgnn,norm=symmetric"),
+            *("selfgnn,loss=bce", "selfgnn,pool=mean", "selfgnn,dropout=0.1"),
+            *("selfgnn,interval=mean", "selfgnn,instance=none"),
             *("selfgnn-prefixes", "selfgnn-inductive"),
             *("selfgnn,loss=softmax", "selfgnn,norm=symmetric,pool=mean", "selfgnn-code"),
             "selfgnn,instance=causal,targets=prefixes,train.batch_size=1024",  # more targets alone, at a bearable cost
@@ -532,6 +676,8 @@ _PLANS = (
             }
         },
         compare="selfgnn-inductive",
+        partners=_SIX_OF_ONE
+        | dict.fromkeys(("transitions", "sasrec", "selfgnn-inductive,past=false"), "selfgnn-inductive"),
     ),
     Plan(
         "galrec-table1",
