@@ -118,19 +118,12 @@ def edge_batches(
         yield Edges(user[part], item[part], None if negative is None else negative[part])
 
 
-def seen_pairs(train: InteractionLog) -> np.ndarray:
-    """The distinct training pairs as u M + i, sorted."""
-    return np.unique(train.user * train.num_items + train.item)
-
-
-def unseen_items(
-    train: InteractionLog, user: np.ndarray, rng: np.random.Generator, seen: np.ndarray | None = None
-) -> np.ndarray:
+def unseen_items(train: InteractionLog, user: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """For each entry of `user` (n,) a uniform item outside of that user's training items: rejection, all at once.
 
-    A user who has touched every item keeps the last draw. `seen` is `seen_pairs(train)`, for who draws often.
+    A user who has touched every item keeps the last draw.
     """
-    seen = seen_pairs(train) if seen is None else seen
+    seen = train.pair_keys
     drawn = rng.integers(train.num_items, size=len(user))
     todo = np.arange(len(user))
     for _ in range(100):
@@ -267,17 +260,17 @@ def _prefix_windows(
     target = target[rng.permutation(len(target))]
     sizes = np.minimum(train.position[target], max_length)
     user = train.user[target]
-    drawn = unseen_items(train, np.repeat(user, negatives), rng).reshape(-1, negatives)
     item = torch.as_tensor(train.item, device=device)
     times = None if train.time is None else torch.as_tensor(train.time, device=device)
     packed = Sequences(item, item, times)  # only items and times are read
     for first in range(0, len(target), size):
         part = slice(first, first + size)
         begun = None if train.time is None else train.time[train.offsets[user[part]]]
+        drawn = unseen_items(train, np.repeat(user[part], negatives), rng).reshape(-1, negatives)
         yield Windows(
             packed.windows(torch.as_tensor(target[part] - sizes[part], device=device), sizes[part]),
             item[torch.as_tensor(target[part], device=device)].unsqueeze(1),
-            torch.as_tensor(drawn[part], device=device),
+            torch.as_tensor(drawn, device=device),
             torch.as_tensor(user[part], device=device),
             None if begun is None else torch.as_tensor(begun, device=device),
         )

@@ -353,8 +353,9 @@ class _Ranker:
         num_targets, num_items = (len(scores) if target is None else len(target)), scores.shape[1]
         step = max(1, 2 * _SLICE_SCORES.get(scores.device.type, 1 << 20) // max(1, num_items))
         counts = torch.empty(num_targets, dtype=torch.int64, device=scores.device)
-        if self.flags.numel() < step * num_items or self.flags.device != scores.device:
-            self.flags = torch.empty(step * num_items, device=scores.device)
+        most = min(step, num_targets) * num_items
+        if self.flags.numel() < most or self.flags.device != scores.device:
+            self.flags = torch.empty(most, device=scores.device)
         exact = torch.float64 if num_items > 1 << 24 else torch.float32  # float32 counts no further than 2^24
         for start in range(0, num_targets, step):
             part = slice(start, start + step)
@@ -373,7 +374,7 @@ def _full_cells(queries: Queries, seen: str, num_items: int) -> tuple[Ints, Ints
     if seen == "keep" or not len(queries.items):
         return row, col, (row[:0], col[:0])
     rows, cols = _spread(queries.offsets), queries.items
-    stay = ~np.isin(_keys(rows, cols), _keys(row, col))
+    stay = ~among(_keys(rows, cols), np.sort(_keys(row, col)))
     return row, col, (rows[stay], cols[stay])
 
 

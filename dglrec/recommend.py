@@ -14,7 +14,7 @@ import torch
 from .data.log import InteractionLog, Ints, Strings, _offsets
 from .data.splits import Queries, _segments
 from .errors import ConfigError, DataError, DglrecError
-from .evaluate import _block_size, _blocks, _eval_mode
+from .evaluate import _BLOCK_SCORES, _block_size, _blocks, _eval_mode
 
 if TYPE_CHECKING:
     from .models import Model
@@ -259,7 +259,8 @@ def recommend(
         names = [None] * len(queries)
     parts = []
     with _eval_mode(model), torch.no_grad():
-        for block in _blocks(queries, _block_size(model, queries, beam), None):
+        wide = _BLOCK_SCORES // max(1, beam or log.num_items)  # the scores of all items are made at once
+        for block in _blocks(queries, min(_block_size(model, queries, beam), max(1, wide)), None):
             vectors = _Vectors.of(model, block)
             several = vectors is not None and vectors.queries.shape[1] > 1
             if per_interest is not None:
@@ -351,8 +352,13 @@ class _Vectors:
         device, many = self.items.device, self.queries.shape[1]
         row = np.repeat(np.arange(len(queries)), queries.lengths)
         place = torch.as_tensor(row, device=device)
-        known = self.items[torch.as_tensor(queries.items, device=device)]  # (T, d)
-        fits = (self.queries[place] @ known.unsqueeze(2)).squeeze(2).max(1)
+        known = torch.as_tensor(queries.items, device=device)
+        step = max(1, _BLOCK_SCORES // self.queries[:1].numel())  # (T, K, d) would be large
+        products = (
+            (self.queries[rows] @ self.items[items].unsqueeze(2)).squeeze(2)  # (T, K)
+            for rows, items in zip(place.split(step), known.split(step), strict=True)
+        )
+        fits = torch.cat(list(products)).max(1)
         fit, own = fits.values.float().cpu().numpy(), row * many + self.first[place, fits.indices].cpu().numpy()  # (T,)
         once = np.unique(row * len(self.items) + queries.items, return_index=True)[1]  # items that came again
         order = once[np.lexsort((-fit[once], own[once]))]  # by vector, best first

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .batches import position_rows, seen_pairs, unseen_items
+from .batches import position_rows, unseen_items
 from .data.log import Floats, InteractionLog, Ints
 from .graphs import Sequences
 from .streams import Streams
@@ -121,7 +121,7 @@ def slice_batches(
     ended = None  # (n,) how many slices end before each event
     if boundaries is not None and train.time is not None:
         ended = np.searchsorted(boundaries, train.time, side="right")
-    seen, rng = seen_pairs(train), streams.numpy("targets")
+    rng = streams.numpy("targets")
     number = np.diff(train.offsets)  # (U,)
     batches: Iterator[tuple[Any, ...]]
     if windows:
@@ -134,7 +134,7 @@ def slice_batches(
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         past = train.item[np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)]
         pairs = np.minimum(number[user], negatives)
-        negative = unseen_items(train, np.repeat(user, pairs), streams.numpy("negatives", step), seen)
+        negative = unseen_items(train, np.repeat(user, pairs), streams.numpy("negatives", step))
         once = np.sort(np.unique(user, return_index=True)[1])  # Eq. 10 sums over users, however many targets they have
         owner, edge_item = edges.draw(user[once], edge_pairs, streams.numpy("edges", step))
         edge_node = owner // len(once) * len(user) + once[owner % len(once)]

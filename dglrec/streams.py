@@ -38,23 +38,26 @@ class Streams:
 
 
 @contextmanager
-def global_generator() -> Iterator[None]:
-    """Put torch's global generators (CPU and, where there is one, CUDA) back as they were at the end."""
-    cpu = torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
+def global_generator(device: torch.device | None = None) -> Iterator[None]:
+    """Put torch's global generator of the CPU, and that of a CUDA device, back as they were at the end.
+
+    To ask for the state of a GPU opens it, so no other is touched.
+    """
+    on_gpu = device is not None and device.type == "cuda"
+    cpu, gpu = torch.get_rng_state(), torch.cuda.get_rng_state(device) if on_gpu else None  # type: ignore[arg-type]
     try:
         yield
     finally:
         torch.set_rng_state(cpu)
-        if cuda is not None:
-            torch.cuda.set_rng_state_all(cuda)
+        if gpu is not None:
+            torch.cuda.set_rng_state(gpu, device)  # type: ignore[arg-type]
 
 
 @contextmanager
 def seeded(seed: int, name: str) -> Iterator[None]:
-    """Seed torch's global generator from (seed, name) for a block, as for initial weights, and put it back after."""
+    """Seed torch's generator of the CPU from (seed, name) for a block that makes weights, and put it back after."""
     with global_generator():
-        torch.manual_seed(Streams(seed).torch_seed(name))
+        torch.default_generator.manual_seed(Streams(seed).torch_seed(name))
         yield
 
 

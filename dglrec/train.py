@@ -164,8 +164,10 @@ def fit(
     if changes:
         model.config = replace_config(model.config, {"train": changes})
     model.to(pick_device(device))
+    if model.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(model.device)
     trainer = _Trainer(model, split, None if out is None else Path(out), progress)
-    with global_generator():
+    with global_generator(model.device):
         return trainer.run(resume)
 
 
@@ -177,8 +179,12 @@ def pick_device(device: str = "auto") -> torch.device:
         found = torch.device(device)
     except RuntimeError:
         raise ConfigError(f"unknown device {device!r}; expected auto, cpu or cuda") from None
+    if found.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device is {device!r}; expected auto, cpu or cuda")
     if found.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device is 'cuda', but torch sees no GPU; use --device cpu, or install a CUDA build of torch")
+    if found.type == "cuda" and (found.index or 0) >= (count := torch.cuda.device_count()):
+        raise ConfigError(f"device is {device!r}, but torch sees {count} GPUs, from cuda:0 to cuda:{count - 1}")
     return found
 
 
@@ -291,7 +297,7 @@ class _Trainer:
                     self._step()
                 self.model.after_batch(stepped)
                 for name, term in terms.items():
-                    sums[name] = sums.get(name, 0.0) + term.detach()
+                    sums[name] = sums.get(name, 0.0) + term.detach().double()  # bfloat16 does not count beyond 256
                 bar.update(1)
                 if batches % 20 == 0 and not bar.disable:
                     bar.set_postfix(
@@ -301,7 +307,10 @@ class _Trainer:
                     _return_free_memory()
         if batches == 0:
             raise DataError(f"{self.split.log.name!r} has nothing that {self.model.preset} could learn from")
-        if batches % self.config.accumulate:
+        if left := batches % self.config.accumulate:
+            for parameter in self.parameters.values():  # the mean is over what is left
+                if parameter.grad is not None:
+                    parameter.grad *= self.config.accumulate / left
             self._step()
             self.model.after_batch(True)
         values = {name: float(value) for name, value in sums.items()}
@@ -492,12 +501,11 @@ def _check_same(
 
 
 def _warmup_steps(model: Model) -> int:
-    """Steps of warm-up: so many, or a share of all, counted as `targets_per_epoch` in batches of `batch_size`."""
+    """Steps of warm-up: a number, or a share of those of all epochs."""
     c = model.train_config
     if c.warmup_share == 0:
         return c.warmup_steps
-    batches = math.ceil(model.targets_per_epoch / c.batch_size)
-    return int(c.warmup_share * c.epochs * math.ceil(batches / c.accumulate))
+    return int(c.warmup_share * c.epochs * math.ceil(model.batches_per_epoch / c.accumulate))
 
 
 def make_optimizer(config: TrainConfig, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
@@ -514,7 +522,7 @@ def _step_device(optimizer: torch.optim.Optimizer, device: torch.device) -> torc
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Peak memory so far: of the device's allocator on CUDA, of the whole process on a CPU."""
+    """Peak memory: of the device's allocator since `fit` began on CUDA, of the whole process so far on a CPU."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     try:

@@ -318,6 +318,26 @@ def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     assert whole.offsets.tolist() == parts.offsets.tolist()
 
 
+def test_no_more_scores_at_once_than_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nine queries at a time, of all items each; the products that name interests are as many at most."""
+    module = importlib.import_module("dglrec.recommend")
+    users, shapes = SPLIT.log.user_ids.tolist(), []
+    expected = recommend(TwoInterests(), users=users)
+    plain = module._ranked
+
+    def noted(scores: torch.Tensor, *arguments: object) -> object:
+        shapes.append(tuple(scores.shape))
+        return plain(scores, *arguments)
+
+    monkeypatch.setattr(module, "_BLOCK_SCORES", 9 * ITEMS)
+    monkeypatch.setattr(module, "_ranked", noted)
+    found = recommend(TwoInterests(), users=users)
+    assert shapes == [(9, ITEMS)] * 4 + [(4, ITEMS)]
+    assert found.item_ids.tolist() == expected.item_ids.tolist()
+    assert found.interest_names is not None and expected.interest_names is not None
+    assert found.interest_names.tolist() == expected.interest_names.tolist()
+
+
 def test_mode_and_scores_are_left_as_they_were() -> None:
     model = Table(falling())
     model.train()

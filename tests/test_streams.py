@@ -73,3 +73,11 @@ def test_a_seeded_block_repeats_and_leaves_no_trace():
     assert draws[0] == draws[1]
     assert len({tuple(draw) for draw in draws}) == 3
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_weights_of_a_model_open_no_gpu(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    for name in ("get_rng_state", "get_rng_state_all", "manual_seed", "manual_seed_all"):
+        monkeypatch.setattr(f"torch.cuda.{name}", lambda *_: pytest.fail("a GPU was asked"))
+    with seeded(1, "init"):
+        torch.rand(3)

@@ -21,7 +21,7 @@ from dglrec.checkpoint import load_state, load_tensors, read_json
 from dglrec.config import CUTS
 from dglrec.errors import CheckpointError, ConfigError, DataError, DglrecError
 from dglrec.streams import Streams
-from dglrec.train import make_optimizer, pick_device
+from dglrec.train import _warmup_steps, make_optimizer, pick_device
 from tests.contract.model_contract import assert_same_bits, draw_nothing, fit, plain_epoch, poisoned, weights_of
 
 SMALL = {"dim": 8, "train": {"batch_size": 64, "lr": 1e-2}}
@@ -97,6 +97,30 @@ def test_the_last_batches_count_where_they_are_too_few_to_accumulate(split, tmp_
     assert load_state(tmp_path / "run")[1]["steps"] == 5  # of 9 batches
 
 
+def test_a_step_of_fewer_batches_is_their_mean(split, monkeypatch):
+    """One batch of nine in a group of ten has its own gradient, not a tenth of it."""
+    found = []
+
+    def norm(self):
+        found.append(torch.stack([p.grad.norm() for p in self.parameters.values()]).norm())
+
+    monkeypatch.setattr("dglrec.train._Trainer._step", norm)
+    for accumulate in (1, 10):
+        fit(make(split, accumulate=accumulate, batch_size=10**6), split, epochs=1)
+    assert found[1] == pytest.approx(found[0].item(), rel=1e-5)
+
+
+def test_terms_in_half_precision_are_summed_in_full(split, monkeypatch):
+    """Sums of bfloat16 stand still at 256."""
+    model = make(split, batch_size=1)
+    unit = torch.zeros((), requires_grad=True)
+    monkeypatch.setattr(model, "loss", lambda _: {"one": (unit + 1).bfloat16()})
+    monkeypatch.setattr("dglrec.train._Trainer._step", lambda _: None)
+    row = fit(model, split, epochs=1).rows[0]
+    assert row["steps"] > 300
+    assert row["loss"] == 1.0 and row["loss_sum"] == row["steps"]
+
+
 class Recorder:
     """Stands in for `make_optimizer` and notes the learning rate of every step."""
 
@@ -142,12 +166,33 @@ def test_a_share_of_all_steps_is_warm_up(split, monkeypatch):
         make(split, warmup_steps=3, warmup_share=0.1)
 
 
-def test_bfloat16_trains(split):
-    for name in ("lightgcn", "sasrec", "gsau", "gsau-rec"):
-        run = fit(make(split, name, precision="bfloat16"), split, epochs=2)
-        exact = fit(make(split, name), split, epochs=2)
-        assert run.rows[-1]["loss"] == pytest.approx(exact.rows[-1]["loss"], abs=0.05)
-        assert all(p.dtype == torch.float32 for p in run.model.parameters())
+def test_warm_up_counts_windows_where_a_batch_is_of_windows():
+    log = dglrec.sample("interests", users=60, items=400)
+    split = dglrec.windows(log, by="user", inputs=10, targets=10, negatives=10, valid=0.2, test=0.2)
+    for name in ("comirec-sa", "surge"):
+        model = make(split, name, batch_size=4, warmup_share=0.5)
+        steps = sum(1 for _ in model.batches(split, Streams(1)))
+        assert _warmup_steps(model) == int(0.5 * model.train_config.epochs * steps)
+
+
+def test_warm_up_counts_the_steps_of_gsau(split):
+    model = make(split, "gsau-rec", warmup_share=0.5)
+    steps = sum(1 for _ in model.batches(split, Streams(1)))
+    assert _warmup_steps(model) == int(0.5 * model.train_config.epochs * steps)
+
+
+HALVED = ("lightgcn", "directau", "graphau", "sasrec", "bert4rec", "gsau", "gsau-rec", "mip", "comirec-sa")
+HALVED += ("comirec-dr", "surge", "mdgr", "selfgnn", "selfgnn-code", "selfgnn-inductive", "hardgnn", "hardgnn-code")
+
+
+@pytest.mark.parametrize("name", HALVED)
+def test_bfloat16_trains(name, split):
+    run, exact = (
+        fit(dglrec.models.preset(name, split, dim=16, train={"precision": precision}), split, epochs=2)
+        for precision in ("bfloat16", "float32")
+    )
+    assert run.rows[-1]["loss"] == pytest.approx(exact.rows[-1]["loss"], rel=0.02, abs=0.05)
+    assert all(p.dtype == torch.float32 for p in run.model.parameters())
 
 
 # --- Early stopping ------------------------------------------------------------------------------------------------
@@ -390,6 +435,8 @@ def test_a_device_that_is_not_there():
     assert pick_device("auto") == torch.device("cpu")
     with pytest.raises(ConfigError, match="sees no GPU"):
         pick_device("cuda")
+    with pytest.raises(ConfigError, match="device is 'meta'; expected auto, cpu or cuda"):
+        pick_device("meta")
 
 
 def test_a_folder_is_not_written_over(split, tmp_path):

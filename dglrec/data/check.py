@@ -125,7 +125,7 @@ def statistics(log: InteractionLog) -> dict[str, dict[str, Any]]:
     where a user has three events.
     """
     lengths = np.diff(log.offsets)
-    pairs = len(np.unique(log.user * log.num_items + log.item))
+    pairs = len(log.pair_keys)
     figures: dict[str, dict[str, Any]] = {
         "size": {
             "interactions": len(log),

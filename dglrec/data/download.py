@@ -72,7 +72,8 @@ def download(url: str, path: Path, progress: Progress | None = None) -> str:
                 reason = str(error)
                 tries = 0 if _size(path) > most else tries + 1  # a server may begin anew again and again
                 most = max(most, _size(path))
-                time.sleep(PAUSE_S * 2**tries)
+                if tries < TRIES:
+                    time.sleep(PAUSE_S * 2 ** max(tries - 1, 0))
         total = _Version.load(path, url).size
         of = f" of {total:,}" if total else ""
         raise Interrupted(

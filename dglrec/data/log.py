@@ -190,6 +190,11 @@ class InteractionLog:
         """(n,) int64: 0 for the first event of a user, 1 for the second, and so on."""
         return np.arange(len(self), dtype=np.int64) - self.offsets[self.user]
 
+    @cached_property
+    def pair_keys(self) -> Ints:
+        """(P,) int64: the distinct pairs of user u and item i as u * num_items + i, ascending."""
+        return distinct_keys(self.user * self.num_items + self.item)
+
     def select(self, rows: npt.ArrayLike) -> InteractionLog:
         """The log of some rows, over the same users and items, in the order of this log.
 
@@ -480,6 +485,12 @@ def _saved_texts(arrays: Mapping[str, npt.NDArray[Any]], label: str) -> npt.NDAr
     found = np.empty(len(ends) - 1, dtype=np.object_)
     found[:] = [text[start:end].decode() for start, end in itertools.pairwise(ends)]
     return found
+
+
+def distinct_keys(keys: Ints) -> Ints:
+    """The distinct ones of keys that are not negative, ascending; np.unique takes ten times as long."""
+    keys = np.sort(keys)
+    return keys[np.diff(keys, prepend=-1) > 0]
 
 
 def _offsets(counts: npt.NDArray[Any]) -> Ints:

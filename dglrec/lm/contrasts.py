@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -93,8 +92,7 @@ class Contrasts(nn.Module):
         self.num_items = train.num_items
         self.slow = momentum_copy(fast)
         self.queues = nn.ModuleDict({name: Queue(config.queue, dim) for name in KEYS})
-        taken = np.unique(train.user * train.num_items + train.item)
-        self.register_buffer("taken", torch.as_tensor(taken), persistent=False)
+        self.register_buffer("taken", torch.as_tensor(train.pair_keys), persistent=False)
         self._said: dict[str, tuple[Tensor, Tensor]] = {}  # keys of the last batch, to be put into the queues
 
     def forward(self, fast: nn.ModuleDict, encode: Encode, user: Tensor, item: Tensor) -> dict[str, Tensor]:

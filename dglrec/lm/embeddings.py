@@ -73,7 +73,7 @@ def _trained(model: Model, split: Split, epochs: int) -> Model:
 
     optimizer, seed = make_optimizer(model.train_config, model.parameters()), model.train_config.seed
     model.train()
-    with global_generator():
+    with global_generator(model.device):
         for epoch in range(epochs):
             streams = Streams(seed, epoch)
             for number, batch in enumerate(model.batches(split, streams), 1):

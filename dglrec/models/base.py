@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -100,6 +101,11 @@ class Model(nn.Module):
     def targets_per_epoch(self) -> int:
         """Every training position that has a past or, for graph models, every pair."""
         return int((self.split.train.position > 0).sum())
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Steps of `batches` in an epoch, where `train.batch_size` counts targets."""
+        return math.ceil(self.targets_per_epoch / self.train_config.batch_size)
 
     def batches(self, split: Split, streams: Streams) -> Iterator[Any]:
         """The batches of one epoch, on the model's device; every draw comes from `streams`."""
@@ -207,6 +213,12 @@ class WindowModel(Model):
     def targets_per_epoch(self) -> int:
         """The positives of all windows."""
         return window_targets(self.split)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """`train.batch_size` counts windows."""
+        windows = window_targets(self.split) if self.split.windows is None else len(self.split.windows)
+        return math.ceil(windows / self.train_config.batch_size)
 
     def batches(self, split: Split, streams: Streams) -> Iterator[Windows]:
         """`train.batch_size` windows a step."""

@@ -83,6 +83,7 @@ class GraphAU(Model):
         last = c.layers if c.form == "gsau" else c.layers - 1
         self.hops = nn.ModuleList(LightGCNEncoder(n, "last") for n in range(1, last + 1))
         self.encoder = LightGCNEncoder(c.layers if c.form == "gsau" else 0, "mean")  # what is ranked by
+        self.one_hop = LightGCNEncoder(1, "last")  # a user whom training did not know
         self.adjacency = Adjacency(user_item(split.train, unique=True))
 
     @property
@@ -121,7 +122,7 @@ class GraphAU(Model):
             return fold_in(self.encoder, self.adjacency, tables, queries).unsqueeze(1)
         user = torch.as_tensor(queries.user, device=self.device)
         known = (user >= 0) & (self.adjacency.user_offsets.diff() > 0)[user.clamp(min=0)]  # (B,)
-        one_hop = fold_in(LightGCNEncoder(1, "last"), self.adjacency, tables, queries)  # (B, d)
+        one_hop = fold_in(self.one_hop, self.adjacency, tables, queries)  # (B, d)
         return torch.where(known[:, None], self.user(user.clamp(min=0)), one_hop).unsqueeze(1)
 
     def item_vectors(self) -> Tensor:

@@ -7,6 +7,7 @@ do not belong to them. `docs/gsau.md` goes through the paper equation by equatio
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -115,6 +116,7 @@ class GSAU(Model):
     Config = GSAUConfig
     ranking_fields = ("seen", "rank")
     config: GSAUConfig
+    known: Tensor  # user * M + item of the training pairs, ascending
 
     def __init__(self, split: Split, config: GSAUConfig | None = None, **fields: Any) -> None:
         super().__init__(split, config, **fields)
@@ -129,12 +131,19 @@ class GSAU(Model):
                 sizes = (c.dim, c.max_length, c.layers, c.heads, c.inner, c.dropout, c.attention_dropout)
                 self.sequence_encoder = kind(*sizes)
             initialise(self, c.init)
-        self.adjacency = Adjacency(user_item(split.train, unique=True))
+        self.adjacency: Any = Adjacency(user_item(split.train, unique=True)) if c.graph else None
+        if c.negatives == "unseen":
+            self.register_buffer("known", torch.as_tensor(split.train.pair_keys), persistent=False)
 
     @property
     def targets_per_epoch(self) -> int:
         """The sequential targets; the training pairs where only the graph learns."""
         return super().targets_per_epoch if self.config.sequential else len(self.split.train)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """The batches of the training pairs."""
+        return math.ceil(len(self.split.train) / self.config.train.batch_size)
 
     def batches(self, split: Split, streams: Streams) -> Iterator[GraphAndSequence]:
         """Steps of a graph batch and an independent batch of prefixes; the shorter of the two starts again."""
@@ -194,13 +203,10 @@ class GSAU(Model):
         row = torch.arange(len(prefixes.target), device=prefixes.target.device)
         chosen = row.roll(-1)
         if self.config.negatives == "unseen":
-            a = self.adjacency
-            pairs = torch.repeat_interleave(a.user_offsets.diff(), output_size=len(a.user_items))
-            seen = pairs * self.num_items + a.user_items  # sorted
             for shift in range(-2, -1 - min(8, len(row) - 1), -1):
                 key = prefixes.user * self.num_items + prefixes.target[chosen]
-                place = torch.searchsorted(seen, key).clamp(max=len(seen) - 1)
-                chosen = torch.where(seen[place] == key, row.roll(shift), chosen)
+                place = torch.searchsorted(self.known, key).clamp(max=len(self.known) - 1)
+                chosen = torch.where(self.known[place] == key, row.roll(shift), chosen)
         return chosen
 
     def query_vectors(self, queries: Queries) -> Tensor:

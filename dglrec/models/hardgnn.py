@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..batches import seen_pairs
 from ..config import check_limits
 from ..data.log import Ints
 from ..data.splits import Split
@@ -79,7 +78,7 @@ class HardGNN(SelfGNN):
 
     def __init__(self, split: Split, config: HardGNNConfig | None = None, **fields: Any) -> None:
         super().__init__(split, config, **fields)
-        self._history = seen_pairs(split.train)  # mining leaves these out, and knows of no other events
+        self._history = split.train.pair_keys  # mining leaves these out, and knows of no other events
         if self.mines:
             self._check_k()
 

@@ -283,5 +283,5 @@ def candidate_bce(positive: Tensor, negative: Tensor) -> Tensor:
 
     The sigmoid of the largest logit is the largest sigmoid, so that the maximum of Eq. 16 may be taken before it.
     """
-    total = F.softplus(-positive).sum() + F.softplus(negative).sum()
+    total = F.softplus(-positive.float()).sum() + F.softplus(negative.float()).sum()
     return total / (positive.numel() + negative.numel())

@@ -185,9 +185,9 @@ class InstanceEncoder(nn.Module):
         else:
             place = place - history.offsets[1:][row] + self.max_length
         items, positions = F.embedding(history.items, table), self.position(place)  # (T, d) each
-        zeros = items.new_zeros(len(lengths), items.shape[1])
+        none = (len(lengths), items.shape[1])
         if self.kind == "collapsed":
-            sums = zeros.index_add(0, row, items), zeros.index_add(0, row, positions)
+            sums = [each.new_zeros(none).index_add(0, row, each) for each in (items, positions)]
             x = self.norms[0](sums[0]) + self.norms[1](sums[1])  # (B, d)
             for layer in self.layers:
                 x = F.leaky_relu(layer(x), self.slope) + x
@@ -200,9 +200,9 @@ class InstanceEncoder(nn.Module):
         if self.kind == "causal":
             if rows is not None:
                 return x[rows]
-            newest = x[(history.offsets[1:] - 1).clamp(min=0)] if total else zeros
+            newest = x[(history.offsets[1:] - 1).clamp(min=0)] if total else x.new_zeros(none)
             return torch.where((sizes > 0)[:, None], newest, 0.0)
-        summed = zeros.index_add(0, row, x)
+        summed = x.new_zeros(none).index_add(0, row, x)
         return summed if self.pool == "sum" else summed / sizes.clamp(min=1)[:, None]
 
 

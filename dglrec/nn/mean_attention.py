@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 BLOCK = 2**16  # weights of one query that are worked on at once: 256 KB an array
+LAUNCHED = 65_535  # sequences that CUDA's kernels of attention take at once
 
 
 def mean_attention(query: Tensor, key: Tensor, value: Tensor, heads: int, known: Tensor | None = None) -> Tensor:
@@ -43,6 +44,16 @@ def last_attention(query: Tensor, key: Tensor, value: Tensor, heads: int, known:
 
 def _by_kernel(query: Tensor, key: Tensor, value: Tensor, heads: int, known: Tensor | None) -> Tensor:
     """`mean_attention` by PyTorch's kernel, as on a GPU."""
+    out = []
+    for start in range(0, max(query.shape[1], 1), LAUNCHED):
+        part = slice(start, start + LAUNCHED)
+        mask = None if known is None else known[:, part]
+        out.append(_launched(query[:, part], key[:, part], value[:, part], heads, mask))
+    return torch.cat(out)
+
+
+def _launched(query: Tensor, key: Tensor, value: Tensor, heads: int, known: Tensor | None) -> Tensor:
+    """One call of the kernel."""
     q, k, v = (part.unflatten(2, (heads, -1)).permute(1, 2, 0, 3) for part in (query, key, value))  # (A, h, T, w)
     if known is None:
         return F.scaled_dot_product_attention(q, k, v).mean(2).flatten(1)

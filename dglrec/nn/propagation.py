@@ -173,10 +173,6 @@ class LightGCNEncoder(Keeping):
         self.layers = layers
         self.combine = combine
 
-    def with_layers(self, layers: int) -> LightGCNEncoder:
-        """The same with another number of layers."""
-        return LightGCNEncoder(layers, self.combine)
-
     def forward(
         self, graph: Any, x: tuple[Tensor, Tensor], rows: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -188,6 +184,13 @@ class LightGCNEncoder(Keeping):
             users, items = self(adjacency, x)
             return F.embedding(rows[0], users), F.embedding(rows[1], items)
         return self.once("layers", (adjacency, *x), lambda: self._propagate(adjacency, *x))
+
+    def items_before(self, adjacency: Adjacency, x: tuple[Tensor, Tensor]) -> Tensor:
+        """(M, d): of the items what the last propagation is made of, layer L - 1 or the sum of layers 0 to L - 1."""
+        if self.layers == 0:
+            return torch.zeros_like(x[1])
+        fewer, times = LightGCNEncoder(self.layers - 1, self.combine), self.layers if self.combine == "mean" else 1
+        return self.once("before", (adjacency, *x), lambda: fewer(adjacency, x)[1] * times)
 
     def _propagate(self, adjacency: Adjacency, users: Tensor, items: Tensor, *rows: Tensor) -> tuple[Tensor, Tensor]:
         mean = self.combine == "mean"
@@ -226,24 +229,18 @@ def fold_in(encoder: LightGCNEncoder, adjacency: Adjacency, x: tuple[Tensor, Ten
     step of propagation, normalised by the user's own degree; layer 0 is the mean of nothing, a zero vector.
     """
     users, items = encoder(adjacency, x)  # (U, d), (M, d)
-    vectors = users[torch.as_tensor(queries.user, device=users.device).clamp(min=0)]  # (B, d)
-    trained = adjacency.user_offsets.diff().cpu().numpy() > 0
-    unknown = np.flatnonzero((queries.user < 0) | ~trained[np.maximum(queries.user, 0)])
+    user = torch.as_tensor(queries.user, device=users.device).clamp(min=0)
+    vectors = users[user]  # (B, d)
+    untrained = (_degrees(user, adjacency.user_offsets) == 0).cpu().numpy()
+    unknown = np.flatnonzero((queries.user < 0) | untrained)
     if len(unknown) == 0:
         return vectors
-    layers = encoder.layers
-    if encoder.combine == "mean":  # sum of the items' layers 0..L-1
-        before = encoder.with_layers(layers - 1)(adjacency, x)[1] * layers if layers else torch.zeros_like(items)
-        divisor = layers + 1
-    else:
-        before, divisor = encoder.with_layers(layers - 1)(adjacency, x)[1] if layers else torch.zeros_like(items), 1
     asked = queries[unknown]
     row = np.repeat(np.arange(len(asked)), asked.lengths)
     pairs = torch.unique(torch.as_tensor(row * len(items) + asked.items, device=users.device))
     row_of, item = pairs // len(items), pairs % len(items)
     degree = torch.bincount(row_of, minlength=len(asked))
-    scaled = before * adjacency.item_scale
-    folded = (
-        F.embedding_bag(item, scaled, _offsets(degree), mode="sum", include_last_offset=True) * _scale(degree) / divisor
-    )
+    scaled = encoder.items_before(adjacency, x) * adjacency.item_scale
+    sums = F.embedding_bag(item, scaled, _offsets(degree), mode="sum", include_last_offset=True)
+    folded = sums * _scale(degree) / (encoder.layers + 1 if encoder.combine == "mean" else 1)
     return vectors.index_copy(0, torch.as_tensor(unknown, device=users.device), folded)

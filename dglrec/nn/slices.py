@@ -100,7 +100,8 @@ class SliceAdjacency(nn.Module):
 
 def _places(nodes: Tensor, size: int) -> Tensor:
     """(size,) the place of each number among `nodes`, -1 where it is none of them."""
-    return torch.full((size,), -1).index_copy(0, nodes, torch.arange(len(nodes)))
+    places = torch.arange(len(nodes), device=nodes.device)
+    return nodes.new_full((size,), -1).index_copy(0, nodes, places)
 
 
 def _connected(adjacency: SliceAdjacency, x: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:

@@ -125,6 +125,16 @@ def test_a_server_without_ranges_has_to_send_all_of_it_at_once(site: Site, cache
     assert load("shop").num_users == 50
 
 
+def test_it_waits_longer_from_try_to_try(site: Site, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(download, "PAUSE_S", 0.5)
+    monkeypatch.setattr(download.time, "sleep", waited.append)
+    site.ranges, site.each = False, 50_000
+    with pytest.raises(Interrupted):
+        get("shop")
+    assert [pause for pause in waited if pause] == [0.5, 0.5, 1.0, 2.0, 4.0]  # the first connection brought something
+
+
 @pytest.mark.parametrize("etag", ["", 'W/"one"'])
 def test_a_file_whose_version_is_not_known_to_the_byte_is_begun_anew(site: Site, cache: Path, etag: str) -> None:
     site.etag, site.each = etag, 50_000

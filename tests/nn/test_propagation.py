@@ -218,3 +218,21 @@ def test_known_and_unknown_users_in_one_block():
     alone = fold_in(encoder, adjacency, x, Queries.from_histories([[2, 3]]))
     assert torch.equal(mixed[[0, 2]], encoder(adjacency, x)[0][[1, 2]])
     torch.testing.assert_close(mixed[1:2], alone)
+
+
+@pytest.mark.parametrize("combine", ["mean", "last"])
+def test_evaluation_propagates_once_for_all_blocks(combine, monkeypatch):
+    """Layers L for known users, and L - 1 for those who are folded in, however many blocks of queries there are."""
+    x, encoder = vectors(), LightGCNEncoder(3, combine).eval()
+    adjacency, asked = Adjacency(graph_of([(0, 1), (0, 2), (1, 1), (2, 3)])), []
+    plain = Adjacency.propagate
+
+    def counted(self, users, items, layers, mean):
+        asked.append(layers)
+        return plain(self, users, items, layers, mean)
+
+    monkeypatch.setattr(Adjacency, "propagate", counted)
+    with torch.no_grad():
+        for _ in range(3):
+            fold_in(encoder, adjacency, x, Queries.from_histories([[1], [2, 3]], users=[1, -1]))
+    assert asked == [3, 2]
