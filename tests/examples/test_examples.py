@@ -134,8 +134,10 @@ def test_selfgnn(run, preset, tmp_path):
 
 
 def test_selfgnn_of_a_file(run, log_file):
-    out = run("selfgnn.py", "--data", log_file, "--epochs", "1", "--by", "equal_counts", "--slices", "3")
-    assert "selfgnn on sample-shop: best epoch" in out
+    out = run(
+        "selfgnn.py", "--data", log_file, "--epochs", "1", "--by", "equal_counts", "--slices", "3", "--negatives", "5"
+    )
+    assert "selfgnn on sample-shop: best epoch" in out and "negatives=5" in out
     assert "whose noise" not in out
 
 
@@ -143,7 +145,7 @@ def test_hardgnn(run):
     out = run("hardgnn.py", "--epochs", "12")
     assert "info_nce" in out
     mined, chance = re.search(r"(\d+)% of the mined items .* by chance (\d+)%", out).groups()
-    assert int(mined) > int(chance) + 10
+    assert int(mined) > int(chance) + 30
 
 
 def test_hardgnn_without_hard_negatives(run):
@@ -244,7 +246,9 @@ def test_the_figures_of_real_data_are_those_of_the_results(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in PRESETS if "sample" in expected(name)])
+@pytest.mark.parametrize(
+    "name", [name for name in (*PRESETS, "selfgnn.py", "hardgnn.py") if "sample" in expected(name)]
+)
 def test_the_figures_of_the_sample_are_what_it_prints(name, run):
     recall, ndcg, *_ = expected(name)["sample"]
     out = run(name)

@@ -190,10 +190,19 @@ def test_the_code_s_negatives_are_the_batch_s_and_the_hinge_s_first_ones_are_min
 
 
 def test_gradients_flow_through_anchor_positive_and_negatives(split):
+    """Each of the three learns, though no other term asks it to."""
     model = make(split)
     batch = next(iter(model.batches(split, Streams(0))))
+    encoded = model.encode(batch)
+    vectors = {name: getattr(encoded, name).detach().requires_grad_() for name in ("instance", "item")}
+    encoded = dataclasses.replace(encoded, **vectors)
+    model.encode = lambda _: encoded
     model.loss(batch)["info_nce"].backward()
-    assert bool(model.item.grad.any()) and bool(model.instance.position.weight.grad.any())
+    targets, mined = set(batch.target.tolist()), set(batch.hard.flatten().tolist())
+    moved = set(vectors["item"].grad.any(1).nonzero().flatten().tolist())
+    assert vectors["instance"].grad.any(1).all()
+    assert moved >= targets - mined and moved >= mined - targets
+    assert targets - mined and mined - targets and moved <= targets | mined
 
 
 def test_more_hard_negatives_than_items_are_refused(split):
@@ -232,3 +241,17 @@ def test_mined_items_are_of_the_user_s_own_community():
     model = make(split, **fields, train={"batch_size": 64, "lr": 1e-2, "epochs": 5})
     fit(model, split, epochs=5)
     assert float((group[model.mine().numpy()] == counts.argmax(1)[:, None]).mean()) > 0.9
+
+
+def test_the_config_of_the_presets_is_that_of_the_sheet(split):
+    """What HardGNN adds, by value; the rest is SelfGNN's."""
+    for name, base, own in (
+        ("hardgnn", "selfgnn", {"k": 3, "contrast": "own", "hard_in_rec": False}),
+        ("hardgnn-code", "selfgnn-code", {"k": 5, "contrast": "batch", "hard_in_rec": True, "shared_cell": False}),
+    ):
+        config, plain = (dglrec.models.preset(one, split).config for one in (name, base))
+        own |= {"lam": 0.1, "tau": 0.1, "anchor": "instance", "refresh": 0}
+        assert {field: getattr(config, field) for field in own} == own
+        for field in dataclasses.fields(plain):
+            if field.name not in own:
+                assert getattr(config, field.name) == getattr(plain, field.name), field.name

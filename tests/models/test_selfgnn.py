@@ -464,7 +464,36 @@ def test_months(split):
 
 
 def test_the_config_of_the_presets_is_that_of_the_sheet(split):
+    """What paper and code share, by value, and in what the presets differ."""
     paper, code = (dglrec.models.preset(name, split).config for name in ("selfgnn", "selfgnn-code"))
+    shared = {
+        "dim": 64,
+        "slope": 0.5,
+        "heads": 16,
+        "dropout": 0.5,
+        "interval_pool": "mean",
+        "norm": "sum",
+        "loss": "hinge",
+    }
+    shared |= {"max_length": 200, "recent": 5, "negatives": 40, "targets": "users", "reg": 1e-2, "beta": 1e-6}
+    shared |= {"layers": 2, "ssl_edges": 40, "ssl_width": 32, "slices": 5, "by": "equal_lengths", "tables": "slices"}
+    shared |= {"pool": "sum", "past": False, "shared_cell": True}
+    for config in (paper, code):
+        assert {name: getattr(config, name) for name in shared} == shared
+        train = config.train
+        assert (train.optimizer, train.lr, train.batch_size, train.epochs, train.decay) == (
+            "adam",
+            1e-3,
+            512,
+            150,
+            0.96,
+        )
+    assert (paper.recurrent, paper.instance, paper.activate, paper.train.schedule) == (
+        "gru",
+        "attention",
+        False,
+        "constant",
+    )
     same = dataclasses.replace(paper, recurrent="lstm", instance="collapsed", activate=True)
     same = dataclasses.replace(same, train=dataclasses.replace(same.train, schedule="exponential"))
     assert same == code
