@@ -4,10 +4,11 @@
     python docs/make_tables.py --check    # exit code 1 if a file is not up to date
 
 A table stands between `<!-- table:NAME -->` and `<!-- end table -->`. Results come from files that
-`dglrec reproduce TABLE --run` writes, figures of data sets from docs/figures.json (by docs/measure_data.py), those of
-samples from docs/samples.json (by docs/measure_samples.py), of protocols from docs/protocols.json (by
-docs/measure_protocols.py), of graph builders from docs/graphs.json (by docs/measure_graphs.py), of choices from
-docs/choices.json (by docs/measure_choices.py), costs from tests/benchmarks/*.json, presets from dglrec.models.PRESETS.
+`dglrec reproduce TABLE --run` writes, figures of data sets from docs/figures.json and docs/slices.json (by
+docs/measure_data.py), those of samples from docs/samples.json (by docs/measure_samples.py), of protocols from
+docs/protocols.json (by docs/measure_protocols.py), of graph builders from docs/graphs.json (by docs/measure_graphs.py),
+of choices from docs/choices.json (by docs/measure_choices.py), costs from tests/benchmarks/*.json, presets from
+dglrec.models.PRESETS.
 No number of ours in these tables is typed by hand.
 """
 
@@ -172,6 +173,17 @@ def data_table() -> str:
     return markdown(header, rows)
 
 
+def slices_table() -> str:
+    """How dense the data of SelfGNN and HardGNN are, and how even in time."""
+    known = json.loads((DOCS / "slices.json").read_text("utf-8"))
+    rows = []
+    for name, one in known.items():
+        sizes = (f"{one[column]:,}" for column in ("users", "items", "interactions"))
+        rows.append([f"`{name}`", *sizes, f"{100 * one['density']:.2f} %", f"{100 * one['largest_fifth']:.0f} %"])
+    header = ["data (5-core)", "users", "items", "interactions", "density", "pairs in the largest fifth of the time"]
+    return markdown(header, rows)
+
+
 def ties_table() -> str:
     """What the tie rule and the treatment of seen items do to the models that count."""
     header = ["recall@10 on", "of"]
@@ -276,6 +288,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "presets": presets_table,
     "data": data_table,
     "ties": ties_table,
+    "slices": slices_table,
     "samples": samples_table,
     "differences": differences_table,
     **{f"protocol-{section}": partial(protocol_table, section) for section in _protocols()},

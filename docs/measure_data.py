@@ -1,4 +1,4 @@
-"""Measures what docs/evaluation.md says of the public data sets, and writes it to docs/figures.json.
+"""Measures what docs/evaluation.md and docs/hardgnn.md say of public data, into docs/figures.json and docs/slices.json.
 
     DGLREC_DATA=~/data python docs/measure_data.py
     python docs/make_tables.py
@@ -11,11 +11,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
+
 import dglrec
 from dglrec.data.check import statistics
+from dglrec.tables import PLANS
 
 NAMES = ("amazon-beauty", "amazon-toys", "amazon-sports", "yelp-2019", "foursquare-nyc")
 FIGURES = Path(__file__).with_name("figures.json")
+SLICED = tuple(dict.fromkeys(data for data, _ in PLANS["hardgnn-table1"].data))
+SLICES = Path(__file__).with_name("slices.json")
 
 
 def figures(name: str) -> dict[str, float | int | str]:
@@ -46,15 +51,26 @@ def figures(name: str) -> dict[str, float | int | str]:
     return values
 
 
+def slices(name: str) -> dict[str, float | int]:
+    """How dense a data set is, and the largest of five equal lengths of its training events' time."""
+    log = dglrec.load(name, k_core=5)
+    size = statistics(log)["size"]
+    graph = dglrec.graphs.time_slices(dglrec.leave_one_out(log).train, 5)
+    edges = np.array([graph.num_edges(t) for t in dglrec.graphs.slice_names(graph)])
+    kept = ("users", "items", "interactions", "density")
+    return {figure: size[figure] for figure in kept} | {"largest_fifth": float(edges.max() / edges.sum())}
+
+
 def main() -> None:
     """Measure the data sets that are here."""
-    known = json.loads(FIGURES.read_text("utf-8")) if FIGURES.exists() else {}
     here = {info.name for info in dglrec.data.list_datasets() if info.place in ("DGLREC_DATA", "cache")}
-    for name in NAMES:
-        if name in here:
-            known[name] = figures(name)
-            print(name, known[name], flush=True)
-    FIGURES.write_text(json.dumps({name: known[name] for name in NAMES if name in known}, indent=1) + "\n", "utf-8")
+    for path, names, measure in ((SLICES, SLICED, slices), (FIGURES, NAMES, figures)):
+        known = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        for name in names:
+            if name in here:
+                known[name] = measure(name)
+                print(name, known[name], flush=True)
+        path.write_text(json.dumps({name: known[name] for name in names if name in known}, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The pages hold together: equations and their tags, links, code blocks, commands, generated tables."""
 
+import dataclasses
 import doctest
 import functools
 import importlib
@@ -16,6 +17,7 @@ import pytest
 
 import dglrec
 from dglrec.models import PRESETS
+from dglrec.tables import PLANS
 
 REPOSITORY = Path(__file__).parents[2]
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "data" / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -237,6 +239,19 @@ def test_the_defaults_of_galrec_are_the_best_of_what_was_tried():
     assert all(most["value"] - one["value"] < most["error"] for one in others)  # "within one standard error"
 
 
+def test_what_selfgnn_causal_changes_is_listed():
+    """All fields, but `pool`, which causal attention does not read."""
+    plan = PLANS["selfgnn-remedies"]
+    plain, changed = (
+        dataclasses.asdict(plan.config(name, "ml-latest-small")) for name in ("selfgnn", "selfgnn-causal")
+    )
+    fields = {name: changed[name] for name in changed if name not in ("train", "pool") and changed[name] != plain[name]}
+    fields |= {f"train.{k}": value for k, value in changed["train"].items() if value != plain["train"][k]}
+    text = text_of("docs/selfgnn.md").split("They differ from it in ")[1].split(", and the row above")[0]
+    said = dict(one.split("=") for one in re.findall(r"`([\w.]+=[^`]+)`", text))
+    assert said == {name: f'"{value}"' if isinstance(value, str) else str(value) for name, value in fields.items()}
+
+
 def test_figures_in_the_text_are_those_of_the_table():
     figures = json.loads(text_of("docs/figures.json"))
     amazon = [one for name, one in figures.items() if name.startswith("amazon-")]
@@ -339,3 +354,9 @@ def test_figures_of_protocols_are_measured(section, data, measure):
 def test_figures_are_measured():
     measured = load_script("measure_data").figures("amazon-toys")
     assert measured == pytest.approx(json.loads(text_of("docs/figures.json"))["amazon-toys"])
+
+
+@pytest.mark.skipif(not Path(os.environ.get("DGLREC_DATA", ""), "ml-latest-small").is_dir(), reason="needs the data")
+def test_figures_of_slices_are_measured():
+    measured = load_script("measure_data").slices("ml-latest-small")
+    assert measured == pytest.approx(json.loads(text_of("docs/slices.json"))["ml-latest-small"])

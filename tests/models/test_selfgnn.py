@@ -411,14 +411,15 @@ def test_slices_of_noise_are_trusted_less(draw):
     assert np.mean(found) < -0.1 and max(found) < 0, found
 
 
-def test_slices_tell_what_a_user_turned_to():
+@pytest.mark.parametrize("draw", [1, 2])
+def test_slices_tell_what_a_user_turned_to(draw):
     """In "drift" interests change where slices begin. Without the instance level, one slice cannot know which is the
     newest, neither of the same model nor of `selfgnn-prefixes`. What helps is to learn from the slices before the
     target's alone (`past`), which one slice cannot; so the model with all six slices is no better, either.
     """
-    split = dglrec.leave_one_out(dglrec.sample("drift", users=1000, items=150, seed=1))
+    split = dglrec.leave_one_out(dglrec.sample("drift", users=1000, items=150, seed=draw))
     fields = {"dim": 16, "heads": 2, "instance": "none", "negatives": 5, "beta": 0.0}
-    train = {"lr": 1e-2, "batch_size": 256}
+    train = {"lr": 1e-2, "batch_size": 256, "seed": draw}
     found = []
     for name, more in (
         ("selfgnn-inductive", {"slices": 6}),
@@ -429,7 +430,7 @@ def test_slices_tell_what_a_user_turned_to():
         model = dglrec.models.preset(name, split, **fields, **more, train=train)
         fit(model, split, epochs=4)
         found.append(dglrec.evaluate(model, split.test, k=10)["ndcg@10"])
-    assert found[0] > max(found[1:]) + 0.02, found
+    assert found[0] > max(found[1:]) + 0.01, found
 
 
 # --- What is refused -----------------------------------------------------------------------------------------------
