@@ -74,12 +74,18 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *rows])
 
 
-def results_table(name: str) -> str:
-    """A paper's table beside what was measured, a block for every data set and protocol."""
+def results_table(name: str, brief: bool = False) -> str:
+    """A paper's table beside what was measured, a block for every data set and protocol.
+
+    A brief one leaves out what has not been run.
+    """
     table = reproduce(name)
     shown = []
     for block in table.blocks():
-        shown += [f"**{block.data}**, {block.protocol}:", markdown(block.header, block.rows), *block.notes]
+        notes = [note for note in block.notes if not (brief and note.startswith("Not run yet"))]
+        shown += [f"**{block.data}**, {block.protocol}:", markdown(block.header, block.rows), *notes]
+    if brief:
+        return "\n\n".join(shown)
     if not table.results:
         shown.insert(0, f"Nothing is measured yet; `dglrec reproduce {name} --run` does it.")
     return "\n\n".join([*shown, *table.not_begun()])
@@ -270,6 +276,7 @@ def choices_table() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     **{name: partial(results_table, name) for name in tables()},
+    "gsau-table1-brief": partial(results_table, "gsau-table1", brief=True),
     "mdgr-residual-pairs": partial(pairs_table, "mdgr-table2", "mdgr-residual"),
     "mdgr-cost": cost_table,
     "gsau-trace": trace_table,
