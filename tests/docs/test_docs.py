@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).parents[2]
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "data" / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 NAMES = [str(page.relative_to(REPOSITORY)) for page in PAGES]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-PRINTED = re.compile(r"^ *print\(.*\)  # (InteractionLog\(.*|[\[(]'.*)$", re.MULTILINE)  # a comment with what is printed
+PRINTED = re.compile(r"^ *print\(.*\)  # (InteractionLog\(.*|[\[(]'.*)$", re.MULTILINE)  # with the output
 
 
 def text_of(name):
@@ -156,7 +156,7 @@ def test_every_preset_is_described():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_code_blocks_run(name, tmp_path, monkeypatch, capsys):
-    """Blocks of a page run one after the other, with a single epoch; what `>>>` and `print(...)  # ...` print is compared."""
+    """Blocks of a page run one after the other, with a single epoch; output behind `>>>` and `print()  #` is compared."""
     fit = dglrec.fit
     monkeypatch.setattr(dglrec, "fit", lambda *args, **fields: fit(*args, **{**fields, "epochs": 1, "progress": False}))
     monkeypatch.chdir(tmp_path)
