@@ -156,7 +156,7 @@ def test_every_preset_is_described():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_code_blocks_run(name, tmp_path, monkeypatch, capsys):
-    """Blocks of a page run one after the other, with a single epoch; output behind `>>>` and `print()  #` is compared."""
+    """Blocks of a page run one after the other, with one epoch; output behind `>>>` and `print()  #` is compared."""
     fit = dglrec.fit
     monkeypatch.setattr(dglrec, "fit", lambda *args, **fields: fit(*args, **{**fields, "epochs": 1, "progress": False}))
     monkeypatch.chdir(tmp_path)
