@@ -39,7 +39,7 @@ AUTHORS_NDCG = {0: 0.0014, 9: 0.0136, 16: 0.0287, 20: 0.0319, 40: 0.048, 60: 0.0
 
 # A line of difference, where docs/protocols.json has it (section, data, model), and the readings before and after it.
 DIFFERENCES = (
-    ("seen items: masked in place of kept", "seen", "ml-latest-small", "popularity", "kept", "masked"),
+    ("seen items: masked instead of kept", "seen", "ml-latest-small", "popularity", "kept", "masked"),
     ("the same, of a trained model", "seen", "amazon-beauty", "gsau-rec", "kept", "masked"),
     (
         "the test history ends with the validation item",
@@ -51,9 +51,9 @@ DIFFERENCES = (
     ),
     (
         "a repeated target is masked with the rest",
-        *("repeats", "foursquare-nyc", "transitions", "masked, but for the target", "masked, with the target"),
+        *("repeats", "foursquare-nyc", "transitions", "masked, except the target", "masked, with the target"),
     ),
-    ("1 + 99 candidates in place of all items", "sampled", "ml-latest-small", "popularity", "all items", "1 + 99"),
+    ("1 + 99 candidates instead of all items", "sampled", "ml-latest-small", "popularity", "all items", "1 + 99"),
     (
         "a setting chosen on test",
         *("selection", "ml-latest-small", "recency, 15 half-lives", "chosen on validation", "chosen on test"),
@@ -63,11 +63,25 @@ DIFFERENCES = (
         *("leak", "amazon-beauty", "transitions", "events before the period", "all of training"),
     ),
     (
-        "one hit is enough, where a query has many right items",
-        *("means", "foursquare-nyc", "popularity", "hits / right items", "at least one hit"),
+        "one hit is enough, where a query has many targets",
+        *("means", "foursquare-nyc", "popularity", "hits / targets", "at least one hit"),
     ),
-    ("20-core in place of 5-core", "filters", "ml-latest-small", "popularity", "5-core", "20-core"),
+    ("20-core instead of 5-core", "filters", "ml-latest-small", "popularity", "5-core", "20-core"),
 )
+
+# How docs/measure_protocols.py treats seen items, by section.
+SEEN = {
+    "seen": "as the columns say",
+    "history": "kept",
+    "ties": "masked",
+    "repeats": "as the columns say; masked in the last two",
+    "sampled": "masked",
+    "selection": "masked",
+    "splits": "kept",
+    "leak": "kept",
+    "means": "kept",
+    "filters": "masked",
+}
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -75,12 +89,18 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *rows])
 
 
-def results_table(name: str) -> str:
-    """A paper's table beside what was measured, a block for every data set and protocol."""
+def results_table(name: str, brief: bool = False) -> str:
+    """A paper's table beside what was measured, a block for every data set and protocol.
+
+    A brief one leaves out what has not been run.
+    """
     table = reproduce(name)
     shown = []
     for block in table.blocks():
-        shown += [f"**{block.data}**, {block.protocol}:", markdown(block.header, block.rows), *block.notes]
+        notes = [note for note in block.notes if not (brief and note.startswith("Not run yet"))]
+        shown += [f"**{block.data}**, {block.protocol}:", markdown(block.header, block.rows), *notes]
+    if brief:
+        return "\n\n".join(shown)
     if not table.results:
         shown.insert(0, f"Nothing is measured yet; `dglrec reproduce {name} --run` does it.")
     return "\n\n".join([*shown, *table.not_begun()])
@@ -236,7 +256,7 @@ def protocol_table(section: str) -> str:
             cells.append(text if error is None else f"{text} ±{error:.4f}")
         queries = "" if row["queries"] is None else f"{row['queries']:,}"
         rows.append([f"`{row['data']}`", row["model"], queries, *cells])
-    return markdown([f"{found['metric']} on", "of", "queries", *columns], rows)
+    return f"Seen items: {SEEN[section]}.\n\n" + markdown([f"{found['metric']} on", "of", "queries", *columns], rows)
 
 
 def differences_table() -> str:
@@ -247,8 +267,9 @@ def differences_table() -> str:
         (values,) = (row["values"] for row in found["rows"] if (row["data"], row["model"]) == (data, model))
         old, new = values[before], values[after]
         name = found["metric"]
-        rows.append([line, f"`{data}`", model, name, f"{old:.4f}", f"{new:.4f}", f"x {new / old:.2f}"])
-    return markdown(["one line of difference", "data", "model", "metric", "before", "after", ""], rows)
+        seen = {"seen": "kept, then masked", "repeats": "masked"}.get(section, SEEN[section])
+        rows.append([line, f"`{data}`", model, name, seen, f"{old:.4f}", f"{new:.4f}", f"x {new / old:.2f}"])
+    return markdown(["one line of difference", "data", "model", "metric", "seen items", "before", "after", ""], rows)
 
 
 def builders_table() -> str:
@@ -282,6 +303,7 @@ def choices_table() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     **{name: partial(results_table, name) for name in tables()},
+    "gsau-table1-brief": partial(results_table, "gsau-table1", brief=True),
     "mdgr-residual-pairs": partial(pairs_table, "mdgr-table2", "mdgr-residual"),
     "mdgr-cost": cost_table,
     "gsau-trace": trace_table,

@@ -146,7 +146,7 @@ def seen(name: str) -> list[Row]:
             row(name, what, split.test, {
                 "kept": measured(model, split.test, seen="keep"),
                 "masked": measured(model, split.test, seen="mask"),
-                "masked, but for the validation item": measured(Informed(model, split.test), short, seen="mask"),
+                "masked, except the validation item": measured(Informed(model, split.test), short, seen="mask"),
             })
         )  # fmt: skip
     return rows
@@ -214,7 +214,7 @@ def repeats(name: str) -> list[Row]:
         values = masked.per_query["recall@10"]
         cells = {
             "kept": measured(model, test, seen="keep"),
-            "masked, but for the target": mean(values),
+            "masked, except the target": mean(values),
             "masked, with the target": mean(np.where(repeat, 0.0, values)),
             "new items alone": measured(model, test.new_items(), seen="mask"),
             "repeats dropped before the split": measured(other, once.test, seen="mask"),
@@ -283,7 +283,7 @@ def splits(name: str) -> list[Row]:
         "leave-one-out": dglrec.leave_one_out(log),
         "a tenth of each user, the last": dglrec.ratio(log),
         "a tenth of each user, any": dglrec.ratio(log, by="random"),
-        "after a moment, the next": dglrec.time_point(log, targets="next"),
+        "after a time cut-off, the next": dglrec.time_point(log, targets="next"),
     }
     rows = [_sizes(name, "queries", {way: len(split.test) for way, split in ways.items()})]
     for what in ("popularity", "recency", "transitions"):
@@ -329,12 +329,12 @@ def means(name: str) -> list[Row]:
         recall = found.per_query["recall@10"]
         hits = recall * right
         cells = {
-            "hits / right items": mean(recall),
-            "hits / min(10, right items)": mean(hits / np.minimum(right, 10)),
+            "hits / targets": mean(recall),
+            "hits / min(10, targets)": mean(hits / np.minimum(right, 10)),
             "at least one hit": mean(found.per_query["hit@10"]),
             "hits / 10": mean(found.per_query["precision@10"]),
             # What nobody took has no count, and is not among the first 10.
-            "hits / right items, unknown ones dropped": mean(hits[warm > 0] / warm[warm > 0]),
+            "hits / targets, cold ones dropped": mean(hits[warm > 0] / warm[warm > 0]),
         }
         rows.append(row(name, what, test, cells))
     return rows
@@ -343,7 +343,7 @@ def means(name: str) -> list[Row]:
 def filters(name: str) -> list[Row]:
     """Which users and items stay."""
     raw = load(name, None)
-    logs = {"as it comes": raw, **{f"{k}-core": load(name, k) for k in (5, 10, 20)}}
+    logs = {"unfiltered": raw, **{f"{k}-core": load(name, k) for k in (5, 10, 20)}}
     if raw.rating is not None and not np.isnan(raw.rating).all():
         logs["ratings of 4 and more, 5-core"] = raw.select(raw.rating >= 4).k_core(5)
     cuts = {way: dglrec.leave_one_out(log) for way, log in logs.items()}
