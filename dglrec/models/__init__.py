@@ -125,7 +125,7 @@ PRESETS = {
     "selfgnn-code": Preset(
         SelfGNN,
         _CODE,
-        "the same, as the authors' public code computes it",
+        "the same, mostly as the authors' public code computes it",
     ),
     "selfgnn-prefixes": Preset(
         SelfGNN,
