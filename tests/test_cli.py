@@ -515,7 +515,10 @@ def test_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "says"),
     [
         ([], "required: COMMAND; see dglrec --help"),
-        (["trian"], "invalid choice: 'trian'"),
+        (["trian"], "argument COMMAND: invalid choice: 'trian'; did you mean 'train'? see dglrec --help"),
+        (["train", "gsau", "--data", "sampel"], "did you mean 'sample'?"),
+        (["train", "gsau", "--unknown"], "unrecognized arguments: --unknown; see dglrec train --help"),
+        (["data", "check", "x", "--unknown"], "unrecognized arguments: --unknown; see dglrec data check --help"),
         (["train"], "train needs PRESET and --data"),
         (["train", "gsau"], "train needs PRESET and --data"),
         (["train", "gsau", "--data", "x", "--epoch", "3"], "unrecognized arguments: --epoch 3"),
