@@ -13,6 +13,7 @@ import dataclasses
 import json
 import os
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -33,6 +34,11 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")  # where a run goes that is given no folder
 _WIDE = 400  # characters of a message, about two lines of a wide terminal
+# How a message of the library names an argument -> how the command line does.
+_ARGUMENTS = (
+    (r'\bcolumns=\{"(\w+)": "(.*?)"\}', lambda found: f"--columns {found[1]}={shlex.quote(found[2])}"),
+    (r"\border='file'", lambda found: "--order file"),
+)
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -77,10 +83,21 @@ def _explain(error: BaseException) -> str | None:
         name = f"{error.filename}: " if error.filename is not None else ""
         return f"{name}{error.strerror or error}"
     if isinstance(error, DglrecError | ImportError):
-        return str(error)
+        return _as_options(str(error))
     if isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY):
         return "out of memory; a smaller train.batch_size, or another --device, may help"
     return None
+
+
+def _as_options(text: str) -> str:
+    """A message with the arguments of Python in it as options of the command line.
+
+    >>> _as_options("no column 'user_id'; pass columns={\"user_id\": \"the user\"}")
+    "no column 'user_id'; pass --columns user_id='the user'"
+    """
+    for pattern, option in _ARGUMENTS:
+        text = re.sub(pattern, option, text)
+    return text
 
 
 def _limited(text: str) -> str:
@@ -238,17 +255,24 @@ def _fit(model: Model, folder: Path, args: argparse.Namespace) -> tuple[Run, Met
 def _new_model(args: argparse.Namespace) -> Model:
     """The model that PRESET, --data and --set ask for. All names are checked before data are read."""
     from .data import PAPER_SETS
-    from .models import PRESETS, preset
+    from .models import preset
 
     if args.preset is None or args.data is None:
         raise ConfigError("train needs PRESET and --data NAME_OR_PATH (or --resume DIR); see dglrec train --help")
     fields = _fields(args)
     _check_preset(args.preset, fields)
     split = _split(args, args.preset)
-    if args.data in PAPER_SETS and hasattr(PRESETS[args.preset].config, "slices") and "slices" not in fields:
+    if args.data in PAPER_SETS and _has_slices(args.preset) and "slices" not in fields:
         fields["slices"] = PAPER_SETS[args.data].slices
         _note(f"{fields['slices']} time slices, as the paper has on {args.data}; --set slices=N is another number")
     return preset(args.preset, split, **fields)
+
+
+def _has_slices(preset: str) -> bool:
+    """Whether a preset cuts the log into time slices."""
+    from .models import PRESETS
+
+    return hasattr(PRESETS[preset].config, "slices")
 
 
 def _resumed_model(args: argparse.Namespace) -> Model:
@@ -321,8 +345,10 @@ def _split(args: argparse.Namespace, preset: str) -> Split:
     settings = _settings(args)
     model = PRESETS[preset].model
     kind = args.split or model.default_split
-    given = {"k_core": args.k_core} if args.k_core is not None else {}
-    options = replace(DataOptions(), {**settings["data"], **given}, where="data.")
+    given = {name: getattr(args, name) for name in ("k_core", "order", "items", "format")}
+    given = {name: value for name, value in given.items() if value is not None}
+    columns = {f"columns.{ours}": theirs for ours, theirs in _columns(args).items()}
+    options = replace(DataOptions(), settings["data"] | given | columns, where="data.")
     ties = {"ties": args.ties} if args.ties is not None else {}
     rule = dataclasses.asdict(replace(_SPLITS[kind](), {**settings["split"], **ties}, where="split."))
     log = load(
@@ -337,10 +363,12 @@ def _split(args: argparse.Namespace, preset: str) -> Split:
     log = log.one_pass_core() if options.one_pass_core else log
     if kind == "given":
         return shares.given(log, **rule)
-    if log.time is None and options.order == "time":
-        raise DataError(f"{log.name!r} has no timestamps; if its rows stand oldest first, add --set data.order=file")
     if kind == "time-point":
         return time_point(log, **rule)
+    if log.time is None and _has_slices(preset):
+        raise DataError(f"{preset} needs times, and {log.name!r} has none; train one without time slices, e.g. sasrec")
+    if log.time is None and options.order == "time":
+        raise DataError(f"{log.name!r} has no timestamps; if its rows are oldest first, add --order file")
     if kind == "ratio":
         return ratio(log, order=options.order, **rule)
     if kind == "leave-one-out":
@@ -435,11 +463,16 @@ def _data_list(args: argparse.Namespace) -> Output:
 def _data_check(args: argparse.Namespace) -> Output:
     from .data import check
 
+    report = check(args.path, columns=_columns(args), format=args.format)
+    return Output(_as_options(str(report)), report.to_dict(), 0 if report.ok else 2)
+
+
+def _columns(args: argparse.Namespace) -> dict[str, str]:
+    """`--columns` as our name of a column -> the file's."""
     pairs = [text.partition("=") for text in args.columns]
     if wrong := next((name for name, equals, theirs in pairs if not (name and equals and theirs)), None):
         raise ConfigError(f"--columns {wrong!r} names no column; expected e.g. --columns user_id=uid item_id=asin")
-    report = check(args.path, columns={name: theirs for name, _, theirs in pairs}, format=args.format)
-    return Output(str(report), report.to_dict(), 0 if report.ok else 2)
+    return {ours: theirs for ours, _, theirs in pairs}
 
 
 def _data_get(args: argparse.Namespace) -> Output:
@@ -583,6 +616,9 @@ def _add_train(commands: Any) -> None:
     add("--seed", type=int, metavar="N", help="seed of the training")
     add("--out", metavar="DIR", help="folder of the run (runs/PRESET-DATA-SEED)")
     add("--resume", metavar="DIR", help="go on with the run in DIR; PRESET and --data are known from there")
+    _add_columns(add)
+    add("--items", metavar="PATH", help="file with the items' titles (default: items.* beside interactions.*)")
+    add("--order", choices=("time", "file"), help="which rows are oldest: by time, or as the file has them (default: time)")  # fmt: skip
     add("--k-core", type=int, metavar="N", help="keep users and items with N interactions or more")
     add("--split", choices=tuple(_SPLITS), help="by default as the preset's paper: windows, or leave-one-out")
     add("--ties", choices=("file", "random"), help="order of a user's events at one time (file)")
@@ -619,10 +655,7 @@ def _add_data(commands: Any) -> None:
     _command(parts, "list", _data_list, "the data sets that are here, or can be fetched")
     check = _command(parts, "check", _data_check, "what is in a file, and what is wrong with it, line by line")
     check.add_argument("path", metavar="PATH", help="a file, a folder or the name of a data set")
-    check.add_argument(
-        "--columns", nargs="+", default=[], metavar="OURS=THEIRS", help="names of the columns in the file"
-    )
-    check.add_argument("--format", metavar="NAME", help="form of a file that is not tidy, such as amazon-ratings")
+    _add_columns(check.add_argument)
     get = _command(parts, "get", _data_get, "fetch a data set into the cache; prints its folder")
     get.add_argument("name", metavar="NAME", help="see dglrec data list")
     get.add_argument("--yes", action="store_true", help="accept the terms of its source, which are shown first")
@@ -640,6 +673,13 @@ def _add_reproduce(commands: Any) -> None:
     add("--figure", type=Path, metavar="PATH", help="draw a figure of the paper to PATH, a PNG")
     add("--seed", type=int, metavar="N", help="seed of the trainings")
     _add_device(add)
+
+
+def _add_columns(add: Any) -> None:
+    """How a file of interactions is read."""
+    add("--columns", nargs="+", action="extend", default=[], metavar="OURS=THEIRS",
+        help="names of the columns in the file, such as user_id=customer item_id=product")  # fmt: skip
+    add("--format", metavar="NAME", help="form of a file that is not tidy, such as amazon-ratings")
 
 
 def _add_device(add: Any) -> None:

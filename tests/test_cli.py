@@ -168,6 +168,26 @@ def test_fields_of_data_and_split(say: Say, tmp_path: Path) -> None:
         assert "negatives=9, test_users=15, seed=2" in found["split"]
 
 
+def test_how_a_file_is_read_by_train_as_by_check(say: Say, tmp_path: Path) -> None:
+    rows = [line.split("\t") for line in (write_data(tmp_path / "small") / "interactions.tsv").read_text().splitlines()]
+    orders = tmp_path / "orders.csv"
+    orders.write_text("\n".join(["customer,the product,when", *(",".join(row) for row in rows[1:])]) + "\n")
+    words = ("train", "popularity", "--data", orders)
+    assert "'customer the product when'; pass --columns user_id=..." in say(*words)[2]
+    assert "pass --columns user_id=..." in say("data", "check", orders)[1]
+    columns = ("--columns", "user_id=customer", "item_id=the product", "timestamp=when")
+    assert say("data", "check", orders, *columns)[0] == 0
+    titles = ("--items", tmp_path / "small" / "items.tsv")
+    code, out, err = say(*words, *columns, *titles, "--order", "file", "--out", "run", "--json")
+    assert code == 0, err
+    assert "order='file'" in json.loads(out)["protocol"]["split"]
+    assert dglrec.load_model("run").split.log.titles is not None
+    assert "unknown format 'amazon'" in say(*words, "--format", "amazon")[2]
+    assert "unknown field 'usr_id' in 'data.columns.'; did you mean 'user_id'?" in say(*words, "--columns", "usr_id=a")[2]
+    orders.write_text(orders.read_text().replace("the product", "Item Id"))
+    assert "rename it, or pass --columns item_id='Item Id'" in say(*words, *columns[:2])[2]
+
+
 def test_what_selecting_on_test_would_give(say: Say, tmp_path: Path) -> None:
     words = ("train", "lightgcn", "--data", write_data(tmp_path / "small"), "--epochs", 2, "--device", "cpu")
     words += ("--set", "dim=16", "--set", "split.negatives=9", "--set", "train.peek_at_test=true")
@@ -257,9 +277,13 @@ def test_a_log_without_timestamps(say: Say, tmp_path: Path) -> None:
     data = write_data(tmp_path / "small", timestamps=False)
     code, out, err = say("train", "popularity", "--data", data)
     assert (code, out) == (2, "")
-    assert "add --set data.order=file" in err
+    assert "add --order file" in err
+    for order in ((), ("--order", "file")):
+        err = say("train", "popularity", "--data", data, "--split", "time-point", *order)[2]
+        assert "a split by time needs them; use leave-one-out, with --order file if" in err
+        assert "selfgnn needs times, and 'small' has none" in say("train", "selfgnn", "--data", data, *order)[2]
     assert not (tmp_path / "runs").exists()
-    assert say("train", "popularity", "--data", data, "--set", "data.order=file")[0] == 0
+    assert say("train", "popularity", "--data", data, "--order", "file")[0] == 0
 
 
 def test_fields_of_the_model(say: Say, tmp_path: Path) -> None:

@@ -408,8 +408,11 @@ def time_point(
         raise DataError(f"targets is {targets!r}; expected 'all' or 'next'")
     if negatives is not None and targets == "all":
         raise DataError("negatives are drawn for one target a query; pass targets='next', or rank all items")
-    _check_order(log, "time")
-    assert log.time is not None
+    if log.time is None:
+        raise DataError(
+            f"{log.name!r} has no times, and a split by time needs them; use leave-one-out, with order='file' if the "
+            "rows are oldest first"
+        )
     rule: Rule = {"function": "time_point", "targets": targets} | _sampling(negatives, test_users, seed)
     if valid_time is None and test_time is None:
         rule |= {"valid_share": float(valid_share), "test_share": float(test_share)}
@@ -555,7 +558,7 @@ def _check_order(log: InteractionLog, order: str) -> None:
         raise DataError(f"order is {order!r}; expected 'time' or 'file'")
     if order == "time" and log.time is None:
         raise DataError(
-            f"{log.name!r} has no times; pass order='file' if its rows stand oldest first, and the split says so"
+            f"{log.name!r} has no times; pass order='file' if its rows are oldest first, and the split says so"
         )
     if order == "file" and log.time is not None:
         raise DataError(
