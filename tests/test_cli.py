@@ -130,7 +130,7 @@ def test_train_in_words(say: Say, tmp_path: Path) -> None:
     write_data(tmp_path / "small")
     code, out, err = say("train", "sasrec", "--data", "small", "--epochs", 1, "--out", "run", *TINY)
     assert code == 0
-    assert out.startswith("sasrec on small: best epoch 0 of 1; validation ndcg@20")
+    assert out.startswith("sasrec on small: best epoch 1 of 1; validation ndcg@20")
     assert "kept in the ranking" in out
     assert "with seen items masked: recall@5" in out
     assert "dglrec recommend run --user u0" in out

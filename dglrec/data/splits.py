@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DataError, closest
+from ..errors import ConfigError, DataError, closest
 from .log import Bools, Floats, InteractionLog, Ints, _offsets
 
 Rule: TypeAlias = dict[str, Any]
@@ -285,6 +285,17 @@ class Split:
         held_out = np.bincount(self.valid.user, minlength=self.log.num_users) * 2  # test may ask fewer users
         if not np.array_equal(np.diff(self.log.offsets) - held_out, np.diff(self.train.offsets)):
             raise DataError("the training log holds other rows than the log without its held-out events")
+
+
+def check_split(split: Any) -> None:
+    """Refuse what is no split.
+
+    Raises:
+        ConfigError: it is something else, such as the log that a split is cut from.
+    """
+    if not isinstance(split, Split):
+        mend = "; cut it first: split = dglrec.leave_one_out(log)" if isinstance(split, InteractionLog) else ""
+        raise ConfigError(f"expected a Split, got {type(split).__name__}{mend}")
 
 
 def leave_one_out(
