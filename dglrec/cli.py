@@ -223,8 +223,7 @@ def _train(args: argparse.Namespace) -> Output:
     also = {"test_masked": "with seen items masked", "test_full": "with all items ranked"}
     for part, words in also.items():
         if part in run.result and not (part == "test_masked" and model.seen == "mask"):
-            values = ", ".join(f"{name} {value:.4f}" for name, value in run.result[part].items())
-            lines.append(f"{words}: {values}")
+            lines += [f"{words}:", run.tested[part].table(), ""]
     lines.append(f"in {folder}: dglrec recommend {folder} --user {model.split.log.user_ids[0]}")
     return Output("\n".join(lines), run.result)
 
@@ -315,7 +314,7 @@ def _settings(args: argparse.Namespace) -> dict[str, dict[str, str]]:
 
 
 def _assignment(text: str) -> tuple[str, str]:
-    """What stands behind `--set`."""
+    """The field and the value of `--set FIELD=VALUE`."""
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise ConfigError(f"--set {text!r} has no value; expected FIELD=VALUE, e.g. --set train.lr=1e-4")
@@ -403,8 +402,8 @@ def _leave_one_out(log: InteractionLog, rule: dict[str, Any], negatives: int | N
 
 
 def _free_folder(model: Model) -> Path:
-    """runs/PRESET-DATA-SEED, with -2, -3, ... where that is taken."""
-    name = re.sub(r"[^\w.-]+", "-", f"{model.preset}-{model.split.log.name}-{model.train_config.seed}")
+    """runs/PRESET-DATA-seedN, with -2, -3, ... where that is taken."""
+    name = re.sub(r"[^\w.-]+", "-", f"{model.preset}-{model.split.log.name}-seed{model.train_config.seed}")
     folder, number = RUNS / name, 1
     while folder.exists():
         number += 1
@@ -519,6 +518,8 @@ def _reproduce(args: argparse.Namespace) -> Output:
 def _models(args: argparse.Namespace) -> Output:
     from .models import PRESETS
 
+    for name in args.name:
+        _check_preset(name, {})
     rows = [
         {
             "preset": name,
@@ -529,19 +530,22 @@ def _models(args: argparse.Namespace) -> Output:
             "source": preset.source,
         }
         for name, preset in PRESETS.items()
+        if name in args.name or not args.name
     ]
-    lines = [
-        (
-            row["preset"],
-            row["model"],
-            row["split"],
-            row["seen"],
-            " ".join(f"{k}={v}" for k, v in row["fields"].items()) or "-",
-            row["source"],
-        )
-        for row in rows
-    ]
-    return Output(aligned(("preset", "class", "split", "seen", "fields", "source"), lines), {"presets": rows})
+    lines = [[row[column] for column in ("preset", "model", "split", "seen", "source")] for row in rows]
+    text = [aligned(("preset", "class", "split", "seen", "source"), lines)]
+    text += [f"\nfields of {name}:\n{_fields_in_words(name)}" for name in args.name]
+    return Output("\n".join(text), {"presets": rows})
+
+
+def _fields_in_words(name: str) -> str:
+    """The fields of a preset's config, one per line; a star where the preset differs from its class."""
+    from .models import PRESETS
+
+    preset = PRESETS[name]
+    values = dataclasses.asdict(preset.config)
+    values |= {f"train.{field}": value for field, value in values.pop("train").items()}
+    return "\n".join(f"  {field}={value}{' *' if field in preset.fields else ''}" for field, value in values.items())
 
 
 def _doctor(args: argparse.Namespace) -> Output:
@@ -589,7 +593,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_recommend(commands)
     _add_data(commands)
     _add_reproduce(commands)
-    _command(commands, "models", _models, "the presets, and where they come from")
+    models = _command(commands, "models", _models, "the presets, and where they come from")
+    models.add_argument("name", nargs="*", metavar="PRESET", help="only these, with the fields that --set can change")
     _command(commands, "doctor", _doctor, "what dglrec runs on, and the line that mends what is wrong")
     return parser
 
@@ -611,24 +616,24 @@ def _add_train(commands: Any) -> None:
     add("--data", metavar="NAME_OR_PATH", help="a data set (see dglrec data list), a file or a folder")
     add("--set", action="append", default=[], metavar="FIELD=VALUE",
         help="a field of the model's config, data.FIELD (order=file: oldest rows first) or split.FIELD")  # fmt: skip
-    add("--epochs", type=int, metavar="N", help="most epochs")
+    add("--epochs", type=int, metavar="N", help="maximum number of epochs")
     _add_device(add)
     add("--seed", type=int, metavar="N", help="seed of the training")
-    add("--out", metavar="DIR", help="folder of the run (runs/PRESET-DATA-SEED)")
+    add("--out", metavar="DIR", help="folder of the run (default: runs/PRESET-DATA-seedN)")
     add("--resume", metavar="DIR", help="go on with the run in DIR; PRESET and --data are known from there")
     _add_columns(add)
     add("--items", metavar="PATH", help="file with the items' titles (default: items.* beside interactions.*)")
     add("--order", choices=("time", "file"), help="which rows are oldest: by time, or as the file has them (default: time)")  # fmt: skip
     add("--k-core", type=int, metavar="N", help="keep users and items with N interactions or more")
-    add("--split", choices=tuple(_SPLITS), help="by default as the preset's paper: windows, or leave-one-out")
-    add("--ties", choices=("file", "random"), help="order of a user's events at one time (file)")
+    add("--split", choices=tuple(_SPLITS), help="how queries are held out (default: as in the preset's paper)")
+    add("--ties", choices=("file", "random"), help="order of a user's events at one time (default: file)")
 
 
 def _add_evaluate(commands: Any) -> None:
     add = _command(commands, "evaluate", _evaluate, "measure a trained model on its test queries").add_argument
     add("folder", metavar="DIR", help="folder of a run")
-    add("--seen", choices=("mask", "keep"), help="items of the history (as the model's paper does)")
-    add("--k", type=int, nargs="+", default=CUTS, metavar="K", help="cuts of the ranking (5 10 20 50)")
+    add("--seen", choices=("mask", "keep"), help="whether items of the history are ranked (default: as in the model's paper)")  # fmt: skip
+    add("--k", type=int, nargs="+", default=CUTS, metavar="K", help="cuts of the ranking (default: 5 10 20 50)")
     add("--set", action="append", default=[], metavar="FIELD=VALUE",
         help="a field that changes the ranking and no weights, such as rank=cosine of GSAU")  # fmt: skip
     _add_device(add)
@@ -641,10 +646,11 @@ def _add_recommend(commands: Any) -> None:
     who.add_argument("--user", metavar="ID", help="a user of the data")
     who.add_argument("--history", nargs="+", metavar="ID", help="items, oldest first")
     many = command.add_mutually_exclusive_group()
-    many.add_argument("--k", type=int, default=10, metavar="K", help="number of items (10)")
-    text = "so many items of each interest, for a model of several vectors a query"
+    many.add_argument("--k", type=int, default=10, metavar="K", help="number of items (default: 10)")
+    text = "number of items of each interest, for a model with several vectors per query"
     many.add_argument("--per-interest", type=int, metavar="N", help=text)
-    command.add_argument("--seen", choices=("mask", "keep"), default="mask", help="items of the history (mask)")
+    command.add_argument("--seen", choices=("mask", "keep"), default="mask",
+        help="whether items of the history are ranked (default: mask)")  # fmt: skip
     _add_device(command.add_argument)
 
 
@@ -678,9 +684,9 @@ def _add_reproduce(commands: Any) -> None:
 def _add_columns(add: Any) -> None:
     """How a file of interactions is read."""
     add("--columns", nargs="+", action="extend", default=[], metavar="OURS=THEIRS",
-        help="names of the columns in the file, such as user_id=customer item_id=product")  # fmt: skip
+        help="the file's names of the columns, such as user_id=customer item_id=product")  # fmt: skip
     add("--format", metavar="NAME", help="form of a file that is not tidy, such as amazon-ratings")
 
 
 def _add_device(add: Any) -> None:
-    add("--device", default="auto", metavar="auto|cpu|cuda", help="where to compute (auto: CUDA if there is one)")
+    add("--device", default="auto", metavar="auto|cpu|cuda", help="where to compute (default: auto, CUDA if there is one)")

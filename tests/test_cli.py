@@ -98,9 +98,9 @@ def test_train_prints_one_object_and_keeps_it(say: Say, tmp_path: Path) -> None:
     assert "recall@10" in result["test"].keys() & result["test_masked"].keys() & result["valid"].keys()
     assert result["protocol"]["part"] == "test"
     assert result["config"]["dim"] == 16
-    folder = tmp_path / "runs" / "gsau-rec-small-7"
+    folder = tmp_path / "runs" / "gsau-rec-small-seed7"
     assert json.loads((folder / "result.json").read_text()) == result
-    assert str(Path("runs/gsau-rec-small-7")) in err
+    assert str(Path("runs/gsau-rec-small-seed7")) in err
 
 
 def test_no_run_is_overwritten(say: Say, tmp_path: Path) -> None:
@@ -108,11 +108,11 @@ def test_no_run_is_overwritten(say: Say, tmp_path: Path) -> None:
     words = ("train", "popularity", "--data", data)
     assert [say(*words)[0] for _ in range(3)] == [0, 0, 0]
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == [
-        "popularity-small-2020",
-        "popularity-small-2020-2",
-        "popularity-small-2020-3",
+        "popularity-small-seed2020",
+        "popularity-small-seed2020-2",
+        "popularity-small-seed2020-3",
     ]
-    code, _, err = say(*words, "--out", "runs/popularity-small-2020")
+    code, _, err = say(*words, "--out", "runs/popularity-small-seed2020")
     assert code == 2
     assert "holds a run already" in err
 
@@ -132,7 +132,11 @@ def test_train_in_words(say: Say, tmp_path: Path) -> None:
     assert code == 0
     assert out.startswith("sasrec on small: best epoch 1 of 1; validation ndcg@20")
     assert "kept in the ranking" in out
-    assert "with seen items masked: recall@5" in out
+    masked = json.loads(Path("run/result.json").read_text())["test_masked"]
+    table = out.partition("\nwith seen items masked:\n")[2].splitlines()
+    assert table[0].split() == ["@5", "@10", "@20", "@50"]
+    assert table[1].split()[:2] == ["recall", f"{masked['recall@5']:.4f}"]
+    assert "users with < 3 events 0," in out and "queries; measured in " in out
     assert "dglrec recommend run --user u0" in out
     assert len(err.splitlines()) == 1  # no bars where standard error is no terminal
 
@@ -194,7 +198,7 @@ def test_what_selecting_on_test_would_give(say: Say, tmp_path: Path) -> None:
     code, out, _ = say(*words)
     assert code == 0
     assert "selected on the test queries" in out and "a leak, shown for its size only" in out
-    assert "1+9 candidates" in out and "with all items ranked: recall@5" in out
+    assert "1+9 candidates" in out and "\nwith all items ranked:\n " in out
     result = json.loads(say(*words, "--json")[1])
     assert set(result["selected_on_test"]) == {"note", "epoch", "metrics"}
 
@@ -223,13 +227,10 @@ def test_a_preset_is_split_as_its_paper_does(say: Say, tmp_path: Path) -> None:
     protocol, err = trained("mip", "--data", short)
     assert protocol["kind"] == "position"
     assert err.startswith(
-        "split by leave-one-out, not by windows as the paper of mip: 'small' has 0 windows of 100 events"
+        "split by leave-one-out, not by windows as the paper of mip: no user of 'small' has enough events for a window"
     )
     for explicit in (("--split", "windows"), ("--set", "split.by=user")):
-        assert (
-            "has 0 windows of 100 events (40 of 40 users have none)"
-            in say("train", "mip", "--data", short, *explicit)[2]
-        )
+        assert "for a window of 100; take shorter windows" in say("train", "mip", "--data", short, *explicit)[2]
     presets = {row["preset"]: row["split"] for row in json.loads(say("models", "--json")[1])["presets"]}
     assert (presets["mdgr"], presets["surge"], presets["sasrec"]) == ("windows", "windows", "leave-one-out")
 
@@ -468,7 +469,14 @@ def test_models(say: Say) -> None:
     lines = out.splitlines()
     assert code == 0
     assert [line.split()[0] for line in lines] == ["preset", *PRESETS]
-    assert ["gsau-rec", "GSAU", "leave-one-out", "keep", "rec=True"] in [line.split()[:5] for line in lines]
+    assert ["gsau-rec", "GSAU", "leave-one-out", "keep", "GSAU"] in [line.split()[:5] for line in lines]
+    assert max(map(len, lines)) < 160
+    code, out, _ = say("models", "gsau-rec", "sasrec")
+    assert (code, out.split()[5], out.split("\n")[1].split()[0]) == (0, "sasrec", "sasrec")
+    fields = out.partition("\nfields of gsau-rec:\n")[2].partition("\nfields of sasrec:\n")[0].splitlines()
+    assert {"  rec=True *", "  encoder=sasrec", "  train.patience=10"} <= set(fields)
+    assert [row["preset"] for row in json.loads(say("models", "mip", "--json")[1])["presets"]] == ["mip"]
+    assert "did you mean 'sasrec'" in say("models", "sasrek")[2]
     rows = json.loads(say("models", "--json")[1])["presets"]
     assert [row["preset"] for row in rows] == list(PRESETS)
     assert {row["seen"] for row in rows} == {"keep", "mask"}
