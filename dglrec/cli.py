@@ -264,7 +264,23 @@ def _new_model(args: argparse.Namespace) -> Model:
     if args.data in PAPER_SETS and _has_slices(args.preset) and "slices" not in fields:
         fields["slices"] = PAPER_SETS[args.data].slices
         _note(f"{fields['slices']} time slices, as the paper has on {args.data}; --set slices=N is another number")
-    return preset(args.preset, split, **fields)
+    model = preset(args.preset, split, **fields)
+    if getattr(model.config, "by", None) == "equal_lengths":
+        _warn_of_uneven_slices(model)
+    return model
+
+
+def _warn_of_uneven_slices(model: Any) -> None:
+    """Say so where most of a log is in one of the slices of its time."""
+    import numpy as np
+
+    times = model.split.train.time
+    sizes = np.bincount(np.searchsorted(model.boundaries, times, side="right"))
+    if len(model.boundaries) and sizes.max() > len(times) / 2:
+        _note(
+            f"{sizes.max() / len(times):.0%} of the training interactions are in one of the {len(model.boundaries) + 1}"
+            " time slices, which are equally long; with --set by=equal_counts they have about as many each"
+        )
 
 
 def _has_slices(preset: str) -> bool:
@@ -534,7 +550,7 @@ def _models(args: argparse.Namespace) -> Output:
     ]
     lines = [[row[column] for column in ("preset", "model", "split", "seen", "source")] for row in rows]
     text = [aligned(("preset", "class", "split", "seen", "source"), lines)]
-    text += [f"\nfields of {name}:\n{_fields_in_words(name)}" for name in args.name]
+    text += [f"\nfields of {name} (* set by the preset):\n{_fields_in_words(name)}" for name in args.name]
     return Output("\n".join(text), {"presets": rows})
 
 
@@ -615,7 +631,7 @@ def _add_train(commands: Any) -> None:
     add("preset", nargs="?", metavar="PRESET", help="see dglrec models")
     add("--data", metavar="NAME_OR_PATH", help="a data set (see dglrec data list), a file or a folder")
     add("--set", action="append", default=[], metavar="FIELD=VALUE",
-        help="a field of the model's config, data.FIELD (order=file: oldest rows first) or split.FIELD")  # fmt: skip
+        help="a field of the model's config (see dglrec models PRESET), data.FIELD or split.FIELD")  # fmt: skip
     add("--epochs", type=int, metavar="N", help="maximum number of epochs")
     _add_device(add)
     add("--seed", type=int, metavar="N", help="seed of the training")

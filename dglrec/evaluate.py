@@ -387,7 +387,7 @@ def _candidate_cells(queries: Queries, seen: str, items: Ints, done: int) -> tup
     positive = among(keys, np.sort(_keys(_spread(queries.target_offsets), queries.targets)))
     wrong = np.flatnonzero(positive.sum(1) != np.diff(queries.target_offsets))
     if len(wrong):
-        raise DataError(f"query {done + wrong[0]}: each of its positives must stand once among its candidates")
+        raise DataError(f"query {done + wrong[0]}: each of its positives must be among its candidates exactly once")
     hide = items < 0
     if seen == "mask":
         hide |= among(keys, np.sort(_keys(_spread(queries.offsets), queries.items))) & ~positive

@@ -274,6 +274,16 @@ def test_a_paper_s_data_set_has_the_paper_s_slices(say: Say, tmp_path: Path, mon
             assert dglrec.load_model(f"run-{number}").config.slices == (2 if given else 3)
 
 
+def test_slices_that_are_far_from_equally_full_are_told(say: Say, tmp_path: Path) -> None:
+    rows = [(user, item, 1000 - 900 * (item == 0)) for user in range(9) for item in range(6)]
+    user, item, time = np.array(rows).T
+    dglrec.InteractionLog.from_arrays(user, item, time + item * 10.0).save(tmp_path / "late.npz")
+    words = ("train", "selfgnn", "--data", tmp_path / "late.npz", "--epochs", 0, "--device", "cpu", "--set", "slices=3")
+    assert "75% of the training interactions are in one of the 3 time slices, which are" in (err := say(*words)[2])
+    assert "with --set by=equal_counts" in err
+    assert "time slices" not in say(*words, "--set", "by=equal_counts")[2]
+
+
 def test_a_log_without_timestamps(say: Say, tmp_path: Path) -> None:
     data = write_data(tmp_path / "small", timestamps=False)
     code, out, err = say("train", "popularity", "--data", data)
@@ -473,7 +483,7 @@ def test_models(say: Say) -> None:
     assert max(map(len, lines)) < 160
     code, out, _ = say("models", "gsau-rec", "sasrec")
     assert (code, out.split()[5], out.split("\n")[1].split()[0]) == (0, "sasrec", "sasrec")
-    fields = out.partition("\nfields of gsau-rec:\n")[2].partition("\nfields of sasrec:\n")[0].splitlines()
+    fields = out.partition("\nfields of gsau-rec (* set by the preset):\n")[2].partition("\nfields of sasrec")[0].splitlines()
     assert {"  rec=True *", "  encoder=sasrec", "  train.patience=10"} <= set(fields)
     assert [row["preset"] for row in json.loads(say("models", "mip", "--json")[1])["presets"]] == ["mip"]
     assert "did you mean 'sasrec'" in say("models", "sasrek")[2]

@@ -299,7 +299,7 @@ def verify_windows(split: Split) -> None:
     for queries in parts:
         ends = np.arange(len(queries) + 1) * int(split.rule["negatives"])
         if _in_query(ends, queries.negatives, queries.offsets, queries.items).any():
-            raise DataError(f"a negative of a {queries.name} window stands in its inputs")
+            raise DataError(f"a negative of a {queries.name} window is in its inputs")
     if split.kind == "user":
         sides = np.concatenate([np.unique(p.user) for p in parts])
         if len(np.unique(sides)) < len(sides):
