@@ -92,8 +92,8 @@ def _explain(error: BaseException) -> str | None:
 def _as_options(text: str) -> str:
     """A message with the arguments of Python in it as options of the command line.
 
-    >>> _as_options("no column 'user_id'; pass columns={\"user_id\": \"the user\"}")
-    "no column 'user_id'; pass --columns user_id='the user'"
+    >>> _as_options('pass columns={"user_id": "the user"}')
+    "pass --columns user_id='the user'"
     """
     for pattern, option in _ARGUMENTS:
         text = re.sub(pattern, option, text)
@@ -263,7 +263,7 @@ def _new_model(args: argparse.Namespace) -> Model:
     split = _split(args, args.preset)
     if args.data in PAPER_SETS and _has_slices(args.preset) and "slices" not in fields:
         fields["slices"] = PAPER_SETS[args.data].slices
-        _note(f"{fields['slices']} time slices, as the paper has on {args.data}; --set slices=N is another number")
+        _note(f"{fields['slices']} time slices, as in the paper on {args.data}; --set slices=N takes another number")
     model = preset(args.preset, split, **fields)
     if getattr(model.config, "by", None) == "equal_lengths":
         _warn_of_uneven_slices(model)
@@ -394,10 +394,10 @@ def _split(args: argparse.Namespace, preset: str) -> Split:
     except DataError as error:
         if args.split is not None or settings["split"]:
             raise
-        _note(f"split by leave-one-out, not by windows as the paper of {preset}: {error}")
+        _note(f"split by leave-one-out, not by windows as in the paper of {preset}: {error}")
         return leave_one_out(log, order=options.order)
     if args.split is None:
-        _note(f"split by windows, as the paper of {preset}; --split leave-one-out is the other one")
+        _note(f"split by windows, as in the paper of {preset}; --split leave-one-out asks for the last item alone")
     return split
 
 
@@ -413,7 +413,8 @@ def _leave_one_out(log: InteractionLog, rule: dict[str, Any], negatives: int | N
         split = leave_one_out(log, **rule)
         _note(f"all items are ranked, not {negatives} drawn ones and the target as in the paper of {preset}: {error}")
     else:
-        _note(f"targets are ranked among {negatives} items, as by the paper of {preset}; split.negatives=none is all")
+        mend = "--set split.negatives=none ranks all items"
+        _note(f"targets are ranked among {negatives} items, as in the paper of {preset}; {mend}")
     return split
 
 
@@ -611,7 +612,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_reproduce(commands)
     models = _command(commands, "models", _models, "the presets, and where they come from")
     models.add_argument("name", nargs="*", metavar="PRESET", help="only these, with the fields that --set can change")
-    _command(commands, "doctor", _doctor, "what dglrec runs on, and the line that mends what is wrong")
+    _command(commands, "doctor", _doctor, "what dglrec runs on, and how to mend what is wrong")
     return parser
 
 
@@ -625,9 +626,8 @@ def _command(commands: Any, name: str, run: Any, text: str) -> argparse.Argument
 
 
 def _add_train(commands: Any) -> None:
-    add = _command(
-        commands, "train", _train, "train a preset, select on validation, read the test set once"
-    ).add_argument
+    train = _command(commands, "train", _train, "train a preset, select on validation, read the test set once")
+    add = train.add_argument
     add("preset", nargs="?", metavar="PRESET", help="see dglrec models")
     add("--data", metavar="NAME_OR_PATH", help="a data set (see dglrec data list), a file or a folder")
     add("--set", action="append", default=[], metavar="FIELD=VALUE",
@@ -636,10 +636,12 @@ def _add_train(commands: Any) -> None:
     _add_device(add)
     add("--seed", type=int, metavar="N", help="seed of the training")
     add("--out", metavar="DIR", help="folder of the run (default: runs/PRESET-DATA-seedN)")
-    add("--resume", metavar="DIR", help="go on with the run in DIR; PRESET and --data are known from there")
+    add("--resume", metavar="DIR", help="continue the run in DIR, with its PRESET and --data")
+    add = train.add_argument_group("how the data are read and split").add_argument
     _add_columns(add)
-    add("--items", metavar="PATH", help="file with the items' titles (default: items.* beside interactions.*)")
-    add("--order", choices=("time", "file"), help="which rows are oldest: by time, or as the file has them (default: time)")  # fmt: skip
+    add("--items", metavar="PATH", help="file of the items' titles (default: items.* beside interactions.*)")
+    add("--order", choices=("time", "file"),
+        help="whether a user's rows are sorted by time, or the file's first is the oldest (default: time)")  # fmt: skip
     add("--k-core", type=int, metavar="N", help="keep users and items with N interactions or more")
     add("--split", choices=tuple(_SPLITS), help="how queries are held out (default: as in the preset's paper)")
     add("--ties", choices=("file", "random"), help="order of a user's events at one time (default: file)")
@@ -648,7 +650,8 @@ def _add_train(commands: Any) -> None:
 def _add_evaluate(commands: Any) -> None:
     add = _command(commands, "evaluate", _evaluate, "measure a trained model on its test queries").add_argument
     add("folder", metavar="DIR", help="folder of a run")
-    add("--seen", choices=("mask", "keep"), help="whether items of the history are ranked (default: as in the model's paper)")  # fmt: skip
+    add("--seen", choices=("mask", "keep"),
+        help="whether items of the history are ranked, or mask leaves them out (default: as in the paper)")  # fmt: skip
     add("--k", type=int, nargs="+", default=CUTS, metavar="K", help="cuts of the ranking (default: 5 10 20 50)")
     add("--set", action="append", default=[], metavar="FIELD=VALUE",
         help="a field that changes the ranking and no weights, such as rank=cosine of GSAU")  # fmt: skip
@@ -666,7 +669,7 @@ def _add_recommend(commands: Any) -> None:
     text = "number of items of each interest, for a model with several vectors per query"
     many.add_argument("--per-interest", type=int, metavar="N", help=text)
     command.add_argument("--seen", choices=("mask", "keep"), default="mask",
-        help="whether items of the history are ranked (default: mask)")  # fmt: skip
+        help="whether items of the history are ranked, or mask leaves them out (default: mask)")  # fmt: skip
     _add_device(command.add_argument)
 
 
@@ -688,10 +691,10 @@ def _add_reproduce(commands: Any) -> None:
     add("table", metavar="TABLE", help="such as gsau-table1")
     add("--run", action="store_true", dest="run_missing", help="train what has no result yet")
     add("--row", nargs="+", action="extend", metavar="ROW",
-        help="some rows only: presets, or such as mdgr,m=10")  # fmt: skip
-    add("--data", nargs="+", action="extend", metavar="NAME", help="some data sets only")
-    add("--split", nargs="+", action="extend", metavar="SPLIT", help="some splits of the data only")
-    add("--compare", metavar="ROW", help="subtract the others from this row, user by user (the table's own system)")
+        help="only these rows: presets, also with fields, such as mdgr,m=10")  # fmt: skip
+    add("--data", nargs="+", action="extend", metavar="NAME", help="only these data sets")
+    add("--split", nargs="+", action="extend", metavar="SPLIT", help="only these splits of the data")
+    add("--compare", metavar="ROW", help="subtract the others from this row, user by user (default: the table's own)")
     add("--figure", type=Path, metavar="PATH", help="draw a figure of the paper to PATH, a PNG")
     add("--seed", type=int, metavar="N", help="seed of the trainings")
     _add_device(add)
@@ -705,4 +708,4 @@ def _add_columns(add: Any) -> None:
 
 
 def _add_device(add: Any) -> None:
-    add("--device", default="auto", metavar="auto|cpu|cuda", help="where to compute (default: auto, CUDA if there is one)")
+    add("--device", default="auto", metavar="auto|cpu|cuda", help="where to compute (default: auto: CUDA if there)")

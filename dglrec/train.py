@@ -55,7 +55,8 @@ class Run:
         model: the trained model.
         rows: one dict an epoch: epoch, seconds, loss (mean a step), loss_sum, every loss term, validation metrics, and
             with `train.peek_at_test` those of test in a dict of their own, "test".
-        best_epoch: the epoch (from 0, as in `rows`; what is printed counts from 1) whose weights the model has; None if there was none to choose.
+        best_epoch: the epoch (from 0, as in `rows`; what is printed counts from 1) whose weights the model has; None if
+            there was none to choose.
         valid: validation metrics of that epoch.
         folder: the run folder, or None.
         result: what `result.json` holds; `test` fills in the test metrics.
@@ -321,7 +322,8 @@ class _Trainer:
         values = {name: float(value) for name, value in sums.items()}
         total = math.fsum(values.values())
         if not math.isfinite(total):
-            raise DglrecError(f"the loss is {total} in epoch {epoch + 1} ({values}); lower train.lr (now {self.config.lr})")
+            where = f"epoch {epoch + 1} ({values})"
+            raise DglrecError(f"the loss is {total} in {where}; lower train.lr (now {self.config.lr})")
         means = {name: value / batches for name, value in values.items()}
         seconds = time.perf_counter() - start
         row = {"seconds": seconds, "steps": batches, "loss": total / batches, "loss_sum": total}

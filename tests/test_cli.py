@@ -187,7 +187,7 @@ def test_how_a_file_is_read_by_train_as_by_check(say: Say, tmp_path: Path) -> No
     assert "order='file'" in json.loads(out)["protocol"]["split"]
     assert dglrec.load_model("run").split.log.titles is not None
     assert "unknown format 'amazon'" in say(*words, "--format", "amazon")[2]
-    assert "unknown field 'usr_id' in 'data.columns.'; did you mean 'user_id'?" in say(*words, "--columns", "usr_id=a")[2]
+    assert "unknown field 'usr_id' in 'data.columns.'; did you" in say(*words, "--columns", "usr_id=a")[2]
     orders.write_text(orders.read_text().replace("the product", "Item Id"))
     assert "rename it, or pass --columns item_id='Item Id'" in say(*words, *columns[:2])[2]
 
@@ -215,7 +215,7 @@ def test_a_preset_is_split_as_its_paper_does(say: Say, tmp_path: Path) -> None:
 
     protocol, err = trained("mip", "--data", tmp_path / "long.npz", "--out", "run")
     assert (protocol["kind"], protocol["candidates"]) == ("window", "50+50")
-    assert err.startswith("split by windows, as the paper of mip; --split leave-one-out is the other one\n")
+    assert err.startswith("split by windows, as in the paper of mip; --split leave-one-out asks for the last item")
     resume = ("train", "--resume", "run", "--data", tmp_path / "long.npz", "--device", "cpu")
     assert say(*resume)[0] == 0
     assert "not on this split" in say(*resume, "--split", "leave-one-out")[2]
@@ -227,7 +227,7 @@ def test_a_preset_is_split_as_its_paper_does(say: Say, tmp_path: Path) -> None:
     protocol, err = trained("mip", "--data", short)
     assert protocol["kind"] == "position"
     assert err.startswith(
-        "split by leave-one-out, not by windows as the paper of mip: no user of 'small' has enough events for a window"
+        "split by leave-one-out, not by windows as in the paper of mip: no user of 'small' has enough events"
     )
     for explicit in (("--split", "windows"), ("--set", "split.by=user")):
         assert "for a window of 100; take shorter windows" in say("train", "mip", "--data", short, *explicit)[2]
@@ -250,7 +250,7 @@ def test_selfgnn_ranks_each_target_among_999_as_its_paper(say: Any, tmp_path: Pa
     large = dglrec.InteractionLog.from_arrays(*np.array(rows).T[:2], np.array(rows).T[2].astype(float), name="large")
     large.save(tmp_path / "large.npz")
     candidates, err = trained("--data", tmp_path / "large.npz")
-    assert candidates == "1+999" and "among 999 items, as by the paper of selfgnn" in err
+    assert candidates == "1+999" and "among 999 items, as in the paper of selfgnn; --set split.negatives=none" in err
     for more in ("--set", "split.negatives=none"), ("--split", "leave-one-out"):
         assert trained("--data", tmp_path / "large.npz", *more)[0] == "full"
     candidates, err = trained("--data", write_data(tmp_path / "small"))
@@ -483,8 +483,8 @@ def test_models(say: Say) -> None:
     assert max(map(len, lines)) < 160
     code, out, _ = say("models", "gsau-rec", "sasrec")
     assert (code, out.split()[5], out.split("\n")[1].split()[0]) == (0, "sasrec", "sasrec")
-    fields = out.partition("\nfields of gsau-rec (* set by the preset):\n")[2].partition("\nfields of sasrec")[0].splitlines()
-    assert {"  rec=True *", "  encoder=sasrec", "  train.patience=10"} <= set(fields)
+    fields = out.partition("\nfields of gsau-rec (* set by the preset):\n")[2].partition("\nfields of sasrec")[0]
+    assert {"  rec=True *", "  encoder=sasrec", "  train.patience=10"} <= set(fields.splitlines())
     assert [row["preset"] for row in json.loads(say("models", "mip", "--json")[1])["presets"]] == ["mip"]
     assert "did you mean 'sasrec'" in say("models", "sasrek")[2]
     rows = json.loads(say("models", "--json")[1])["presets"]

@@ -512,9 +512,9 @@ def test_it_prints_itself(run):
 def test_it_says_what_belongs_elsewhere(run):
     model, split = run.model, run.model.split
     for call in (lambda: fit(model, split.log), lambda: dglrec.models.preset("sasrec", split.log)):
-        with pytest.raises(ConfigError, match="expected a Split, got InteractionLog; cut it first: split = dglrec.leave"):
+        with pytest.raises(ConfigError, match=r"expected a Split, got InteractionLog; cut it first: split = "):
             call()
-    with pytest.raises(ConfigError, match="expected a Split, got str$"):
+    with pytest.raises(ConfigError, match=r"expected a Split, got str$"):
         fit(model, "shop")
     with pytest.raises(ConfigError, match=r"'dim' is a field of the model; pass it to preset\(\)"):
         fit(model, split, dim=3, epochs=1)

@@ -283,7 +283,8 @@ def test_pictures_count_epochs_from_1(tmp_path: Path, monkeypatch: pytest.Monkey
     curves, drawn = importlib.import_module("dglrec.curves"), []
     monkeypatch.setattr(curves, "_save", lambda figure, *_: drawn.append(figure))
     curves.save_epochs("ndcg@10", {"sasrec": [([0.1, 0.2], 1)]}, tmp_path / "a.png", "")
-    curves.save_curves([{"epoch": n, "loss": 1.0, "ndcg@10": 0.1} for n in (0, 1)], "ndcg@10", 1, tmp_path / "b.png", "")
+    rows = [{"epoch": n, "loss": 1.0, "ndcg@10": 0.1} for n in (0, 1)]
+    curves.save_curves(rows, "ndcg@10", 1, tmp_path / "b.png", "")
     lines = [list(line.get_xdata()) for figure in drawn for axes in figure.axes for line in axes.lines]
     assert [line for line in lines if line] == [[1, 2], [2], [1, 2], [1, 2], [2, 2]]
 

@@ -417,7 +417,7 @@ BAD = {
         r'line 4: asin is "\\ud800"; half a pair of \\u escapes is no character',
     ),
     "deep json": ("r.json", "amazon-reviews", reviews() + "[" * 100_000 + "\n", r"line 4: .* is no JSON"),
-    "a user alone": ("b.txt", "lists", "1 2 3\n4\n", r"line 2: '4' is alone in its line; expected a user and its items"),
+    "a user alone": ("b.txt", "lists", "1 2 3\n4\n", r"line 2: '4' is alone in its line; expected a user"),
     "commas in lists": ("b.txt", "lists", "1,2,3\n", r"line 1: '1,2,3' is alone in its line"),
     "commas and spaces in lists": ("b.txt", "lists", "1 2\n3 4, 5\n", r"line 2: '4,' ends with a separator"),
     "json in lists": ("b.txt", "lists", '{"1": [2, 3]}\n', r"line 1: '\{\"1\":' begins as JSON does"),

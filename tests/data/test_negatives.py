@@ -112,7 +112,7 @@ def test_any_log(events: list[tuple[int, int, int]], count: int, function: str) 
     end = np.inf if plain.test_time is None else plain.test_time
     parts = [(plain.valid, touched_by(log, end)), (plain.test, touched_by(log))]
     if any(8 - len(touched[u]) < count for queries, touched in parts for u in queries.user):
-        with pytest.raises(DataError, match=f"{count} negatives cannot be drawn; (take [1-7] or|rank all)"):
+        with pytest.raises(DataError, match=f"{count} negatives cannot be drawn: (take [1-7] or|rank all)"):
             make_split(log, rule | {"negatives": count})
         return
     split = make_split(log, rule | {"negatives": count})
@@ -345,7 +345,7 @@ def test_chance_is_the_cut_over_the_candidates(log: InteractionLog) -> None:
     [
         (lambda log: leave_one_out(log, negatives=0), "negatives is 0; expected at least 1, or None"),
         (lambda log: leave_one_out(log, test_users=0), "test_users is 0; expected at least 1, or None"),
-        (lambda log: leave_one_out(log, negatives=999), r"has touched all but \d+ of 90 items, so that 999 negatives cannot"),
+        (lambda log: leave_one_out(log, negatives=999), r"has touched all but \d+ of 90 items; 999 negatives cannot"),
         (lambda log: leave_one_out(log, negatives=9, seed=-1), "seed is -1; expected at least 0"),
         (lambda log: time_point(log, negatives=9), "pass targets='next', or rank all items"),
         (lambda log: with_negatives(time_point(log).test, log, 9, seed=0), "one target each"),

@@ -196,7 +196,7 @@ def test_titles(tmp_path: Path) -> None:
     assert titles == {"1": '11" pan', "2": "", "3": "Café"}
     assert texts == {"1": '11" pan', "2": "b", "3": "Café. c"}
     path.write_text("item_id\tname\n1\tpan\n")
-    with pytest.raises(DataError, match=r"items.tsv: no column 'title'; the header line is 'item_id name'; rename the one"):
+    with pytest.raises(DataError, match=r"items.tsv: no column 'title'; the header line is 'item_id name'; rename"):
         read_items(path)
     path.write_text("item_id\ttitle\n1\tpan\n2\ta\tb\n")
     with pytest.raises(DataError, match=r"items.tsv line 3: the number of fields is 3"):

@@ -287,8 +287,8 @@ def test_under_a_split_by_time_no_query_sees_a_slice_that_ends_after_it():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"n": 4}, r"4 slices of a log, which has 3 distinct times; .* take n=3 or fewer \(a model's field `slices`\)"),
-        ({"by": "equal_counts", "n": 4}, r"4 slices of a log, which has 3 distinct times; .* take n=3 or fewer \(a model's field `slices`\)"),
+        ({"n": 4}, r"4 slices of a log, .* 3 distinct times; .* n=3 or fewer \(a model's field `slices`\)"),
+        ({"by": "equal_counts", "n": 4}, r"4 slices of a log, .* 3 distinct times; .* n=3 or fewer \(a model's field"),
         ({"n": 0}, "n is 0; expected a number of slices, 1 or more"),
         ({"by": -2}, "n is -2"),
         ({"n": 2.0}, r"n is 2\.0"),
@@ -334,7 +334,7 @@ def test_a_log_without_times_says_what_can_be_done():
     assert slice_boundaries(log.position, n=2).tolist() == [0.5]
     timed = dataclasses.replace(log, time=np.arange(3.0) // 2)
     for call in (slice_boundaries, time_slices):
-        with pytest.raises(DataError, match="9 slices of 'pairs', which has 2 distinct times; .* n=2 or fewer"):
+        with pytest.raises(DataError, match=r"9 slices of 'pairs', which has 2 distinct times; .* n=2 or fewer"):
             call(timed, 9)
     graph = time_slices(user=log.user, item=log.item, time=log.position, n=2)  # what it says works
     assert [graph.num_edges(name) for name in slice_names(graph)] == [2, 1]

@@ -85,7 +85,7 @@ class Wanted:
         if like:
             return f', but {like!r}; rename it, or pass columns={{"{column}": "{like}"}}'
         if column in self.required:
-            named = f'pass columns={{"{column}": "..."}}' if "user_id" in self.required else "rename the one that holds it"
+            named = f'pass columns={{"{column}": "..."}}' if "user_id" in self.required else "rename the right one"
             return f"; the header line is {shown(' '.join(header), 60)}{_hint(header)}; {named}"
         return ""
 
