@@ -38,6 +38,7 @@ _WIDE = 400  # characters of a message, about two lines of a wide terminal
 _ARGUMENTS = (
     (r'\bcolumns=\{"(\w+)": "(.*?)"\}', lambda found: f"--columns {found[1]}={shlex.quote(found[2])}"),
     (r"\border='file'", lambda found: "--order file"),
+    (r"\bload\(\.\.\., k_core=(\d+)\)", lambda found: f"--k-core {found[1]}"),
 )
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 

@@ -463,7 +463,7 @@ def test_data_check(say: Say, tmp_path: Path) -> None:
     data = write_data(tmp_path / "small")
     code, out, _ = say("data", "check", data)
     assert code == 0
-    assert "Nothing is wrong." in out
+    assert "Nothing is wrong." in out and "the papers use the 5-core, --k-core 5: " in out
     assert json.loads(say("data", "check", data, "--json")[1])["ok"]
     table = data / "interactions.tsv"
     table.write_text(table.read_text().replace("user_id", "uid"))
