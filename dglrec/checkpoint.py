@@ -174,7 +174,8 @@ def load(folder: str | os.PathLike[str], weights: bool = True) -> Model:
     classes = {found.model.__name__: found.model for found in PRESETS.values()}
     if values["model"] not in classes:
         raise CheckpointError(
-            f"{path} holds a {values['model']!r}, which is no model here; {closest(values['model'], classes)}"
+            f"{path} holds a {values['model']!r}, which no preset has ({closest(values['model'], classes)}); "
+            "register your own in PRESETS first, for commands in a script that then calls dglrec.cli.main()"
         )
     model = classes[values["model"]](split, **values["config"])
     model.preset = values["preset"]

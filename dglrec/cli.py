@@ -13,6 +13,7 @@ import dataclasses
 import json
 import os
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -33,6 +34,12 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")  # where a run goes that is given no folder
 _WIDE = 400  # characters of a message, about two lines of a wide terminal
+# How a message of the library names an argument -> how the command line does.
+_ARGUMENTS = (
+    (r'\bcolumns=\{"(\w+)": "(.*?)"\}', lambda found: f"--columns {found[1]}={shlex.quote(found[2])}"),
+    (r"\border='file'", lambda found: "--order file"),
+    (r"\bload\(\.\.\., k_core=(\d+)\)", lambda found: f"--k-core {found[1]}"),
+)
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -77,10 +84,21 @@ def _explain(error: BaseException) -> str | None:
         name = f"{error.filename}: " if error.filename is not None else ""
         return f"{name}{error.strerror or error}"
     if isinstance(error, DglrecError | ImportError):
-        return str(error)
+        return _as_options(str(error))
     if isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY):
         return "out of memory; a smaller train.batch_size, or another --device, may help"
     return None
+
+
+def _as_options(text: str) -> str:
+    """A message with the arguments of Python in it as options of the command line.
+
+    >>> _as_options('pass columns={"user_id": "the user"}')
+    "pass --columns user_id='the user'"
+    """
+    for pattern, option in _ARGUMENTS:
+        text = re.sub(pattern, option, text)
+    return text
 
 
 def _limited(text: str) -> str:
@@ -206,8 +224,7 @@ def _train(args: argparse.Namespace) -> Output:
     also = {"test_masked": "with seen items masked", "test_full": "with all items ranked"}
     for part, words in also.items():
         if part in run.result and not (part == "test_masked" and model.seen == "mask"):
-            values = ", ".join(f"{name} {value:.4f}" for name, value in run.result[part].items())
-            lines.append(f"{words}: {values}")
+            lines += [f"{words}:", run.tested[part].table(), ""]
     lines.append(f"in {folder}: dglrec recommend {folder} --user {model.split.log.user_ids[0]}")
     return Output("\n".join(lines), run.result)
 
@@ -238,17 +255,40 @@ def _fit(model: Model, folder: Path, args: argparse.Namespace) -> tuple[Run, Met
 def _new_model(args: argparse.Namespace) -> Model:
     """The model that PRESET, --data and --set ask for. All names are checked before data are read."""
     from .data import PAPER_SETS
-    from .models import PRESETS, preset
+    from .models import preset
 
     if args.preset is None or args.data is None:
         raise ConfigError("train needs PRESET and --data NAME_OR_PATH (or --resume DIR); see dglrec train --help")
     fields = _fields(args)
     _check_preset(args.preset, fields)
     split = _split(args, args.preset)
-    if args.data in PAPER_SETS and hasattr(PRESETS[args.preset].config, "slices") and "slices" not in fields:
+    if args.data in PAPER_SETS and _has_slices(args.preset) and "slices" not in fields:
         fields["slices"] = PAPER_SETS[args.data].slices
-        _note(f"{fields['slices']} time slices, as the paper has on {args.data}; --set slices=N is another number")
-    return preset(args.preset, split, **fields)
+        _note(f"{fields['slices']} time slices, as in the paper on {args.data}; --set slices=N takes another number")
+    model = preset(args.preset, split, **fields)
+    if getattr(model.config, "by", None) == "equal_lengths":
+        _warn_of_uneven_slices(model)
+    return model
+
+
+def _warn_of_uneven_slices(model: Any) -> None:
+    """Say so where most of a log is in one of the slices of its time."""
+    import numpy as np
+
+    times = model.split.train.time
+    sizes = np.bincount(np.searchsorted(model.boundaries, times, side="right"))
+    if len(model.boundaries) and sizes.max() > len(times) / 2:
+        _note(
+            f"{sizes.max() / len(times):.0%} of the training interactions are in one of the {len(model.boundaries) + 1}"
+            " time slices, which are equally long; with --set by=equal_counts they have about as many each"
+        )
+
+
+def _has_slices(preset: str) -> bool:
+    """Whether a preset cuts the log into time slices."""
+    from .models import PRESETS
+
+    return hasattr(PRESETS[preset].config, "slices")
 
 
 def _resumed_model(args: argparse.Namespace) -> Model:
@@ -291,7 +331,7 @@ def _settings(args: argparse.Namespace) -> dict[str, dict[str, str]]:
 
 
 def _assignment(text: str) -> tuple[str, str]:
-    """What stands behind `--set`."""
+    """The field and the value of `--set FIELD=VALUE`."""
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise ConfigError(f"--set {text!r} has no value; expected FIELD=VALUE, e.g. --set train.lr=1e-4")
@@ -321,8 +361,10 @@ def _split(args: argparse.Namespace, preset: str) -> Split:
     settings = _settings(args)
     model = PRESETS[preset].model
     kind = args.split or model.default_split
-    given = {"k_core": args.k_core} if args.k_core is not None else {}
-    options = replace(DataOptions(), {**settings["data"], **given}, where="data.")
+    given = {name: getattr(args, name) for name in ("k_core", "order", "items", "format")}
+    given = {name: value for name, value in given.items() if value is not None}
+    columns = {f"columns.{ours}": theirs for ours, theirs in _columns(args).items()}
+    options = replace(DataOptions(), settings["data"] | given | columns, where="data.")
     ties = {"ties": args.ties} if args.ties is not None else {}
     rule = dataclasses.asdict(replace(_SPLITS[kind](), {**settings["split"], **ties}, where="split."))
     log = load(
@@ -337,10 +379,12 @@ def _split(args: argparse.Namespace, preset: str) -> Split:
     log = log.one_pass_core() if options.one_pass_core else log
     if kind == "given":
         return shares.given(log, **rule)
-    if log.time is None and options.order == "time":
-        raise DataError(f"{log.name!r} has no timestamps; if its rows stand oldest first, add --set data.order=file")
     if kind == "time-point":
         return time_point(log, **rule)
+    if log.time is None and _has_slices(preset):
+        raise DataError(f"{preset} needs times, and {log.name!r} has none; train one without time slices, e.g. sasrec")
+    if log.time is None and options.order == "time":
+        raise DataError(f"{log.name!r} has no timestamps; if its rows are oldest first, add --order file")
     if kind == "ratio":
         return ratio(log, order=options.order, **rule)
     if kind == "leave-one-out":
@@ -351,10 +395,10 @@ def _split(args: argparse.Namespace, preset: str) -> Split:
     except DataError as error:
         if args.split is not None or settings["split"]:
             raise
-        _note(f"split by leave-one-out, not by windows as the paper of {preset}: {error}")
+        _note(f"split by leave-one-out, not by windows as in the paper of {preset}: {error}")
         return leave_one_out(log, order=options.order)
     if args.split is None:
-        _note(f"split by windows, as the paper of {preset}; --split leave-one-out is the other one")
+        _note(f"split by windows, as in the paper of {preset}; --split leave-one-out asks for the last item alone")
     return split
 
 
@@ -370,13 +414,14 @@ def _leave_one_out(log: InteractionLog, rule: dict[str, Any], negatives: int | N
         split = leave_one_out(log, **rule)
         _note(f"all items are ranked, not {negatives} drawn ones and the target as in the paper of {preset}: {error}")
     else:
-        _note(f"targets are ranked among {negatives} items, as by the paper of {preset}; split.negatives=none is all")
+        mend = "--set split.negatives=none ranks all items"
+        _note(f"targets are ranked among {negatives} items, as in the paper of {preset}; {mend}")
     return split
 
 
 def _free_folder(model: Model) -> Path:
-    """runs/PRESET-DATA-SEED, with -2, -3, ... where that is taken."""
-    name = re.sub(r"[^\w.-]+", "-", f"{model.preset}-{model.split.log.name}-{model.train_config.seed}")
+    """runs/PRESET-DATA-seedN, with -2, -3, ... where that is taken."""
+    name = re.sub(r"[^\w.-]+", "-", f"{model.preset}-{model.split.log.name}-seed{model.train_config.seed}")
     folder, number = RUNS / name, 1
     while folder.exists():
         number += 1
@@ -435,11 +480,16 @@ def _data_list(args: argparse.Namespace) -> Output:
 def _data_check(args: argparse.Namespace) -> Output:
     from .data import check
 
+    report = check(args.path, columns=_columns(args), format=args.format)
+    return Output(_as_options(str(report)), report.to_dict(), 0 if report.ok else 2)
+
+
+def _columns(args: argparse.Namespace) -> dict[str, str]:
+    """`--columns` as our name of a column -> the file's."""
     pairs = [text.partition("=") for text in args.columns]
     if wrong := next((name for name, equals, theirs in pairs if not (name and equals and theirs)), None):
         raise ConfigError(f"--columns {wrong!r} names no column; expected e.g. --columns user_id=uid item_id=asin")
-    report = check(args.path, columns={name: theirs for name, _, theirs in pairs}, format=args.format)
-    return Output(str(report), report.to_dict(), 0 if report.ok else 2)
+    return {ours: theirs for ours, _, theirs in pairs}
 
 
 def _data_get(args: argparse.Namespace) -> Output:
@@ -486,6 +536,8 @@ def _reproduce(args: argparse.Namespace) -> Output:
 def _models(args: argparse.Namespace) -> Output:
     from .models import PRESETS
 
+    for name in args.name:
+        _check_preset(name, {})
     rows = [
         {
             "preset": name,
@@ -496,19 +548,22 @@ def _models(args: argparse.Namespace) -> Output:
             "source": preset.source,
         }
         for name, preset in PRESETS.items()
+        if name in args.name or not args.name
     ]
-    lines = [
-        (
-            row["preset"],
-            row["model"],
-            row["split"],
-            row["seen"],
-            " ".join(f"{k}={v}" for k, v in row["fields"].items()) or "-",
-            row["source"],
-        )
-        for row in rows
-    ]
-    return Output(aligned(("preset", "class", "split", "seen", "fields", "source"), lines), {"presets": rows})
+    lines = [[row[column] for column in ("preset", "model", "split", "seen", "source")] for row in rows]
+    text = [aligned(("preset", "class", "split", "seen", "source"), lines)]
+    text += [f"\nfields of {name} (* set by the preset):\n{_fields_in_words(name)}" for name in args.name]
+    return Output("\n".join(text), {"presets": rows})
+
+
+def _fields_in_words(name: str) -> str:
+    """The fields of a preset's config, one per line; a star where the preset differs from its class."""
+    from .models import PRESETS
+
+    preset = PRESETS[name]
+    values = dataclasses.asdict(preset.config)
+    values |= {f"train.{field}": value for field, value in values.pop("train").items()}
+    return "\n".join(f"  {field}={value}{' *' if field in preset.fields else ''}" for field, value in values.items())
 
 
 def _doctor(args: argparse.Namespace) -> Output:
@@ -532,8 +587,19 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, allow_abbrev=False)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuse unknown words here: left to the parser of all commands, they would be told to see its help."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(action, f"invalid choice: {value!r}; {closest(str(value), action.choices)}")
+
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see {self.prog} --help")
+        raise ConfigError(f"{message}{'' if message.endswith('?') else ';'} see {self.prog} --help")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -545,8 +611,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_recommend(commands)
     _add_data(commands)
     _add_reproduce(commands)
-    _command(commands, "models", _models, "the presets, and where they come from")
-    _command(commands, "doctor", _doctor, "what dglrec runs on, and the line that mends what is wrong")
+    models = _command(commands, "models", _models, "the presets, and where they come from")
+    models.add_argument("name", nargs="*", metavar="PRESET", help="only these, with the fields that --set can change")
+    _command(commands, "doctor", _doctor, "what dglrec runs on, and how to mend what is wrong")
     return parser
 
 
@@ -560,28 +627,33 @@ def _command(commands: Any, name: str, run: Any, text: str) -> argparse.Argument
 
 
 def _add_train(commands: Any) -> None:
-    add = _command(
-        commands, "train", _train, "train a preset, select on validation, read the test set once"
-    ).add_argument
+    train = _command(commands, "train", _train, "train a preset, select on validation, read the test set once")
+    add = train.add_argument
     add("preset", nargs="?", metavar="PRESET", help="see dglrec models")
     add("--data", metavar="NAME_OR_PATH", help="a data set (see dglrec data list), a file or a folder")
     add("--set", action="append", default=[], metavar="FIELD=VALUE",
-        help="a field of the model's config, data.FIELD (order=file: oldest rows first) or split.FIELD")  # fmt: skip
-    add("--epochs", type=int, metavar="N", help="most epochs")
+        help="a field of the model's config (see dglrec models PRESET), data.FIELD or split.FIELD")  # fmt: skip
+    add("--epochs", type=int, metavar="N", help="maximum number of epochs")
     _add_device(add)
     add("--seed", type=int, metavar="N", help="seed of the training")
-    add("--out", metavar="DIR", help="folder of the run (runs/PRESET-DATA-SEED)")
-    add("--resume", metavar="DIR", help="go on with the run in DIR; PRESET and --data are known from there")
+    add("--out", metavar="DIR", help="folder of the run (default: runs/PRESET-DATA-seedN)")
+    add("--resume", metavar="DIR", help="continue the run in DIR, with its PRESET and --data")
+    add = train.add_argument_group("how the data are read and split").add_argument
+    _add_columns(add)
+    add("--items", metavar="PATH", help="file of the items' titles (default: items.* beside interactions.*)")
+    add("--order", choices=("time", "file"),
+        help="whether a user's rows are sorted by time, or the file's first is the oldest (default: time)")  # fmt: skip
     add("--k-core", type=int, metavar="N", help="keep users and items with N interactions or more")
-    add("--split", choices=tuple(_SPLITS), help="by default as the preset's paper: windows, or leave-one-out")
-    add("--ties", choices=("file", "random"), help="order of a user's events at one time (file)")
+    add("--split", choices=tuple(_SPLITS), help="how queries are held out (default: as in the preset's paper)")
+    add("--ties", choices=("file", "random"), help="order of a user's events at one time (default: file)")
 
 
 def _add_evaluate(commands: Any) -> None:
     add = _command(commands, "evaluate", _evaluate, "measure a trained model on its test queries").add_argument
     add("folder", metavar="DIR", help="folder of a run")
-    add("--seen", choices=("mask", "keep"), help="items of the history (as the model's paper does)")
-    add("--k", type=int, nargs="+", default=CUTS, metavar="K", help="cuts of the ranking (5 10 20 50)")
+    add("--seen", choices=("mask", "keep"),
+        help="whether items of the history are ranked, or mask leaves them out (default: as in the paper)")  # fmt: skip
+    add("--k", type=int, nargs="+", default=CUTS, metavar="K", help="cuts of the ranking (default: 5 10 20 50)")
     add("--set", action="append", default=[], metavar="FIELD=VALUE",
         help="a field that changes the ranking and no weights, such as rank=cosine of GSAU")  # fmt: skip
     _add_device(add)
@@ -594,10 +666,11 @@ def _add_recommend(commands: Any) -> None:
     who.add_argument("--user", metavar="ID", help="a user of the data")
     who.add_argument("--history", nargs="+", metavar="ID", help="items, oldest first")
     many = command.add_mutually_exclusive_group()
-    many.add_argument("--k", type=int, default=10, metavar="K", help="number of items (10)")
-    text = "so many items of each interest, for a model of several vectors a query"
+    many.add_argument("--k", type=int, default=10, metavar="K", help="number of items (default: 10)")
+    text = "number of items of each interest, for a model with several vectors per query"
     many.add_argument("--per-interest", type=int, metavar="N", help=text)
-    command.add_argument("--seen", choices=("mask", "keep"), default="mask", help="items of the history (mask)")
+    command.add_argument("--seen", choices=("mask", "keep"), default="mask",
+        help="whether items of the history are ranked, or mask leaves them out (default: mask)")  # fmt: skip
     _add_device(command.add_argument)
 
 
@@ -608,10 +681,7 @@ def _add_data(commands: Any) -> None:
     _command(parts, "list", _data_list, "the data sets that are here, or can be fetched")
     check = _command(parts, "check", _data_check, "what is in a file, and what is wrong with it, line by line")
     check.add_argument("path", metavar="PATH", help="a file, a folder or the name of a data set")
-    check.add_argument(
-        "--columns", nargs="+", default=[], metavar="OURS=THEIRS", help="names of the columns in the file"
-    )
-    check.add_argument("--format", metavar="NAME", help="form of a file that is not tidy, such as amazon-ratings")
+    _add_columns(check.add_argument)
     get = _command(parts, "get", _data_get, "fetch a data set into the cache; prints its folder")
     get.add_argument("name", metavar="NAME", help="see dglrec data list")
     get.add_argument("--yes", action="store_true", help="accept the terms of its source, which are shown first")
@@ -622,14 +692,21 @@ def _add_reproduce(commands: Any) -> None:
     add("table", metavar="TABLE", help="such as gsau-table1")
     add("--run", action="store_true", dest="run_missing", help="train what has no result yet")
     add("--row", nargs="+", action="extend", metavar="ROW",
-        help="some rows only: presets, or such as mdgr,m=10")  # fmt: skip
-    add("--data", nargs="+", action="extend", metavar="NAME", help="some data sets only")
-    add("--split", nargs="+", action="extend", metavar="SPLIT", help="some splits of the data only")
-    add("--compare", metavar="ROW", help="subtract the others from this row, user by user (the table's own system)")
+        help="only these rows: presets, also with fields, such as mdgr,m=10")  # fmt: skip
+    add("--data", nargs="+", action="extend", metavar="NAME", help="only these data sets")
+    add("--split", nargs="+", action="extend", metavar="SPLIT", help="only these splits of the data")
+    add("--compare", metavar="ROW", help="subtract the others from this row, user by user (default: the table's own)")
     add("--figure", type=Path, metavar="PATH", help="draw a figure of the paper to PATH, a PNG")
     add("--seed", type=int, metavar="N", help="seed of the trainings")
     _add_device(add)
 
 
+def _add_columns(add: Any) -> None:
+    """How a file of interactions is read."""
+    add("--columns", nargs="+", action="extend", default=[], metavar="OURS=THEIRS",
+        help="the file's names of the columns, such as user_id=customer item_id=product")  # fmt: skip
+    add("--format", metavar="NAME", help="form of a file that is not tidy, such as amazon-ratings")
+
+
 def _add_device(add: Any) -> None:
-    add("--device", default="auto", metavar="auto|cpu|cuda", help="where to compute (auto: CUDA if there is one)")
+    add("--device", default="auto", metavar="auto|cpu|cuda", help="where to compute (default: auto: CUDA if there)")

@@ -48,7 +48,7 @@ class TrainConfig:
         clip: largest global norm of the gradient; 0 leaves gradients alone.
         accumulate: batches whose gradients are averaged before the optimizer steps.
         precision: "float32", or "bfloat16" (autocast of the forward pass).
-        epochs: most epochs.
+        epochs: maximum number of epochs.
         patience: training stops when more than `patience` epochs in a row did not reach the best validation value.
         monitor: the validation metric that selects the epoch, such as "ndcg@20"; "auto" is "auc_pooled" where the
             queries have several targets among candidates, as those of windows do, and "ndcg@20" elsewhere.

@@ -22,7 +22,7 @@ def save_curves(rows: list[dict[str, Any]], monitor: str, best: int, path: Path,
     `best` is the row of the epoch that was chosen by the metric `monitor`; rows without it stand for a training in
     which nothing was held out.
     """
-    epochs = [row["epoch"] for row in rows]
+    epochs = [row["epoch"] + 1 for row in rows]  # from 1, for a reader
     figure, (losses, metrics) = _figure(10, 4, 2)
     terms = [name for name in rows[0] if "@" not in name and name not in (*_NO_TERM, "mrr", *WHOLE)]
     for name in terms if len(terms) > 2 else ["loss"]:  # a single term is the loss
@@ -52,15 +52,15 @@ def save_epochs(
 
     Args:
         metric: its name.
-        curves: system -> for each seed the values by epoch, and the epoch that was chosen.
+        curves: system -> for each seed the values by epoch, and the epoch that was chosen, from 0.
         path: of the picture.
         title: above it.
     """
     figure, (axes,) = _figure(8, 4.5, 1)
     for number, (system, runs) in enumerate(curves.items()):
         for values, best in runs:
-            axes.plot(range(len(values)), values, color=f"C{number}", lw=1)
-            axes.plot(best, values[best], "o", color=f"C{number}", ms=5)
+            axes.plot(range(1, len(values) + 1), values, color=f"C{number}", lw=1)
+            axes.plot(best + 1, values[best], "o", color=f"C{number}", ms=5)
         axes.plot([], [], color=f"C{number}", marker="o", ms=5, lw=1, label=system)
     axes.set(xlabel="epoch (dot: the one that was chosen)", ylabel=f"{metric} on validation")
     axes.legend(fontsize=8, loc="lower right")

@@ -85,16 +85,20 @@ class Metrics(Mapping[str, float]):
         return f"Metrics({', '.join(f'{name}={value:.4f}' for name, value in self.items())})"
 
     def __str__(self) -> str:
-        """The protocol, then a table with a row a metric and a column a cut."""
+        """The protocol, then the table."""
+        errors = f"+- standard error of the mean over {self.queries:,} queries"
+        return f"{self.protocol}\n\n{self.table()}\n({errors}; measured in {self.seconds:.1f} s)"
+
+    def table(self) -> str:
+        """The metrics as text: a row for each metric, a column for each cut."""
         cuts = sorted({int(name.partition("@")[2]) for name in self if "@" in name})
         rows = list(dict.fromkeys(name.partition("@")[0] for name in self))
         whole = any("@" not in name for name in self)
         head = [f"@{k}" for k in cuts] + (["all"] if whole else [])
-        lines = [str(self.protocol), "", " " * 12 + "".join(f"{column:>16}" for column in head)]
+        lines = [" " * 12 + "".join(f"{column:>16}" for column in head)]
         for row in rows:
             names = [f"{row}@{k}" for k in cuts] + ([row] if whole else [])
             lines.append(f"{row:<12}" + "".join(f"{self._cell(name):>16}" for name in names))
-        lines.append(f"(+- standard error of the mean over {self.queries:,} queries; {self.seconds:.1f} s)")
         return "\n".join(lines)
 
     def _cell(self, name: str) -> str:
@@ -384,7 +388,7 @@ def _candidate_cells(queries: Queries, seen: str, items: Ints, done: int) -> tup
     positive = among(keys, np.sort(_keys(_spread(queries.target_offsets), queries.targets)))
     wrong = np.flatnonzero(positive.sum(1) != np.diff(queries.target_offsets))
     if len(wrong):
-        raise DataError(f"query {done + wrong[0]}: each of its positives must stand once among its candidates")
+        raise DataError(f"query {done + wrong[0]}: each of its positives must be among its candidates exactly once")
     hide = items < 0
     if seen == "mask":
         hide |= among(keys, np.sort(_keys(_spread(queries.offsets), queries.items))) & ~positive

@@ -51,7 +51,7 @@ def user_bootstrap(
     """
     each, who = np.asarray(values, dtype=np.float64), np.asarray(users)
     if each.ndim != 1 or who.shape != each.shape:
-        raise DataError(f"values {each.shape} and users {who.shape} do not fit; expected one of each a query")
+        raise DataError(f"values {each.shape} and users {who.shape} do not fit; expected one of each per query")
     if not np.isfinite(each).all():
         raise DataError("a value is not finite; an interval needs numbers")
     if draws < 1 or not 0 < level < 1:

@@ -124,7 +124,9 @@ class Protocol:
             f"metrics     {', '.join(self.metrics) or 'none'}",
         ]
         if self.counts:
-            lines.append("counts      " + ", ".join(_count_text(*count) for count in self.counts.items()))
+            function = self.split.partition("(")[0]
+            texts = (_count_text(name, value, function) for name, value in self.counts.items())
+            lines.append("counts      " + ", ".join(texts))
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -149,6 +151,9 @@ class Protocol:
             if not _fits(name, value):
                 raise DataError(f"field {name!r} of a protocol is {value!r}, which is not what it holds")
         return cls(**{**values, "filters": tuple(values["filters"]), "metrics": tuple(values["metrics"])})
+
+
+_SHORT = {"leave_one_out": "users with < 3 events", "windows": "users too short for a window"}
 
 
 def rule_text(rule: Mapping[str, Any]) -> str:
@@ -180,9 +185,11 @@ def _counts_of(counts: Mapping[str, float], part: str) -> dict[str, float]:
     return {name.removesuffix(f"_{part}"): value for name, value in counts.items() if not name.endswith(other)}
 
 
-def _count_text(name: str, value: float) -> str:
-    """A count as in "cold targets 12", a share as in "queries older than the model's newest event 99.2 %"."""
-    label = {"older_share": "queries older than the model's newest event"}.get(name, name.replace("_", " "))
+def _count_text(name: str, value: float, function: str) -> str:
+    """A count as in "cold targets 12", a share as in "queries older than the newest training event 99.2 %"."""
+    label = {"older_share": "queries older than the newest training event"}.get(name, name.replace("_", " "))
+    if name == "short_users":  # what is too short depends on the split
+        label = _SHORT.get(function, "users without a query")
     return f"{label} {value:,}" if isinstance(value, int) else f"{label} {100 * value:.1f} %"
 
 

@@ -54,7 +54,8 @@ class Recommendations(Sequence[Recommendation]):
     For a single user or history, `recs[0]` is the best item and `len(recs)` their number. For many, `recs.of(2)` is the
     part of the third one, and `recs.queries()` goes over all parts. Prints itself as a table. Where a model has several
     vectors a query, each item says which of these interests it comes from, and `recs.by_interest()` groups them. With
-    `per_interest` the lists of a query's interests follow each other, that with the best item first.
+    `per_interest` the lists of a query's interests follow each other, that with the best item first; they
+    are printed by their numbers.
 
     Attributes:
         item_ids: (N,) str.
@@ -171,20 +172,21 @@ class Recommendations(Sequence[Recommendation]):
         if not len(self):
             return "nothing left to recommend: all items are in the history"
         apart = self.per_interest is not None
+        recs = sorted(self, key=lambda rec: rec.interest or 0) if apart else self  # lists by number, to be found
         rows = [("rank", "item_id", "score", "title", "" if apart or self.interests is None else "interest")]
         rows += [
             (
                 *(f"{rec.rank}", rec.item_id, f"{rec.score:.4f}", _short(rec.title)),
                 "" if apart else _short(_interest_text(rec)),
             )
-            for rec in self
+            for rec in recs
         ]
         rank, item, score, title = (max(len(row[column]) for row in rows) for column in range(4))
         lines = [f"{r:>{rank}}  {i:<{item}}  {s:>{score}}  {t:<{title}}  {n}".rstrip() for r, i, s, t, n in rows]
         if apart:  # a line above each list
             lines[1:] = [
-                f"interest {_short(_interest_text(rec))}\n{line}" if rec.rank == 1 else line
-                for rec, line in zip(self, lines[1:], strict=True)
+                f"interest {_short(_interest_text(rec, 'no item of the history'))}\n{line}" if rec.rank == 1 else line
+                for rec, line in zip(recs, lines[1:], strict=True)
             ]
         return "\n".join(lines)
 
@@ -430,11 +432,12 @@ def _listed(model: Model, queries: Queries, beam: int, k: int, seen: str) -> tup
     return items, values.float().cpu().numpy()
 
 
-def _interest_text(rec: Recommendation) -> str:
-    """Such as "3: Nordic baking, no. 3; Nordic baking, no. 8"."""
+def _interest_text(rec: Recommendation, nameless: str = "") -> str:
+    """Such as "3: Nordic baking, no. 3; Nordic baking, no. 8"; `nameless` is said of one without a name."""
     if rec.interest is None:
         return ""
-    return f"{rec.interest}: {rec.interest_name}" if rec.interest_name else f"{rec.interest}"
+    name = rec.interest_name or (nameless and f"({nameless})")
+    return f"{rec.interest}: {name}" if name else f"{rec.interest}"
 
 
 def _short(title: str) -> str:

@@ -35,7 +35,7 @@ from .checkpoint import (
 from .config import CUTS, TrainConfig
 from .config import replace as replace_config
 from .data.files import atomic_write
-from .data.splits import Queries, Split
+from .data.splits import Queries, Split, check_split
 from .errors import CheckpointError, ConfigError, DataError, DglrecError
 from .evaluate import AT_K, WHOLE, Metrics, evaluate, has_pools
 from .models import Model
@@ -47,7 +47,7 @@ TRIM_STEPS = 100
 TESTED = ("protocol", "test", "test_masked", "test_full", "test_new", "standard_errors")
 
 
-@dataclass
+@dataclass(repr=False)
 class Run:
     """A training: the model with the weights of its best epoch, a row an epoch, and the result.
 
@@ -55,7 +55,8 @@ class Run:
         model: the trained model.
         rows: one dict an epoch: epoch, seconds, loss (mean a step), loss_sum, every loss term, validation metrics, and
             with `train.peek_at_test` those of test in a dict of their own, "test".
-        best_epoch: the epoch (from 0) whose weights the model has; None if there was none to choose.
+        best_epoch: the epoch (from 0, as in `rows`; what is printed counts from 1) whose weights the model has; None if
+            there was none to choose.
         valid: validation metrics of that epoch.
         folder: the run folder, or None.
         result: what `result.json` holds; `test` fills in the test metrics.
@@ -99,8 +100,18 @@ class Run:
     def _masked(self, queries: Queries, cuts: tuple[int, ...]) -> Metrics:
         return evaluate(self.model, queries, k=cuts, seen="mask", per_query=True)
 
+    def __repr__(self) -> str:
+        split, where = self.model.split, f"in {self.folder}" if self.folder is not None else "in memory"
+        return f"Run({self.model.preset} on {split.log.name} by {split.rule['function']}: {self._best()}, {where})"
+
+    def _best(self) -> str:
+        """The epoch that was chosen, from 1, of all."""
+        if not self.rows or self.best_epoch is None:
+            return "nothing to train"
+        return f"best epoch {self.best_epoch + 1} of {len(self.rows)}"
+
     def __str__(self) -> str:
-        best = f"best epoch {self.best_epoch} of {len(self.rows)}" if self.rows else "nothing to train"
+        best = self._best()
         monitor = self.model.train_config.monitor
         values = f"validation {monitor} {self.valid[monitor]:.4f}" if monitor in self.valid else "validation -"
         if len(self.model.split.valid) == 0:
@@ -109,7 +120,7 @@ class Run:
         if peeked := self.result.get("selected_on_test"):
             honest = "" if self.best_epoch is None else f", not {self.rows[self.best_epoch]['test'][monitor]:.4f}"
             text += (
-                f"\nwith the epoch selected on the test queries (epoch {peeked['epoch']}) their {monitor} would be "
+                f"\nwith the epoch selected on the test queries (epoch {peeked['epoch'] + 1}) their {monitor} would be "
                 f"{peeked['metrics'][monitor]:.4f}{honest}: a leak, shown for its size only"
             )
         return text
@@ -138,7 +149,7 @@ def fit(
     Args:
         model: from `dglrec.models`; it is trained in place and ends with the weights of its best epoch.
         split: the split that the model was made from.
-        epochs: most epochs, in place of the config's.
+        epochs: maximum number of epochs, in place of the config's.
         out: a folder for the run (see `dglrec.checkpoint`); None keeps everything in memory.
         device: "auto" takes CUDA where there is one.
         resume: go on after the last finished epoch in `out`; the outcome is that of a run that was never stopped.
@@ -146,14 +157,18 @@ def fit(
         changes: fields of TrainConfig to change, such as `lr=1e-4`.
 
     Raises:
-        ConfigError: an unknown device or field.
+        ConfigError: no split, or another one than the model's; an unknown device or field.
         DglrecError: the loss is not finite.
         DataError: `out` cannot be written.
     """
+    check_split(split)
     if split.digest != model.split.digest:
         raise ConfigError(
             f"the model was made from split {model.split.digest[:12]}, not {split.digest[:12]}; make it anew"
         )
+    own = {name for name in changes if hasattr(model.config, name)} - {f.name for f in dataclasses.fields(TrainConfig)}
+    if own:
+        raise ConfigError(f"{min(own)!r} is a field of the model; pass it to preset()")
     if "seed" in changes:
         raise ConfigError(
             "the seed also makes the initial weights; give it to the model: preset(..., train={'seed': 5})"
@@ -256,7 +271,7 @@ class _Trainer:
         if self.progress or (self.progress is None and sys.stderr.isatty()):
             from tqdm import tqdm
 
-            text = f"epoch {epoch:3}  loss {row['loss']:.4f}"
+            text = f"epoch {epoch + 1:3}  loss {row['loss']:.4f}"
             if valid:
                 text += f"  {self.config.monitor} {valid[self.config.monitor]:.4f}"
             if "tokens" in row:
@@ -285,7 +300,7 @@ class _Trainer:
         self.model.train()
         streams, start, batches = Streams(self.config.seed, epoch), time.perf_counter(), 0
         sums: dict[str, Any] = {}
-        with _bar(f"epoch {epoch}", self.progress) as bar:
+        with _bar(f"epoch {epoch + 1}", self.progress) as bar:
             for batches, batch in enumerate(self.model.batches(self.split, streams), 1):
                 torch.manual_seed(streams.torch_seed("dropout", batches))
                 with self._precision():
@@ -316,7 +331,8 @@ class _Trainer:
         values = {name: float(value) for name, value in sums.items()}
         total = math.fsum(values.values())
         if not math.isfinite(total):
-            raise DglrecError(f"the loss is {total} in epoch {epoch} ({values}); lower train.lr (now {self.config.lr})")
+            where = f"epoch {epoch + 1} ({values})"
+            raise DglrecError(f"the loss is {total} in {where}; lower train.lr (now {self.config.lr})")
         means = {name: value / batches for name, value in values.items()}
         seconds = time.perf_counter() - start
         row = {"seconds": seconds, "steps": batches, "loss": total / batches, "loss_sum": total}

@@ -389,7 +389,7 @@ _END = {  # names of the last columns
 
 
 def _end_of_line(runs: Sequence[Result], kind: str) -> list[str]:
-    """The cells under `_END`; epochs, from 0, and seeds are listed in the same order."""
+    """The cells under `_END`; epochs, from 1, and seeds are listed in the same order."""
     values = [run.values for run in runs]
     cells = {
         "seeds": _seeds(runs),
@@ -398,7 +398,7 @@ def _end_of_line(runs: Sequence[Result], kind: str) -> list[str]:
     }
     if kind not in ("systems", "hops"):  # models without training have no epochs
         cells |= {
-            "best epoch": " ".join(str(one["best_epoch"]) for one in values),
+            "best epoch": " ".join("" if (best := one["best_epoch"]) is None else str(best + 1) for one in values),
             "epochs": " ".join(str(one["epochs"]) for one in values),
             "seconds an epoch": f"{statistics.fmean(one['epoch_seconds'] for one in values):.1f}",
         }

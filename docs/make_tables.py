@@ -32,7 +32,7 @@ FILES = (DOCS.parent / "README.md", DOCS.parent / "data" / "README.md", *sorted(
 MARKED = re.compile(r"(<!-- table:([\w.-]+) -->\n).*?(<!-- end table -->)", re.DOTALL)
 
 # The log of GSAU (rec) on Toys in the authors' repository: the training loss, summed over the 252 steps of an epoch,
-# and NDCG@20 on validation, by epoch from 0.
+# and NDCG@20 on validation, by epoch from 0; the table counts from 1.
 AUTHORS_LOSS = {0: 2153, 1: 2080, 2: 2069, 3: 2064, 4: 2061, 5: 2058, 9: 2040, 16: 1979, 20: 1925, 40: 1629, 60: 1508}
 AUTHORS_NDCG = {0: 0.0014, 9: 0.0136, 16: 0.0287, 20: 0.0319, 40: 0.048, 60: 0.056}
 
@@ -148,7 +148,7 @@ def trace_table() -> str:
         rows = {row["epoch"]: row for row in map(json.loads, path.read_text("utf-8").splitlines())}
         shown = [
             [
-                str(epoch),
+                str(epoch + 1),
                 str(loss),
                 f"{rows[epoch]['loss_sum']:.0f}",
                 f"{AUTHORS_NDCG[epoch]:.4f}" if epoch in AUTHORS_NDCG else "",

@@ -112,7 +112,7 @@ run = dglrec.fit(model, split, out=args.out, device=args.device, resume=args.res
 names = [*terms, "ndcg@20"]
 print("\nepoch" + "".join(f"{name:>21}" for name in names))
 for row in run.rows[:: max(1, len(run.rows) // 10)]:
-    print(f"{row['epoch']:5}" + "".join(f"{row[name]:21.4f}" for name in names))
+    print(f"{row['epoch'] + 1:5}" + "".join(f"{row[name]:21.4f}" for name in names))
 print(run)
 
 # Test -----------------------------------------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ run = dglrec.fit(model, split, out=args.out, device=args.device)
 names = [name for name in (model.config.loss, "info_nce", "ndcg@10") if run.rows and name in run.rows[0]]
 print("\nepoch" + "".join(f"{name:>12}" for name in names))
 for row in run.rows[:: max(1, len(run.rows) // 10)]:
-    print(f"{row['epoch']:5}" + "".join(f"{row[name]:12.5f}" for name in names))
+    print(f"{row['epoch'] + 1:5}" + "".join(f"{row[name]:12.5f}" for name in names))
 print(f"{run}\n\n{run.test()}")
 
 # What is mined --------------------------------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ run = dglrec.fit(model, split, out=args.out, device=args.device, resume=args.res
 names = ["bpr", "l2", "recall@20", "ndcg@20"]
 print("\nepoch" + "".join(f"{name:>12}" for name in names))
 for row in run.rows[:: max(1, len(run.rows) // 10)]:
-    print(f"{row['epoch']:5}" + "".join(f"{row[name]:12.5f}" for name in names))
+    print(f"{row['epoch'] + 1:5}" + "".join(f"{row[name]:12.5f}" for name in names))
 print(run)
 
 # Test -----------------------------------------------------------------------------------------------------------------

@@ -86,7 +86,7 @@ run = dglrec.fit(model, split, out=args.out, device=args.device, resume=args.res
 names = ["cross_entropy", "recall@20", "ndcg@20"]
 print("\nepoch" + "".join(f"{name:>15}" for name in names))
 for row in run.rows[:: max(1, len(run.rows) // 10)]:
-    print(f"{row['epoch']:5}" + "".join(f"{row[name]:15.4f}" for name in names))
+    print(f"{row['epoch'] + 1:5}" + "".join(f"{row[name]:15.4f}" for name in names))
 print(run)
 
 # Test -----------------------------------------------------------------------------------------------------------------

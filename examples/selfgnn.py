@@ -99,7 +99,7 @@ run = dglrec.fit(model, split, out=args.out, device=args.device)
 names = [model.config.loss, "self_augmented", "l2", "ndcg@10"]
 print("\nepoch" + "".join(f"{name:>16}" for name in names))
 for row in run.rows[:: max(1, len(run.rows) // 10)]:
-    print(f"{row['epoch']:5}" + "".join(f"{row[name]:16.5f}" for name in names))
+    print(f"{row['epoch'] + 1:5}" + "".join(f"{row[name]:16.5f}" for name in names))
 print(f"{run}\n\n{run.test()}")
 for name in ("popularity", "transitions"):
     counts = dglrec.evaluate(dglrec.models.preset(name, split), split.test, k=10, seen=model.seen)

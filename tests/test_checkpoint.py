@@ -316,6 +316,15 @@ def test_the_search_finds_what_it_looks_for(line):
     assert not offences("import torch\nmodel.eval()\nnp.load(path, allow_pickle=False)\nre.compile('x')")
 
 
+def test_a_model_of_another_script_is_loaded_where_it_is_registered(split, tmp_path, monkeypatch):
+    own = type("Own", (dglrec.models.Counts,), {})
+    dglrec.checkpoint.save(own(split), tmp_path / "own")
+    with pytest.raises(CheckpointError, match=r"holds a 'Own', .* in PRESETS first, .* calls dglrec\.cli\.main\(\)"):
+        dglrec.load_model(tmp_path / "own")
+    monkeypatch.setitem(dglrec.models.PRESETS, "own", dglrec.models.Preset(own, {}, "a test"))
+    assert type(dglrec.load_model(tmp_path / "own")) is own
+
+
 def test_no_file_of_a_run_is_a_pickle(folder):
     for path in folder.rglob("*"):
         if path.is_file():

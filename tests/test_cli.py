@@ -98,9 +98,9 @@ def test_train_prints_one_object_and_keeps_it(say: Say, tmp_path: Path) -> None:
     assert "recall@10" in result["test"].keys() & result["test_masked"].keys() & result["valid"].keys()
     assert result["protocol"]["part"] == "test"
     assert result["config"]["dim"] == 16
-    folder = tmp_path / "runs" / "gsau-rec-small-7"
+    folder = tmp_path / "runs" / "gsau-rec-small-seed7"
     assert json.loads((folder / "result.json").read_text()) == result
-    assert str(Path("runs/gsau-rec-small-7")) in err
+    assert str(Path("runs/gsau-rec-small-seed7")) in err
 
 
 def test_no_run_is_overwritten(say: Say, tmp_path: Path) -> None:
@@ -108,11 +108,11 @@ def test_no_run_is_overwritten(say: Say, tmp_path: Path) -> None:
     words = ("train", "popularity", "--data", data)
     assert [say(*words)[0] for _ in range(3)] == [0, 0, 0]
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == [
-        "popularity-small-2020",
-        "popularity-small-2020-2",
-        "popularity-small-2020-3",
+        "popularity-small-seed2020",
+        "popularity-small-seed2020-2",
+        "popularity-small-seed2020-3",
     ]
-    code, _, err = say(*words, "--out", "runs/popularity-small-2020")
+    code, _, err = say(*words, "--out", "runs/popularity-small-seed2020")
     assert code == 2
     assert "holds a run already" in err
 
@@ -130,9 +130,13 @@ def test_train_in_words(say: Say, tmp_path: Path) -> None:
     write_data(tmp_path / "small")
     code, out, err = say("train", "sasrec", "--data", "small", "--epochs", 1, "--out", "run", *TINY)
     assert code == 0
-    assert out.startswith("sasrec on small: best epoch 0 of 1; validation ndcg@20")
+    assert out.startswith("sasrec on small: best epoch 1 of 1; validation ndcg@20")
     assert "kept in the ranking" in out
-    assert "with seen items masked: recall@5" in out
+    masked = json.loads(Path("run/result.json").read_text())["test_masked"]
+    table = out.partition("\nwith seen items masked:\n")[2].splitlines()
+    assert table[0].split() == ["@5", "@10", "@20", "@50"]
+    assert table[1].split()[:2] == ["recall", f"{masked['recall@5']:.4f}"]
+    assert "users with < 3 events 0," in out and "queries; measured in " in out
     assert "dglrec recommend run --user u0" in out
     assert len(err.splitlines()) == 1  # no bars where standard error is no terminal
 
@@ -168,13 +172,33 @@ def test_fields_of_data_and_split(say: Say, tmp_path: Path) -> None:
         assert "negatives=9, test_users=15, seed=2" in found["split"]
 
 
+def test_how_a_file_is_read_by_train_as_by_check(say: Say, tmp_path: Path) -> None:
+    rows = [line.split("\t") for line in (write_data(tmp_path / "small") / "interactions.tsv").read_text().splitlines()]
+    orders = tmp_path / "orders.csv"
+    orders.write_text("\n".join(["customer,the product,when", *(",".join(row) for row in rows[1:])]) + "\n")
+    words = ("train", "popularity", "--data", orders)
+    assert "'customer the product when'; pass --columns user_id=..." in say(*words)[2]
+    assert "pass --columns user_id=..." in say("data", "check", orders)[1]
+    columns = ("--columns", "user_id=customer", "item_id=the product", "timestamp=when")
+    assert say("data", "check", orders, *columns)[0] == 0
+    titles = ("--items", tmp_path / "small" / "items.tsv")
+    code, out, err = say(*words, *columns, *titles, "--order", "file", "--out", "run", "--json")
+    assert code == 0, err
+    assert "order='file'" in json.loads(out)["protocol"]["split"]
+    assert dglrec.load_model("run").split.log.titles is not None
+    assert "unknown format 'amazon'" in say(*words, "--format", "amazon")[2]
+    assert "unknown field 'usr_id' in 'data.columns.'; did you" in say(*words, "--columns", "usr_id=a")[2]
+    orders.write_text(orders.read_text().replace("the product", "Item Id"))
+    assert "rename it, or pass --columns item_id='Item Id'" in say(*words, *columns[:2])[2]
+
+
 def test_what_selecting_on_test_would_give(say: Say, tmp_path: Path) -> None:
     words = ("train", "lightgcn", "--data", write_data(tmp_path / "small"), "--epochs", 2, "--device", "cpu")
     words += ("--set", "dim=16", "--set", "split.negatives=9", "--set", "train.peek_at_test=true")
     code, out, _ = say(*words)
     assert code == 0
     assert "selected on the test queries" in out and "a leak, shown for its size only" in out
-    assert "1+9 candidates" in out and "with all items ranked: recall@5" in out
+    assert "1+9 candidates" in out and "\nwith all items ranked:\n " in out
     result = json.loads(say(*words, "--json")[1])
     assert set(result["selected_on_test"]) == {"note", "epoch", "metrics"}
 
@@ -191,7 +215,7 @@ def test_a_preset_is_split_as_its_paper_does(say: Say, tmp_path: Path) -> None:
 
     protocol, err = trained("mip", "--data", tmp_path / "long.npz", "--out", "run")
     assert (protocol["kind"], protocol["candidates"]) == ("window", "50+50")
-    assert err.startswith("split by windows, as the paper of mip; --split leave-one-out is the other one\n")
+    assert err.startswith("split by windows, as in the paper of mip; --split leave-one-out asks for the last item")
     resume = ("train", "--resume", "run", "--data", tmp_path / "long.npz", "--device", "cpu")
     assert say(*resume)[0] == 0
     assert "not on this split" in say(*resume, "--split", "leave-one-out")[2]
@@ -203,13 +227,10 @@ def test_a_preset_is_split_as_its_paper_does(say: Say, tmp_path: Path) -> None:
     protocol, err = trained("mip", "--data", short)
     assert protocol["kind"] == "position"
     assert err.startswith(
-        "split by leave-one-out, not by windows as the paper of mip: 'small' has 0 windows of 100 events"
+        "split by leave-one-out, not by windows as in the paper of mip: no user of 'small' has enough events"
     )
     for explicit in (("--split", "windows"), ("--set", "split.by=user")):
-        assert (
-            "has 0 windows of 100 events (40 of 40 users have none)"
-            in say("train", "mip", "--data", short, *explicit)[2]
-        )
+        assert "for a window of 100; take shorter windows" in say("train", "mip", "--data", short, *explicit)[2]
     presets = {row["preset"]: row["split"] for row in json.loads(say("models", "--json")[1])["presets"]}
     assert (presets["mdgr"], presets["surge"], presets["sasrec"]) == ("windows", "windows", "leave-one-out")
 
@@ -229,7 +250,7 @@ def test_selfgnn_ranks_each_target_among_999_as_its_paper(say: Any, tmp_path: Pa
     large = dglrec.InteractionLog.from_arrays(*np.array(rows).T[:2], np.array(rows).T[2].astype(float), name="large")
     large.save(tmp_path / "large.npz")
     candidates, err = trained("--data", tmp_path / "large.npz")
-    assert candidates == "1+999" and "among 999 items, as by the paper of selfgnn" in err
+    assert candidates == "1+999" and "among 999 items, as in the paper of selfgnn; --set split.negatives=none" in err
     for more in ("--set", "split.negatives=none"), ("--split", "leave-one-out"):
         assert trained("--data", tmp_path / "large.npz", *more)[0] == "full"
     candidates, err = trained("--data", write_data(tmp_path / "small"))
@@ -253,13 +274,27 @@ def test_a_paper_s_data_set_has_the_paper_s_slices(say: Say, tmp_path: Path, mon
             assert dglrec.load_model(f"run-{number}").config.slices == (2 if given else 3)
 
 
+def test_slices_that_are_far_from_equally_full_are_told(say: Say, tmp_path: Path) -> None:
+    rows = [(user, item, 1000 - 900 * (item == 0)) for user in range(9) for item in range(6)]
+    user, item, time = np.array(rows).T
+    dglrec.InteractionLog.from_arrays(user, item, time + item * 10.0).save(tmp_path / "late.npz")
+    words = ("train", "selfgnn", "--data", tmp_path / "late.npz", "--epochs", 0, "--device", "cpu", "--set", "slices=3")
+    assert "75% of the training interactions are in one of the 3 time slices, which are" in (err := say(*words)[2])
+    assert "with --set by=equal_counts" in err
+    assert "time slices" not in say(*words, "--set", "by=equal_counts")[2]
+
+
 def test_a_log_without_timestamps(say: Say, tmp_path: Path) -> None:
     data = write_data(tmp_path / "small", timestamps=False)
     code, out, err = say("train", "popularity", "--data", data)
     assert (code, out) == (2, "")
-    assert "add --set data.order=file" in err
+    assert "add --order file" in err
+    for order in ((), ("--order", "file")):
+        err = say("train", "popularity", "--data", data, "--split", "time-point", *order)[2]
+        assert "a split by time needs them; use leave-one-out, with --order file if" in err
+        assert "selfgnn needs times, and 'small' has none" in say("train", "selfgnn", "--data", data, *order)[2]
     assert not (tmp_path / "runs").exists()
-    assert say("train", "popularity", "--data", data, "--set", "data.order=file")[0] == 0
+    assert say("train", "popularity", "--data", data, "--order", "file")[0] == 0
 
 
 def test_fields_of_the_model(say: Say, tmp_path: Path) -> None:
@@ -428,7 +463,7 @@ def test_data_check(say: Say, tmp_path: Path) -> None:
     data = write_data(tmp_path / "small")
     code, out, _ = say("data", "check", data)
     assert code == 0
-    assert "Nothing is wrong." in out
+    assert "Nothing is wrong." in out and "the papers use the 5-core, --k-core 5: " in out
     assert json.loads(say("data", "check", data, "--json")[1])["ok"]
     table = data / "interactions.tsv"
     table.write_text(table.read_text().replace("user_id", "uid"))
@@ -444,7 +479,14 @@ def test_models(say: Say) -> None:
     lines = out.splitlines()
     assert code == 0
     assert [line.split()[0] for line in lines] == ["preset", *PRESETS]
-    assert ["gsau-rec", "GSAU", "leave-one-out", "keep", "rec=True"] in [line.split()[:5] for line in lines]
+    assert ["gsau-rec", "GSAU", "leave-one-out", "keep", "GSAU"] in [line.split()[:5] for line in lines]
+    assert max(map(len, lines)) < 160
+    code, out, _ = say("models", "gsau-rec", "sasrec")
+    assert (code, out.split()[5], out.split("\n")[1].split()[0]) == (0, "sasrec", "sasrec")
+    fields = out.partition("\nfields of gsau-rec (* set by the preset):\n")[2].partition("\nfields of sasrec")[0]
+    assert {"  rec=True *", "  encoder=sasrec", "  train.patience=10"} <= set(fields.splitlines())
+    assert [row["preset"] for row in json.loads(say("models", "mip", "--json")[1])["presets"]] == ["mip"]
+    assert "did you mean 'sasrec'" in say("models", "sasrek")[2]
     rows = json.loads(say("models", "--json")[1])["presets"]
     assert [row["preset"] for row in rows] == list(PRESETS)
     assert {row["seen"] for row in rows} == {"keep", "mask"}
@@ -515,7 +557,10 @@ def test_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "says"),
     [
         ([], "required: COMMAND; see dglrec --help"),
-        (["trian"], "invalid choice: 'trian'"),
+        (["trian"], "argument COMMAND: invalid choice: 'trian'; did you mean 'train'? see dglrec --help"),
+        (["train", "gsau", "--data", "sampel"], "did you mean 'sample'?"),
+        (["train", "gsau", "--unknown"], "unrecognized arguments: --unknown; see dglrec train --help"),
+        (["data", "check", "x", "--unknown"], "unrecognized arguments: --unknown; see dglrec data check --help"),
         (["train"], "train needs PRESET and --data"),
         (["train", "gsau"], "train needs PRESET and --data"),
         (["train", "gsau", "--data", "x", "--epoch", "3"], "unrecognized arguments: --epoch 3"),

@@ -449,7 +449,7 @@ def test_a_positive_that_is_two_candidates_counts_twice():
 
 @pytest.mark.parametrize("candidates", [[[0, 2], [0, 1]], [[0, 1, 1], [0, 1]]])
 def test_positives_stand_once_among_their_candidates(candidates):
-    with pytest.raises(DataError, match="query 0: each of its positives must stand once"):
+    with pytest.raises(DataError, match="query 0: each of its positives must be among its candidates exactly once"):
         evaluate(Table(np.zeros((2, 3))), ask([[], []], [[1], [1]], candidates))
 
 

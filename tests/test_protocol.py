@@ -64,7 +64,7 @@ def test_text_is_short_and_says_what_matters():
     assert 5 <= len(text.splitlines()) <= 8
     assert all(len(line) <= 160 for line in text.splitlines())
     wanted = ["amazon-beauty (5-core)", "test queries: 22,363", "leave_one_out", "position", "0123456789ab", "kept"]
-    wanted += ["1+999 candidates", "pessimistic", "beam 20", "recall@10", "cold targets 12", "newest event 99.2 %"]
+    wanted += ["1+999 candidates", "pessimistic", "beam 20", "recall@10", "cold targets 12", "training event 99.2 %"]
     assert [part for part in wanted if part not in text] == []
     assert "made by hand" in str(Protocol())
 

@@ -343,7 +343,7 @@ def test_the_epoch_that_is_best_on_test_is_called_a_leak(split, monkeypatch):
     assert run.result["selected_on_test"]["epoch"] == 0  # the first of equals
     assert run.result["selected_on_test"]["metrics"] == {"ndcg@20": 0.5}
     last = str(run).splitlines()[-1]
-    assert "selected on the test queries (epoch 0)" in last
+    assert "selected on the test queries (epoch 1)" in last
     assert "would be 0.5000, not 0.2500: a leak, shown for its size only" in last
 
 
@@ -394,7 +394,7 @@ def test_nothing_is_printed_on_standard_output(split, capsys):
     fit(make(split), split, epochs=1, progress=True)
     out, err = capsys.readouterr()
     assert out == ""
-    assert "epoch 0" in err
+    assert "epoch 1" in err
     fit(make(split), split, epochs=1, progress=False)
     assert capsys.readouterr() == ("", "")
 
@@ -472,7 +472,7 @@ def dying_model(split, at, value=math.nan, **train):
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_ends_training_and_spoils_nothing(value, split, tmp_path):
     whole = fit(make(split), split, epochs=3)
-    with pytest.raises(DglrecError, match=r"epoch 1.*train\.lr") as error:
+    with pytest.raises(DglrecError, match=r"epoch 2.*train\.lr") as error:
         fit(dying_model(split, 9 + 4, value), split, epochs=3, out=tmp_path / "run")
     assert "bpr" in str(error.value)
     tensors, values = load_state(tmp_path / "run")
@@ -551,8 +551,22 @@ def test_the_test_set_is_measured_twice(run, split):
 
 
 def test_it_prints_itself(run):
-    assert str(run).startswith("sasrec on sample-shop: best epoch ")
-    assert "ndcg@20" in str(run)
+    best = f"best epoch {run.best_epoch + 1} of {len(run.rows)}"
+    assert str(run).startswith(f"sasrec on sample-shop: {best}; validation ndcg@20 ")
+    assert repr(run) == f"Run(sasrec on sample-shop by leave_one_out: {best}, in {run.folder})"
+
+
+def test_it_says_what_belongs_elsewhere(run):
+    model, split = run.model, run.model.split
+    for call in (lambda: fit(model, split.log), lambda: dglrec.models.preset("sasrec", split.log)):
+        with pytest.raises(ConfigError, match=r"expected a Split, got InteractionLog; cut it first: split = "):
+            call()
+    with pytest.raises(ConfigError, match=r"expected a Split, got str$"):
+        fit(model, "shop")
+    with pytest.raises(ConfigError, match=r"'dim' is a field of the model; pass it to preset\(\)"):
+        fit(model, split, dim=3, epochs=1)
+    with pytest.raises(ConfigError, match="unknown field 'dimm'"):
+        fit(model, split, dimm=3)
 
 
 def test_a_model_without_weights_needs_no_training(split, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def result(row: str, seen: str, seed: int, value: float, **more: Any) -> Result:
         "device": "a machine",
         "threads": seed,
         "seconds": 1800.0,
-        "best_epoch": 7 + seed,
+        "best_epoch": 7 + seed,  # from 0; tables count from 1
         "epochs": 20,
         "epoch_seconds": 2.5,
     }
@@ -227,14 +228,14 @@ def test_a_curve_has_a_line_for_each_value_of_its_field() -> None:
     assert block.header[:2] == ["system", "m"]
     assert block.header[-4:] == ["best epoch", "seconds an epoch", "seeds", "device"]
     assert [line[:2] for line in block.rows] == [["mdgr", "1"], ["mdgr", "5"], ["mdgr-w", "1"]]
-    assert block.rows[1][-4:-1] == ["8 9", "2.5", "1 2"]
+    assert block.rows[1][-4:-1] == ["9 10", "2.5", "1 2"]
 
 
 def test_a_figure_over_epochs_shows_validation() -> None:
     (block,) = table(result("sasrec", "mask", 1, 0.25), over="epochs").blocks()
     assert block.header[0] == "system"
     assert "valid recall@10" in block.header
-    assert block.rows[-1][-5:-1] == ["8", "20", "2.5", "1"]
+    assert block.rows[-1][-5:-1] == ["9", "20", "2.5", "1"]
     assert "0.4500" in block.rows[-1]
 
 
@@ -276,6 +277,16 @@ def test_agreement_with_planted_interests_has_a_block_of_its_own() -> None:
         ["sasrec", "0.5000", "0.2500", "0.7500", "0.8750", "0.6250", "3 3", "1 2"],
         ["lightgcn", "0.5000", "0.2500", "0.7500", "", "", "3", "1"],
     ]
+
+
+def test_pictures_count_epochs_from_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    curves, drawn = importlib.import_module("dglrec.curves"), []
+    monkeypatch.setattr(curves, "_save", lambda figure, *_: drawn.append(figure))
+    curves.save_epochs("ndcg@10", {"sasrec": [([0.1, 0.2], 1)]}, tmp_path / "a.png", "")
+    rows = [{"epoch": n, "loss": 1.0, "ndcg@10": 0.1} for n in (0, 1)]
+    curves.save_curves(rows, "ndcg@10", 1, tmp_path / "b.png", "")
+    lines = [list(line.get_xdata()) for figure in drawn for axes in figure.axes for line in axes.lines]
+    assert [line for line in lines if line] == [[1, 2], [2], [1, 2], [1, 2], [2, 2]]
 
 
 def test_figures_are_drawn_and_tables_are_not(tmp_path: Path) -> None:

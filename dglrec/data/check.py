@@ -227,9 +227,11 @@ def _notes(
     if short:
         notes.append(f"{short:,} users have fewer than 3 events: they stay in training and give no query")
     if not figures["core"]["already"]:
-        core = figures["core"]
+        left = figures["core"]["interactions"]
         notes.append(
-            f"the papers use the 5-core, load(..., k_core=5): {core['interactions']:,} interactions would be left"
+            f"the papers use the 5-core, load(..., k_core=5): {left:,} interactions would be left"
+            if left
+            else "the 5-core that the papers use is empty here: no users and items have 5 events with each other"
         )
     if figures["repeats"]["events"] and path.suffix not in (".parquet", ".npz"):
         line, number = first_duplicate(path, columns, format)
@@ -260,7 +262,7 @@ def _sentences(figures: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, 
         yield "leave-one-out", _held_out_in_words(figures["leave_one_out"])
     core = figures["core"]
     core_sizes = f"{core['interactions']:,} interactions of {core['users']:,} users and {core['items']:,} items"
-    yield "5-core", "it is one already" if core["already"] else core_sizes
+    yield "5-core", "it is one already" if core["already"] else core_sizes if core["interactions"] else "empty"
     titles = figures.get("titles")
     yield "titles", "none" if titles is None else f"{titles['items_with_title']:,} of {size['items']:,} items"
     ratings = figures.get("ratings", {"given": 0})
@@ -274,7 +276,7 @@ def _sentences(figures: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, 
 def _spread_in_words(one: Mapping[str, Any], of: str) -> str:
     return (
         f"{one['min']:,} to {one['max']:,} events {of}, median {one['median']:g}, mean {one['mean']:.1f}, "
-        f"90 % have at most {one['p90']:g}"
+        f"90 % have at most {int(one['p90'])}"
     )
 
 

@@ -211,7 +211,7 @@ def _find_name(name: str, fetch: bool) -> Path:
     if name in REGISTRY and fetch:
         print(f"fetching {REGISTRY[name].about(name)}", file=sys.stderr)
         return get(name)
-    known = [info.name for info in list_datasets()]
+    known = ["sample", *(info.name for info in list_datasets())]
     looked = " or ".join(str(folder) for folder in folders())
     raise DataError(f"no data set {name!r} in {looked}; {closest(name, known)}")
 

@@ -90,7 +90,7 @@ class InteractionLog:
         for what in ("titles", "texts"):
             said = getattr(self, what)
             if said is not None and len(said) != len(self.item_ids):
-                raise DataError(f"{len(said)} {what} for {len(self.item_ids)} items; expected one an item")
+                raise DataError(f"{len(said)} {what} for {len(self.item_ids)} items; expected one per item")
         step = np.diff(self.user)
         ordered = step > 0 if self.time is None else (step > 0) | (self.time[1:] >= self.time[:-1])
         if (step < 0).any() or (self.time is not None and not ordered.all()):
@@ -572,7 +572,7 @@ def _by_item(said: Mapping[str, str] | npt.ArrayLike, item_ids: Strings, what: s
     given = np.asarray(said).tolist()
     if len(given) != len(item_ids):
         raise DataError(
-            f"{len(given)} {what} for {len(item_ids)} items; expected one an item, or a mapping from ids to {what}"
+            f"{len(given)} {what} for {len(item_ids)} items; expected one per item, or a mapping from ids to {what}"
         )
     texts[:] = ["" if text is None else str(text) for text in given]
     return texts

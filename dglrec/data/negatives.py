@@ -81,9 +81,10 @@ def check_free(log: InteractionLog, user: Ints, free: Ints, count: int) -> None:
     """
     if len(free) and free.min() < count:
         poor = int(free.argmin())
+        mend = f"take {free[poor]} or fewer" if free[poor] else "rank all items"
         raise DataError(
             f"user {str(log.user_ids[user[poor]])!r} has touched all but {free[poor]} of {log.num_items} items; "
-            f"{count} negatives cannot be drawn, so choose fewer"
+            f"{count} negatives cannot be drawn: {mend}"
         )
 
 

@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DataError, closest
+from ..errors import ConfigError, DataError, closest
 from .log import Bools, Floats, InteractionLog, Ints, _offsets
 
 Rule: TypeAlias = dict[str, Any]
@@ -287,6 +287,17 @@ class Split:
             raise DataError("the training log holds other rows than the log without its held-out events")
 
 
+def check_split(split: Any) -> None:
+    """Refuse what is no split.
+
+    Raises:
+        ConfigError: it is something else, such as the log that a split is cut from.
+    """
+    if not isinstance(split, Split):
+        mend = "; cut it first: split = dglrec.leave_one_out(log)" if isinstance(split, InteractionLog) else ""
+        raise ConfigError(f"expected a Split, got {type(split).__name__}{mend}")
+
+
 def leave_one_out(
     log: InteractionLog,
     *,
@@ -408,8 +419,11 @@ def time_point(
         raise DataError(f"targets is {targets!r}; expected 'all' or 'next'")
     if negatives is not None and targets == "all":
         raise DataError("negatives are drawn for one target a query; pass targets='next', or rank all items")
-    _check_order(log, "time")
-    assert log.time is not None
+    if log.time is None:
+        raise DataError(
+            f"{log.name!r} has no times, and a split by time needs them; use leave-one-out, with order='file' if the "
+            "rows are oldest first"
+        )
     rule: Rule = {"function": "time_point", "targets": targets} | _sampling(negatives, test_users, seed)
     if valid_time is None and test_time is None:
         rule |= {"valid_share": float(valid_share), "test_share": float(test_share)}
@@ -555,7 +569,7 @@ def _check_order(log: InteractionLog, order: str) -> None:
         raise DataError(f"order is {order!r}; expected 'time' or 'file'")
     if order == "time" and log.time is None:
         raise DataError(
-            f"{log.name!r} has no times; pass order='file' if its rows stand oldest first, and the split says so"
+            f"{log.name!r} has no times; pass order='file' if its rows are oldest first, and the split says so"
         )
     if order == "file" and log.time is not None:
         raise DataError(

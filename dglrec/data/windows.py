@@ -130,12 +130,14 @@ def _check_rule(log: InteractionLog, rule: Rule) -> None:
 
 def _sizes(log: InteractionLog, rows: Ints, valid: float, test: float) -> tuple[int, int]:
     """Numbers of windows for validation and for test, which must leave some of `rows` (W, L) for training."""
+    length, shorter = rows.shape[1], "take shorter windows (smaller inputs, targets), or split by leave-one-out"
+    if len(rows) == 0:
+        raise DataError(f"no user of {log.name!r} has enough events for a window of {length}; {shorter}")
     num_valid, num_test = (round(size * len(rows)) if size < 1 else int(size) for size in (valid, test))
     if min(num_valid, num_test) < 1 or num_valid + num_test >= len(rows):
         raise DataError(
-            f"{log.name!r} has {len(rows):,} windows of {rows.shape[1]} events "
-            f"({_short_users(log, rows):,} of {log.num_users:,} users have none), which are too few for "
-            f"{num_valid} in validation, {num_test} in test and the rest in training"
+            f"{log.name!r} has {len(rows):,} windows of {length} events, too few for training, validation "
+            f"(valid={valid:g}) and test (test={test:g}); choose other shares, or {shorter}"
         )
     return num_valid, num_test
 
@@ -297,7 +299,7 @@ def verify_windows(split: Split) -> None:
     for queries in parts:
         ends = np.arange(len(queries) + 1) * int(split.rule["negatives"])
         if _in_query(ends, queries.negatives, queries.offsets, queries.items).any():
-            raise DataError(f"a negative of a {queries.name} window stands in its inputs")
+            raise DataError(f"a negative of a {queries.name} window is in its inputs")
     if split.kind == "user":
         sides = np.concatenate([np.unique(p.user) for p in parts])
         if len(np.unique(sides)) < len(sides):

@@ -238,7 +238,7 @@ def _lengths(lengths: Any, vectors: Tensor) -> Tensor:
     sizes = sizes.long()
     shape = tuple(vectors.shape)
     if vectors.ndim == 2 and int(sizes.sum()) != shape[0]:
-        raise DataError(f"lengths sum up to {int(sizes.sum())}, but vectors have shape {shape}; expected a row an item")
+        raise DataError(f"lengths sum to {int(sizes.sum())}, but vectors have shape {shape}; expected a row per item")
     if vectors.ndim == 3 and (len(sizes) != shape[0] or bool((sizes > shape[1]).any())):
         raise DataError(
             f"{len(sizes)} lengths of at most {int(sizes.max()) if len(sizes) else 0}, but vectors have shape {shape}; "

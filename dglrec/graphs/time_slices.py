@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 CUTS = ("equal_lengths", "equal_counts", "month")
+_THE_LOG = "a log"  # one whose name is not known
 _MOST_MONTHS = 1200  # a century; beyond that the times are hardly seconds
 
 
@@ -72,11 +73,8 @@ def time_slices(
     users, items, times, num_users, num_items = _events("time_slices", log, user, item, time, num_users, num_items)
     if times is None:
         name = "time_slices() got no time=" if log is None else f"{log.name!r} has no times"
-        raise DataError(
-            f"{name}, and slices are cut by time; load it with its timestamps, or cut by the place in the history: "
-            "time_slices(user=log.user, item=log.item, time=log.position, n=...)"
-        )
-    boundaries = slice_boundaries(times, by, n=n)
+        raise _no_times(name, "time_slices(user=log.user, item=log.item, time=log.position, n=...)")
+    boundaries = _boundaries(_event_times(times), by, n, _THE_LOG if log is None else repr(log.name))
     position = np.arange(len(users)) - np.searchsorted(users, users)  # (E,) users ascend
     slice_of = np.searchsorted(boundaries, times, side="right")  # (E,)
     order = np.argsort(slice_of, kind="stable")  # by (slice, user, position)
@@ -141,15 +139,21 @@ def slice_boundaries(
         n: number of slices, for "equal_lengths" and "equal_counts".
 
     Raises:
-        DataError: no events or no times, n missing, below 1 or above the number of distinct times, an unknown way to
-            cut, boundaries that do not ascend or lie outside the log, months over more than a century.
+        DataError: no events or no times, n missing, below 1 or above the number of distinct times, times too close for
+            equal lengths, an unknown way to cut, boundaries that do not ascend or lie outside the log, months over more
+            than a century.
 
     >>> slice_boundaries([0.0, 3.0, 4.0, 9.0], 3).tolist()
     [3.0, 6.0]
     >>> slice_boundaries([0.0, 3.0, 3.0, 3.0, 9.0], "equal_counts", n=2).tolist()
     [3.0]
     """
-    seconds = _event_times(time)
+    name = repr(time.name) if isinstance(time, InteractionLog) else _THE_LOG
+    return _boundaries(_event_times(time), by, n, name)
+
+
+def _boundaries(seconds: Floats, by: int | str | Sequence[Any] | np.ndarray, n: int | None, name: str) -> Floats:
+    """`slice_boundaries` of (E,) seconds, of a log with this name."""
     if is_whole(by):
         if n is not None:
             raise DataError(f"by is {by} and n is {n}; give the number of slices once")
@@ -171,18 +175,29 @@ def slice_boundaries(
         raise DataError(f"n is {n!r}; expected a number of slices, 1 or more")
     if n > len(distinct):
         raise DataError(
-            f"{n} slices of {len(distinct)} distinct times; expected at most as many: each slice needs a time"
+            f"{n} slices of {name}, which has {len(distinct)} distinct times; each slice needs one, so take "
+            f"n={len(distinct)} or fewer (a model's field `slices`)"
         )
     if by == "equal_counts":
         return _equal_counts(distinct, count, n)
-    return np.linspace(distinct[0], distinct[-1], n + 1)[1:-1]
+    begins: Floats = np.linspace(distinct[0], distinct[-1], n + 1)[:-1]
+    if (np.diff(begins) <= 0).any():  # by rounding
+        raise DataError(f"the times of {name} are too close for {n} slices of equal length; take by='equal_counts'")
+    return begins[1:]
+
+
+def _no_times(who: str, call: str) -> DataError:
+    """What to do with a log without times."""
+    return DataError(
+        f"{who}, and slices are cut by time; load it with its timestamps, or cut by the place in the history: {call}"
+    )
 
 
 def _event_times(time: Any) -> Floats:
     """(E,) seconds of a log, or of times as the caller has them."""
     if isinstance(time, InteractionLog):
         if time.time is None:
-            raise DataError(f"{time.name!r} has no times, and slices are cut by time; load it with its timestamps")
+            raise _no_times(f"{time.name!r} has no times", "slice_boundaries(log.position, n=...)")
         time = time.time
     seconds = _seconds(time)
     if len(seconds) == 0:
@@ -206,8 +221,13 @@ def _given(boundaries: Any, seconds: Floats) -> Floats:
     """The caller's own boundaries, once they are found to cut the log."""
     raw = np.asarray(boundaries)
     if raw.ndim != 1 or (raw.size and raw.dtype.kind not in "iufM"):
-        raise DataError(f"boundaries hold {raw.dtype} of shape {raw.shape}; expected (T - 1,) seconds or datetime64")
+        raise DataError(
+            f"boundaries hold {raw.dtype} of shape {raw.shape}; expected (T - 1,) seconds or datetime64, such as "
+            'np.array(["2020-01-31"], dtype="datetime64[D]")'
+        )
     dates = raw.dtype.kind == "M"
+    if dates and np.isnat(raw).any():
+        raise DataError("a boundary is NaT; expected a moment for each slice after the first")
     values = raw.astype("datetime64[us]").astype(np.float64) / 1e6 if dates else raw.astype(np.float64)
     begin, end = seconds.min(), seconds.max()
 
@@ -223,7 +243,7 @@ def _given(boundaries: Any, seconds: Floats) -> Floats:
     if (np.diff(values) <= 0).any():
         place = int(np.flatnonzero(np.diff(values) <= 0)[0])
         raise DataError(
-            f"boundaries do not ascend: {said(values[place])} stands before {said(values[place + 1])}; sort them"
+            f"boundaries do not ascend: {said(values[place])} comes before {said(values[place + 1])}; sort them"
         )
     return values
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..batches import Windows, window_batches, window_targets
 from ..config import TrainConfig, check_limits, replace
-from ..data.splits import Queries, Split
+from ..data.splits import Queries, Split, check_split
 from ..errors import ConfigError
 from ..graphs import Sequences
 from ..streams import Streams
@@ -29,6 +29,9 @@ class Model(nn.Module):
         split: what to learn from; only `split.train` is read.
         config: an instance of the class's `Config`; its defaults if not given.
         fields: changes to it, such as `gamma=0.2` or `train={"lr": 1e-4}`.
+
+    Raises:
+        ConfigError: it is no split, or a field or value does not exist.
 
     Attributes:
         Config: the class of the config: a frozen dataclass with the fields `train` (TrainConfig) and `seen`.
@@ -48,6 +51,7 @@ class Model(nn.Module):
 
     def __init__(self, split: Split, config: Any = None, **fields: Any) -> None:
         super().__init__()
+        check_split(split)
         self.config = replace(config if config is not None else self.Config(), fields)
         self.split = split
         self.preset = self._preset()

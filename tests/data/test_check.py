@@ -127,6 +127,15 @@ def test_ratings_may_be_absent_from_a_saved_log(tmp_path: Path) -> None:
     assert "ratings       none" in str(report)
 
 
+def test_what_is_said_of_a_small_log(tmp_path: Path) -> None:
+    """The 5-core is not advised where it is empty, and events are whole."""
+    rows = [(user, f"i{n}", 1, n) for user, events in (("a", 3), ("b", 4)) for n in range(events)]
+    text = str(check(write(tmp_path / "log.tsv", rows)))
+    assert "3 to 4 events a user, median 3.5, mean 3.5, 90 % have at most 3\n" in text
+    assert "5-core        empty\n" in text and "the 5-core that the papers use is empty here" in text
+    assert "k_core=5" not in text
+
+
 def test_notes_on_times(tmp_path: Path) -> None:
     path = tmp_path / "log.tsv"
     write(path, [("a", "x", "", 1_400_000_000_000), ("a", "y", "", 1_400_000_000_001)])

@@ -254,8 +254,8 @@ def test_the_two_files_of_lightgcn_are_one_log_with_its_split(tmp_path: Path) ->
     log.save(tmp_path / "log.npz")
     assert np.array_equal(load(tmp_path / "log.npz").part, log.part)
     for text, message in (
-        (test + "1,2,3\n", r"test\.txt line 4: '1,2,3' stands alone"),
-        ("1,2,3\n4,5\n", r"test\.txt line 1: '1,2,3' stands alone"),
+        (test + "1,2,3\n", r"test\.txt line 4: '1,2,3' is alone in its line"),
+        ("1,2,3\n4,5\n", r"test\.txt line 1: '1,2,3' is alone in its line"),
         ("0\r1 2\r", r"test\.txt line 1: a carriage return within the line"),
     ):
         (tmp_path / "test.txt").write_bytes(text.encode())
@@ -417,8 +417,8 @@ BAD = {
         r'line 4: asin is "\\ud800"; half a pair of \\u escapes is no character',
     ),
     "deep json": ("r.json", "amazon-reviews", reviews() + "[" * 100_000 + "\n", r"line 4: .* is no JSON"),
-    "a user alone": ("b.txt", "lists", "1 2 3\n4\n", r"line 2: '4' stands alone; expected a user and its items"),
-    "commas in lists": ("b.txt", "lists", "1,2,3\n", r"line 1: '1,2,3' stands alone"),
+    "a user alone": ("b.txt", "lists", "1 2 3\n4\n", r"line 2: '4' is alone in its line; expected a user"),
+    "commas in lists": ("b.txt", "lists", "1,2,3\n", r"line 1: '1,2,3' is alone in its line"),
     "commas and spaces in lists": ("b.txt", "lists", "1 2\n3 4, 5\n", r"line 2: '4,' ends with a separator"),
     "json in lists": ("b.txt", "lists", '{"1": [2, 3]}\n', r"line 1: '\{\"1\":' begins as JSON does"),
     "ends of an old Macintosh": ("b.txt", "lists", "1 2 3\r2 3 4\r", r"line 1: a carriage return within the line"),

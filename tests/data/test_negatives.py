@@ -112,7 +112,7 @@ def test_any_log(events: list[tuple[int, int, int]], count: int, function: str) 
     end = np.inf if plain.test_time is None else plain.test_time
     parts = [(plain.valid, touched_by(log, end)), (plain.test, touched_by(log))]
     if any(8 - len(touched[u]) < count for queries, touched in parts for u in queries.user):
-        with pytest.raises(DataError, match=f"of 8 items; {count} negatives cannot be drawn, so choose fewer"):
+        with pytest.raises(DataError, match=f"{count} negatives cannot be drawn: (take [1-7] or|rank all)"):
             make_split(log, rule | {"negatives": count})
         return
     split = make_split(log, rule | {"negatives": count})

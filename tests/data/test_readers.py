@@ -196,7 +196,7 @@ def test_titles(tmp_path: Path) -> None:
     assert titles == {"1": '11" pan', "2": "", "3": "Café"}
     assert texts == {"1": '11" pan', "2": "b", "3": "Café. c"}
     path.write_text("item_id\tname\n1\tpan\n")
-    with pytest.raises(DataError, match=r"items.tsv: no column 'title'; the header line is 'item_id name'"):
+    with pytest.raises(DataError, match=r"items.tsv: no column 'title'; the header line is 'item_id name'; rename"):
         read_items(path)
     path.write_text("item_id\ttitle\n1\tpan\n2\ta\tb\n")
     with pytest.raises(DataError, match=r"items.tsv line 3: the number of fields is 3"):
@@ -230,12 +230,16 @@ def test_texts_are_all_that_is_said_of_an_item(tmp_path: Path) -> None:
 
 GOOD = "a\tx\t1\t10\n"
 BAD_TEXT = {
-    "missing column": ("user_id\trating\ttimestamp\na\t1\t10\n", r"no column 'item_id'; the header line is"),
+    "missing column": (
+        "user_id\trating\ttimestamp\na\t1\t10\n",
+        r"no column 'item_id'; the header line is '.*'; pass columns=\{\"item_id\": \"\.\.\.\"\}",
+    ),
     "other spelling": (HEADER.replace("user_id", "userId") + GOOD, r"line 1.*|no column 'user_id', but 'userId'"),
     "other word": (HEADER.replace("item_id", "asin") + GOOD, r'pass columns=\{"item_id": "asin"\}'),
     "other time": (HEADER.replace("timestamp", "time") + GOOD, r"no column 'timestamp', but 'time'; rename it"),
     "column twice": (HEADER.replace("rating", "user_id") + GOOD, r"has 'user_id' twice; rename one of them"),
     "no header": (GOOD + GOOD, r"no column 'user_id'; the header line is 'a x 1 10' \(has the file no header\?\)"),
+    "semicolons": (tsv().replace("\t", ";"), r"item_id;rating;timestamp', one column \(separated by semicolons: save"),
     "wrong separator": (tsv().replace("\t", ","), r"separated by commas: name the file \.csv"),
     "text in time": (HEADER + GOOD + "a\ty\t1\t2014-07-23\n", r"line 3: timestamp is '2014-07-23'; expected a number"),
     "text in rating": (HEADER + GOOD * 3 + "a\ty\tgood\t11\n", r"line 5: rating is 'good'; expected a number"),

@@ -314,7 +314,7 @@ def test_what_is_printed_answers_the_check_list():
     split = dglrec.leave_one_out(dglrec.load("sample", k_core=5))
     metrics = dglrec.evaluate(dglrec.models.preset("popularity", split), split.test, k=10)
     answers = (
-        "queries older than the model's newest event",  # 1: whether training knows what came after a query
+        "queries older than the newest training event",  # 1: whether training knows what came after a query
         f"5-core), test queries: {len(split.test):,}",  # 2
         "seen items  masked, except a query's own targets",  # 3
         "full catalogue",  # 4

@@ -86,7 +86,7 @@ def test_galrec(run, tmp_path):
     pytest.importorskip("transformers")
     out = run("galrec.py", "--epochs", "1", "--picture", "hops.png")
     assert (tmp_path / "hops.png").read_bytes().startswith(b"\x89PNG")
-    assert "with GAL: galrec-lightgcn on sample-hops: best epoch 0" in out
+    assert "with GAL: galrec-lightgcn on sample-hops: best epoch 1 " in out
 
 
 def test_time_slices(run, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -45,7 +46,12 @@ def asked(rows, cut):
     times = sorted({float(time) for *_, time in rows})
     if by == "boundaries":
         return times[1:][: n - 1], None
-    return by, None if by == "month" else min(n, len(times))
+    if by == "month":
+        return by, None
+    n = min(n, len(times))
+    while by == "equal_lengths" and (np.diff(np.linspace(times[0], times[-1], n + 1)[:-1]) <= 0).any():
+        n -= 1  # times so close are refused
+    return by, n
 
 
 def edges_of(graph):
@@ -128,8 +134,9 @@ def test_boundaries_ascend_within_the_log_and_follow_from_edge_times(rows, cut):
     by, n = asked(rows, cut)
     times = np.sort(columns(rows)["time"])
     boundaries = slice_boundaries(times, by, n=n)
-    assert (np.diff(boundaries) >= 0).all()
-    assert ((boundaries >= times[0]) & (boundaries <= times[-1])).all()
+    assert (np.diff(boundaries, prepend=times[0]) > 0).all()
+    assert (boundaries <= times[-1]).all()
+    assert slice_boundaries(times, boundaries).tolist() == boundaries.tolist()
     found = slice_times(time_slices(by=by, n=n, **columns(rows)))
     slices = np.searchsorted(boundaries, times, side="right")
     for t, (first, last) in enumerate(found):
@@ -281,8 +288,8 @@ def test_under_a_split_by_time_no_query_sees_a_slice_that_ends_after_it():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"n": 4}, "4 slices of 3 distinct times"),
-        ({"by": "equal_counts", "n": 4}, "4 slices of 3 distinct times"),
+        ({"n": 4}, r"4 slices of a log, .* 3 distinct times; .* n=3 or fewer \(a model's field `slices`\)"),
+        ({"by": "equal_counts", "n": 4}, r"4 slices of a log, .* 3 distinct times; .* n=3 or fewer \(a model's field"),
         ({"n": 0}, "n is 0; expected a number of slices, 1 or more"),
         ({"by": -2}, "n is -2"),
         ({"n": 2.0}, r"n is 2\.0"),
@@ -296,14 +303,16 @@ def test_under_a_split_by_time_no_query_sees_a_slice_that_ends_after_it():
         ({"by": [10.0, 20.0]}, "boundary 10 is outside the log, whose events are from 10 to 30"),
         ({"by": [20.0, 31.0]}, "boundary 31 is outside the log"),
         ({"by": [float("nan")]}, "boundary nan is outside"),
-        ({"by": [30.0, 20.0]}, "do not ascend: 30 stands before 20; sort them"),
+        ({"by": [30.0, 20.0]}, "do not ascend: 30 comes before 20; sort them"),
         ({"by": [20.0, 20.0]}, "do not ascend"),
         (
             {"by": np.array(["1970-01-01T00:00:31"], dtype="datetime64[s]")},
             r"boundary 1970-01-01T00:00:31 is outside .* from 1970-01-01T00:00:10 to .*the times at",
         ),
         ({"by": [[20.0]]}, "of shape"),
-        ({"by": ["noon"]}, "expected"),
+        ({"by": ["2020-01-31"]}, r'hold <U10 .*, such as np\.array\(\["2020-01-31"\], dtype="datetime64\[D\]"\)'),
+        ({"by": np.array(["NaT"], dtype="datetime64[D]")}, "a boundary is NaT; expected a moment"),
+        ({"n": 3, "time": [1e9, np.nextafter(1e9, 2e9), 1e9 + 2.4e-7]}, "too close for 3 slices .* by='equal_counts'"),
         ({"by": True}, "boundaries hold bool"),
         ({"by": None}, "boundaries hold object"),
         ({"by": 2, "time": None}, "got no time=, and slices are cut by time; load it with its timestamps"),
@@ -321,8 +330,13 @@ def test_a_log_without_times_says_what_can_be_done():
     log = InteractionLog.from_arrays(["a", "a", "b"], ["x", "y", "x"], name="pairs")
     with pytest.raises(DataError, match=r"'pairs' has no times, and slices are cut by time; .* time=log\.position"):
         time_slices(log, 2)
-    with pytest.raises(DataError, match="'pairs' has no times"):
+    with pytest.raises(DataError, match=r"'pairs' has no times, .*: slice_boundaries\(log\.position, n=\.\.\.\)"):
         slice_boundaries(log, 2)
+    assert slice_boundaries(log.position, n=2).tolist() == [0.5]
+    timed = dataclasses.replace(log, time=np.arange(3.0) // 2)
+    for call in (slice_boundaries, time_slices):
+        with pytest.raises(DataError, match=r"9 slices of 'pairs', which has 2 distinct times; .* n=2 or fewer"):
+            call(timed, 9)
     graph = time_slices(user=log.user, item=log.item, time=log.position, n=2)  # what it says works
     assert [graph.num_edges(name) for name in slice_names(graph)] == [2, 1]
 

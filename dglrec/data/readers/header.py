@@ -77,13 +77,16 @@ class Wanted:
 
     def _absence(self, column: str, names: Mapping[str, str], header: Sequence[str]) -> str:
         """What to do about a column that is not in the header; "" where it need not be."""
+        if len(header) == 1 and (separated := _separated(header[0])):
+            return f"; the header line is {shown(header[0], 60)}, one column{separated}"
         if names[column] != column:
             return f"; {closest(names[column], [shown(label)[1:-1] for label in header[:20]])}"
         like = _looks_like(column, [label for label in header if label not in names.values()])
         if like:
             return f', but {like!r}; rename it, or pass columns={{"{column}": "{like}"}}'
         if column in self.required:
-            return f"; the header line is {shown(' '.join(header), 60)}{_hint(header)}"
+            named = f'pass columns={{"{column}": "..."}}' if "user_id" in self.required else "rename the right one"
+            return f"; the header line is {shown(' '.join(header), 60)}{_hint(header)}; {named}"
         return ""
 
 
@@ -91,17 +94,23 @@ def _looks_like(column: str, header: Sequence[str]) -> str:
     """The label that probably means `column`, or ""."""
     bare = column.replace("_", "")
     for label in header:
-        plain = label.strip().lower()
+        plain = label.strip().lower().replace(" ", "_")
         if plain.replace("_", "") == bare or plain in _OTHER_SPELLINGS.get(column, ()):
             return label
     found = difflib.get_close_matches(column, header, n=1, cutoff=0.8)
     return found[0] if found else ""
 
 
+def _separated(line: str) -> str:
+    """What to do with a header line of one column that seems to be several; "" where it is one."""
+    if "\t" in line:
+        return " (separated by tabs: name the file .tsv)"
+    if "," in line:
+        return " (separated by commas: name the file .csv)"
+    other = next((name for sign, name in ((";", "semicolons"), ("|", "bars")) if sign in line), "")
+    return f" (separated by {other}: save the file with commas in their place)" if other else ""
+
+
 def _hint(header: Sequence[str]) -> str:
     """What is probably wrong with a header line, in brackets, or ""."""
-    if len(header) == 1 and "\t" in header[0]:
-        return " (separated by tabs: name the file .tsv)"
-    if len(header) == 1 and "," in header[0]:
-        return " (separated by commas: name the file .csv)"
     return " (has the file no header?)" if any(any(c.isdigit() for c in label) for label in header) else ""

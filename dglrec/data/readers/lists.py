@@ -75,6 +75,6 @@ class ListRows:
         if fields[0].startswith(("{", "[")):
             return f"{shown(fields[0])} begins as JSON does"
         if len(fields) == 1 and (not self._may_be_empty or re.search("[,;|]", fields[0])):
-            return f"{shown(fields[0])} stands alone"
+            return f"{shown(fields[0])} is alone in its line"
         ends = next((field for field in fields if field.endswith((",", ";"))), None)
         return "" if ends is None else f"{shown(ends)} ends with a separator"
