@@ -511,7 +511,7 @@ _PLANS = (
         metrics=("ndcg@10", "recall@10"),
         data=_SMALL_999,
         rows=(
-            *("selfgnn", "selfgnn,by=equal_lengths", "selfgnn,beta=0", "selfgnn,reg=1e-4", "selfgnn,norm=symmetric"),
+            *("selfgnn", "selfgnn,beta=0", "selfgnn,reg=1e-4", "selfgnn,norm=symmetric"),
             *("selfgnn,loss=bce", "selfgnn,pool=mean", "selfgnn,dropout=0.1"),
             *("selfgnn,interval=mean", "selfgnn,instance=none"),
             *("selfgnn-prefixes", "selfgnn-inductive"),
@@ -636,7 +636,7 @@ _PLANS = (
         metrics=("ndcg@10", "recall@10"),
         data=_SMALL_999,
         rows=(
-            *("selfgnn", "selfgnn,by=equal_lengths", "selfgnn,beta=0", "selfgnn,reg=1e-4", "selfgnn,norm=symmetric"),
+            *("selfgnn", "selfgnn,beta=0", "selfgnn,reg=1e-4", "selfgnn,norm=symmetric"),
             *("selfgnn,loss=bce", "selfgnn,pool=mean", "selfgnn,dropout=0.1"),
             *("selfgnn,interval=mean", "selfgnn,instance=none"),
             *("selfgnn-prefixes", "selfgnn-inductive"),
