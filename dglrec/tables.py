@@ -512,7 +512,7 @@ _PLANS = (
         data=_SMALL_999,
         rows=(
             *("selfgnn", "selfgnn,beta=0", "selfgnn,reg=1e-4", "selfgnn,norm=symmetric"),
-            *("selfgnn,loss=bce", "selfgnn,pool=mean", "selfgnn,dropout=0.1"),
+            *("selfgnn,loss=bce", "selfgnn,pool=mean", "selfgnn,dropout=0.1", "selfgnn,train.lr=3e-3"),
             *("selfgnn,interval=mean", "selfgnn,instance=none"),
             *("selfgnn-prefixes", "selfgnn-inductive"),
             *("selfgnn,loss=softmax", "selfgnn,norm=symmetric,pool=mean", "selfgnn-code"),
@@ -535,136 +535,6 @@ _PLANS = (
         rows=(
             *("transitions", "sasrec", "selfgnn-inductive,past=false"),
             *(row for one, six in _SIX_OF_ONE.items() for row in (six, one)),
-        ),
-        references=("oracle", "oracle,sees=state"),
-        fields=_WINDOWS,
-        fields_on=_WINDOWS_ON,
-        compare="mdgr",
-    ),
-    Plan(
-        "mdgr-table3",
-        f"{_MDGR}, Table 3: what the parts contribute",
-        metrics=("auc_pooled", "recall@50"),
-        data=_ON_SAMPLE,
-        rows=(
-            *("mdgr-w", "mdgr-dgc", "mdgr-pt", "mdgr-p", "mdgr-t", "mdgr"),
-            *("mdgr,residual=true", "mdgr,bounded=true", "mdgr,dropout=0.3", "mdgr-residual"),  # remedies
-            "mdgr-residual,gamma=0.1,rank=pairs",
-        ),
-        fields=_WINDOWS,
-        compare="mdgr",
-    ),
-    Plan(
-        "mdgr-figure3",
-        f"{_MDGR}, Figure 3: number of clusters k",
-        metrics=("auc_pooled", "recall@50"),
-        data=_ON_SAMPLE,
-        rows=tuple(f"{preset},k={k}" for preset in ("mdgr", "mdgr-residual") for k in (1, 5, 8, 10)),
-        fields=_WINDOWS,
-        over=("k",),
-        compare="mdgr",
-    ),
-    Plan(
-        "mdgr-figure4",
-        f"{_MDGR}, Figure 4: number of rounds m",
-        metrics=("auc_pooled", "recall@50"),
-        data=_ON_SAMPLE,
-        rows=tuple(f"{preset},m={m}" for preset in ("mdgr", "mdgr-residual") for m in (1, 5, 10, 15)),
-        fields=_WINDOWS,
-        over=("m",),
-        compare="mdgr",
-    ),
-    Plan(
-        "mdgr-figure5",
-        f"{_MDGR}, Figure 5: validation by epoch",
-        metrics=("auc_pooled",),
-        data=_ON_SAMPLE,
-        rows=("comirec-sa", "comirec-dr", "surge", "mip", "mdgr", "mdgr-residual"),
-        fields=_WINDOWS,
-        over="epochs",
-        compare="mdgr",
-    ),
-    Plan(
-        "hardgnn-table1",
-        f"{_HARDGNN}, Table 1: overall performance",
-        metrics=("ndcg@10", "recall@10", "ndcg@20", "recall@20"),
-        data=tuple(
-            (data, split)
-            for split in ("leave-one-out-999", "time-point-999")
-            for data in _SELFGNN_DATA
-            if (data, split) != ("ml-latest-small", "time-point-999")  # 29 of its users have a query there
-        ),
-        rows=(
-            *("popularity", "recency", "transitions", "lightgcn", "sasrec", "gsau-rec"),
-            *("selfgnn", "hardgnn", "selfgnn-code", "hardgnn-code"),
-            *("selfgnn-prefixes", "selfgnn-inductive", "selfgnn-causal"),
-            *("selfgnn,beta=0", "selfgnn,interval=mean", "selfgnn,instance=none", "selfgnn,slices=1"),
-        ),
-        fields=_SAMPLED,
-        fields_on=_SELFGNN_ON,
-        compare="selfgnn",
-    ),
-    Plan(
-        "hardgnn-table2",
-        f"{_HARDGNN}, Table 2: items of a history that are read",
-        metrics=("ndcg@10", "recall@10"),
-        data=_SMALL_999,
-        rows=("hardgnn", "hardgnn,max_length=50"),
-        fields=_SAMPLED,
-        fields_on=_SELFGNN_ON,
-        compare="hardgnn",
-    ),
-    Plan(
-        "hardgnn-figure2",
-        f"{_HARDGNN}, Figure 2: number of hard negatives K and weight lambda of the contrast",
-        metrics=("ndcg@10", "recall@10"),
-        data=_SMALL_999,
-        # Without mined items there is no contrast, and without its weight they do nothing: one row for both.
-        rows=tuple(
-            f"hardgnn,k={k},lam={lam},train.epochs={_GRID_EPOCHS}"
-            for lam in (0, 0.01, 0.1, 0.2)
-            for k in ((3, 5, 7) if lam else (0,))
-        ),
-        fields=_SAMPLED,
-        fields_on=_SELFGNN_ON,
-        over=("k",),
-        compare=f"hardgnn,train.epochs={_GRID_EPOCHS}",
-    ),
-    Plan(
-        "selfgnn-remedies",
-        "SelfGNN: one change at a time, on validation (beyond the paper)",
-        metrics=("ndcg@10", "recall@10"),
-        data=_SMALL_999,
-        rows=(
-            *("selfgnn", "selfgnn,beta=0", "selfgnn,reg=1e-4", "selfgnn,norm=symmetric"),
-            *("selfgnn,loss=bce", "selfgnn,pool=mean", "selfgnn,dropout=0.1"),
-            *("selfgnn,interval=mean", "selfgnn,instance=none"),
-            *("selfgnn-prefixes", "selfgnn-inductive"),
-            *("selfgnn,loss=softmax", "selfgnn,norm=symmetric,pool=mean", "selfgnn-code"),
-            "selfgnn,instance=causal,targets=prefixes,train.batch_size=1024",  # more targets alone, at a bearable cost
-            "selfgnn-prefixes,instance=causal,loss=softmax",
-            "selfgnn-inductive,instance=causal",
-            "selfgnn-inductive,instance=causal,loss=softmax,train.batch_size=1024,train.lr=2e-3",
-            "selfgnn-causal",
-        ),
-        fields=_SAMPLED,
-        fields_on=_SELFGNN_ON,
-        over="epochs",
-        compare="selfgnn",
-    ),
-    Plan(
-        "selfgnn-slices",
-        "SelfGNN: what time slices tell, where the truth is known (beyond the paper)",
-        metrics=("ndcg@10", "recall@10"),
-        data=(("sample-drift", "leave-one-out"),),
-        rows=(
-            *("transitions", "sasrec", "selfgnn", "selfgnn,slices=1", "selfgnn-prefixes", "selfgnn-prefixes,slices=1"),
-            *("selfgnn-inductive", "selfgnn-inductive,slices=1,past=false"),  # one slice ends before no target
-            *("selfgnn-causal", "selfgnn-causal,slices=1,past=false"),
-            *("selfgnn-prefixes,instance=none", "selfgnn-prefixes,slices=1,instance=none"),
-            *("selfgnn-inductive,instance=none", "selfgnn-inductive,slices=1,past=false,instance=none"),
-            *("selfgnn,instance=none", "selfgnn,slices=1,instance=none", "selfgnn-inductive,past=false"),
-            *("selfgnn,norm=symmetric,instance=none", "selfgnn,slices=1,norm=symmetric,instance=none"),
         ),
         references=("oracle", "oracle,sees=state"),
         fields={"seen": "mask", "train.monitor": "ndcg@10"},

@@ -9,9 +9,25 @@ import numpy as np
 import pytest
 
 import dglrec
+from dglrec.config import replace
 from dglrec.errors import ConfigError
 from dglrec.reproduce import RESULTS, reproduce
-from dglrec.tables import PLANS, canonical, has_nothing_to_train, make_split, parse
+from dglrec.tables import _PLANS, PLANS, canonical, has_nothing_to_train, make_split, parse
+
+
+def test_a_name_is_that_of_one_table():
+    assert [plan.name for plan in _PLANS] == list(PLANS)
+
+
+def test_a_row_has_the_fields_that_it_names() -> None:
+    """The name of a row leaves out a preset's own values; on no data may the table have others in their place."""
+    for plan in _PLANS:
+        data = {cell.data for cell in plan.cells()}
+        for row in plan.rows:
+            named = parse(row)[1]
+            for place in data if named else ():
+                config = plan.config(canonical(row), place)
+                assert replace(config, named) == config, (plan.name, row, place)
 
 
 def test_the_figures_of_a_paper_are_read_for_what_they_are() -> None:
