@@ -114,7 +114,7 @@ class Recommendations(Sequence[Recommendation]):
     def by_interest(self) -> dict[int | None, list[Recommendation]]:
         """The items of each interest, best first; interests in the order of their best item.
 
-        Only items of this result are listed: of the k best of all, an interest may have few or none. For the same number
+        Only items of this result are listed: of the k best of all, an interest may have few or none. For a given number
         of each, call `recommend` with `per_interest`.
 
         Raises:

@@ -3,7 +3,7 @@
     python docs/measure_choices.py    # 40 minutes on one core; settings that are in the file already are left out
     python docs/make_tables.py
 
-Validation of a smaller draw of the sample "hops" with a seed of its own; test queries are not asked.
+Validation of a smaller draw of the sample "hops" with a seed of its own; test queries are not used.
 """
 
 from __future__ import annotations

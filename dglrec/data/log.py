@@ -25,8 +25,8 @@ Strings: TypeAlias = npt.NDArray[np.str_]
 
 _FORMAT = "dglrec interaction log 1"
 
-# What a saved log may unpack to: so many bytes, or so many times its own size if that is more. Ids of which one is long
-# pack to less than a hundredth, but `readers` lets them take 1 << 27 bytes at most.
+# What a saved log may unpack to: this many bytes, or this many times its own size if that is more. Ids of which one is
+# long pack to less than a hundredth, but `readers` lets them take 1 << 27 bytes at most.
 _ALWAYS_UNPACKED = 1 << 28
 _MOST_PACKED = 100
 
@@ -42,7 +42,7 @@ class InteractionLog:
     Attributes:
         user: (n,) int64, index of the user; never decreases.
         item: (n,) int64, index of the item.
-        time: (n,) float64, seconds; None where the source has no times (then rows stand in file order).
+        time: (n,) float64, seconds; None where the source has no times (then rows are in file order).
         rating: (n,) float32, NaN where a row has none; None where the source has no ratings.
         user_ids: (num_users,) str, ids of the source in order of first appearance.
         item_ids: (num_items,) str, likewise.
@@ -119,7 +119,7 @@ class InteractionLog:
             item: (n,) likewise.
             time: (n,) seconds, or datetime64.
             rating: (n,) numbers, NaN where there is none.
-            user_ids: (num_users,) ids that the indices in `user` stand for; without it ids are numbered in order of
+            user_ids: (num_users,) ids that the indices in `user` refer to; without it ids are numbered in order of
                 first appearance.
             item_ids: (num_items,) likewise.
             titles: id -> title, or one title for each of `item_ids`.
@@ -202,7 +202,7 @@ class InteractionLog:
             rows: (n,) bool mask, or distinct row numbers.
 
         Raises:
-            DataError: the mask does not fit, a row does not exist or stands there twice.
+            DataError: the mask does not fit, a row does not exist or is there twice.
         """
         chosen = np.asarray(rows)
         if chosen.dtype == np.bool_:

@@ -1,7 +1,7 @@
-"""Reads a Parquet file in a process of its own first, for what breaks there breaks nobody's session.
+"""Reads a Parquet file in a separate process first, so that a crash there does not end the session.
 
-One changed byte in a Parquet file can make polars ask for exabytes; it then ends the whole process, and no `except`
-sees that. Such a byte may stand in any page, packed and encoded in a dozen ways: nothing short of decoding finds it. So
+One changed byte in a Parquet file can make polars request exabytes; it then ends the whole process, and no `except`
+sees that. Such a byte may be in any page, packed and encoded in a dozen ways: nothing short of decoding finds it. So
 `mistake` decodes the columns in a child, with bounds on memory and time: .3 s for Python and polars to start, and for
 big files a tenth of the time that reading them takes.
 

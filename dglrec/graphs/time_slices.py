@@ -58,7 +58,7 @@ def time_slices(
         user, item, time: instead of a log, (E,) integer indices and (E,) seconds (or datetime64), in any order.
         num_users, num_items: number of nodes, where larger than the largest index + 1.
         unique: merge repeats of a (user, item) pair within a slice into its first edge, as A_t of the papers, which
-            holds 0 and 1; False: one edge an interaction.
+            holds 0 and 1; False: one edge per interaction.
 
     Returns:
         A `dgl.DGLGraph` on the CPU, ready for any DGL code.
@@ -89,7 +89,7 @@ def time_slices(
 
 
 def _merged(pair: Ints, slice_of: Ints) -> tuple[Ints, Ints, Ints]:
-    """Repeats of a pair within a slice as one edge: the first events, in order, how many they stand for, and the last.
+    """Repeats of a pair within a slice as one edge: the first events, in order, how many each is for, and the last.
 
     Args:
         pair: (E,) a number for each (slice, user, item); events are sorted by (user, position).
@@ -130,7 +130,7 @@ def slice_boundaries(
     number of events before it is nearest to t / n of all (of two, the earlier one), and is moved as little as possible
     where slices would be empty otherwise. A slice begins at the time of its first event. Repeats count.
 
-    "month": the first moment, in UTC, of each month after that of the first event, to that of the last.
+    "month": the start, in UTC, of each month after that of the first event, to that of the last.
 
     Args:
         time: (E,) seconds or datetime64 in any order, or an `InteractionLog`.
@@ -227,7 +227,7 @@ def _given(boundaries: Any, seconds: Floats) -> Floats:
         )
     dates = raw.dtype.kind == "M"
     if dates and np.isnat(raw).any():
-        raise DataError("a boundary is NaT; expected a moment for each slice after the first")
+        raise DataError("a boundary is NaT; expected a time for each slice after the first")
     values = raw.astype("datetime64[us]").astype(np.float64) / 1e6 if dates else raw.astype(np.float64)
     begin, end = seconds.min(), seconds.max()
 
@@ -249,7 +249,7 @@ def _given(boundaries: Any, seconds: Floats) -> Floats:
 
 
 def _months(seconds: Floats) -> Floats:
-    """The first moments of the calendar months after the first one, in UTC."""
+    """The starts of the calendar months after the first one, in UTC."""
     limits = np.array([math.floor(seconds.min()), math.floor(seconds.max())])
     first, last = limits.astype("datetime64[s]").astype("datetime64[M]").astype(np.int64)
     if last - first >= _MOST_MONTHS:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def read_objects(path: Path, form: Form, wanted: Wanted, problems: Iterator[Problem]) -> dict[str, polars.Series]:
-    """The wanted columns of a file with a JSON object a line, as text; what is absent is null.
+    """The wanted columns of a file with a JSON object per line, as text; what is absent is null.
 
     Args:
         path: the file; a plain one is streamed, for reviews hold texts that are left alone.

@@ -12,8 +12,8 @@ from typing import Any
 
 from ...errors import DataError
 
-# What a packed file may unpack to: so many times its own size, or so many bytes if that is more. Tables pack to about a
-# fifth; what packs to less than a hundredth was made to fill somebody's memory.
+# What a packed file may unpack to: this many times its own size, or this many bytes if that is more. Tables pack to
+# about a fifth; what packs to less than a hundredth was made to fill the memory.
 MOST_PACKED = 100
 _ALWAYS_UNPACKED = 1 << 24
 
@@ -26,7 +26,7 @@ class BloatError(DataError):
 
 
 def most_unpacked(packed: int) -> int:
-    """Bytes that a packed file of so many bytes may unpack to."""
+    """Bytes that a packed file of `packed` bytes may unpack to."""
     return max(_ALWAYS_UNPACKED, MOST_PACKED * packed)
 
 
