@@ -199,7 +199,7 @@ def cloze_batches(
         masked = last if rng.random() < last_share else drawn
         # RecBole masks all that was drawn, and cuts its list of targets, not the masks: the last `most` are learned.
         sofar = np.cumsum(masked)
-        later = np.repeat(sofar[bounds[1:] - 1], count) - sofar  # (T,) masks behind it in its sequence
+        later = np.repeat(sofar[bounds[1:] - 1], count) - sofar  # (T,) masks after it in its sequence
         learned = masked & (later < most) & (first | (place > 0))
         if not learned.any():  # nothing to learn from
             masked, learned = last, last & (first | (place > 0))
@@ -306,7 +306,7 @@ def days_since(history: Sequences, first_time: Tensor | None = None) -> Tensor:
 
 
 def windows(train: InteractionLog, max_length: int, stride: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Windows over all histories in which each position but the first of a user is a target exactly once.
+    """Windows over all histories in which each position except the first of a user is a target exactly once.
 
     A history of n items has inputs 0..n-2. The first window holds the first `max_length` of them, each next one ends
     `stride` later (the last one at the end), and only what is new in a window is a target there. So a target has at

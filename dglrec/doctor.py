@@ -234,7 +234,7 @@ def _data() -> Iterator[Check]:
         yield Check("data", f"DGLREC_DATA={given}: {', '.join(names.get('DGLREC_DATA', ['no data set in it']))}")
     else:
         mend = "unset DGLREC_DATA  # or make it the folder that holds your data sets"
-        yield Check("data", f"DGLREC_DATA={given} is no folder", mend)
+        yield Check("data", f"DGLREC_DATA={given} is not a folder", mend)
 
     folder = cache_folder()
     value = f"{folder}: {', '.join(names.get('cache', ['no data set in it'])) if folder.is_dir() else 'not made yet'}"

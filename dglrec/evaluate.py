@@ -245,7 +245,7 @@ class Ranks:
         return cls(row, greater, equal, tied, positives, np.zeros(0, np.int64) if ranked is None else ranked)
 
     def pessimistic(self) -> Ranks:
-        """The same with every positive behind the other items of its score."""
+        """The same with every positive after the other items of its score."""
         greater = self.greater + self.equal - self.tied
         return Ranks(self.row, greater, self.tied, self.tied, self.positives, self.ranked)
 
@@ -406,7 +406,7 @@ def _pairs(scores: torch.Tensor, row: Ints, col: Ints, first: int) -> tuple[Ints
 
 
 def _padded(offsets: Ints | None, values: npt.NDArray[np.signedinteger[Any]]) -> Ints:
-    """Packed values as (B, longest), -1 behind the end of a row."""
+    """Packed values as (B, longest), -1 after the end of a row."""
     assert offsets is not None
     lengths = np.diff(offsets)
     inside = np.arange(lengths.max()) < lengths[:, None]

@@ -126,7 +126,7 @@ def info_nce(
     negatives gives 0.
 
     Shapes: anchor (B, d), positive (B, d), negative (B, K, d), separate for each row, or (K, d), the same for all
-    rows; hidden (B, K) bool, those that are no negatives of a row -> scalar.
+    rows; hidden (B, K) bool, those that are not negatives of a row -> scalar.
     """
     parts = (part.float() if part.dtype in _HALF else part for part in (anchor, positive, negative))
     anchor, positive, negative = (F.normalize(part, dim=-1) for part in parts)

@@ -44,7 +44,7 @@ def oracle_of(
     """The oracle of the sample that a log was drawn from.
 
     Raises:
-        ConfigError: the log is no sample of the tables, or its oracle cannot know the state.
+        ConfigError: the log is not a sample of the tables, or its oracle cannot know the state.
     """
     if log.name not in SAMPLES:
         raise ConfigError(f"{log.name!r} has no oracle; expected one of {', '.join(SAMPLES)}")

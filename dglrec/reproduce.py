@@ -2,7 +2,7 @@
 
 `dglrec.tables` says what a table is made of. Printed figures come from files only: `dglrec/results/TABLE.paper.json`
 holds the paper's, and `dglrec/results/runs/DATA.SPLIT.ROW.SEED.json` a run's, written by `reproduce(TABLE, run=True)`
-with the command that made it. Beside it stand its metrics by epoch (.jsonl), their picture (.png) and the metrics of
+with the command that made it. Beside it are its metrics by epoch (.jsonl), their picture (.png) and the metrics of
 each test query (.npz), with how the vectors of hops lie where a figure shows it. A run belongs to every table that has
 its row: it is trained once.
 """

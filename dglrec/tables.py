@@ -314,7 +314,7 @@ _SELFGNN_DATA = ("ml-latest-small", "foursquare-nyc", "yelp-2019", "amazon-beaut
 _SMALL_999 = tuple((data, "leave-one-out-999") for data in _SELFGNN_DATA[:2])
 _SAMPLED: dict[str, Any] = {"seen": "mask", "train.monitor": "ndcg@10", "train.peek_at_test": True}
 _GRID_EPOCHS = 25  # the paper's, per cell of its grid
-# With one target per user and epoch, validation can stand still for more than ten epochs and rise again.
+# With one target per user and epoch, validation can stagnate for more than ten epochs and rise again.
 _PATIENT = {"train.patience": 30}
 # 610 and 1,083 users with one target each: in the batches of 512 of the public code, whose epoch of 10,000 users has 20
 # steps, an epoch would have 2 or 3.

@@ -484,7 +484,7 @@ def _in_words(protocol: Protocol) -> str:
 def _new_in_words(protocol: Protocol, results: Sequence[Result], columns: Iterable[str]) -> str:
     """The same where only items that are new to their user are targets.
 
-    Old targets are no candidates there, so that each cut has its own chance level, that of the mean query.
+    Old targets are not candidates there, so that each cut has its own chance level, that of the mean query.
     """
     words = [*_split_in_words(protocol), "only targets that are new to their user"]
     user = "user" + ENDS["measured_new"]

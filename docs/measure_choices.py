@@ -24,7 +24,7 @@ Setting = dict[str, Any]
 
 
 def _setting(lr: float, weight: float | None, hide: str = "linked") -> Setting:
-    """Fields of a training: its rate, lambda_1 to lambda_3 (None for no contrasts), and what is no negative."""
+    """Fields of a training: its rate, lambda_1 to lambda_3 (None for no contrasts), and what is not a negative."""
     if weight is None:
         return {"train.lr": lr, "gal": False}
     return {"train.lr": lr, "hide": hide} | {f"lambda{number}": weight for number in (1, 2, 3)}

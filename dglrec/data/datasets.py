@@ -155,7 +155,7 @@ def find_table(source: str | os.PathLike[str], *, download: bool = True) -> Path
     if stat.S_ISREG(mode):
         return path
     if not stat.S_ISDIR(mode):  # a pipe or a device may never end
-        raise DataError(f"{path} is no file and no folder; write what it gives to a file first")
+        raise DataError(f"{path} is neither a file nor a folder; write what it gives to a file first")
     table = _interactions(path)
     if table is None:
         alone = next((f", or test.txt beside {one.name}" for one in sorted(path.glob("train.txt*"))), "")

@@ -188,7 +188,7 @@ class DriftOracle:
         """(n,) int64: the community that each event of a log, or of the queries' histories, came from; -1 for noise.
 
         Raises:
-            DataError: an event is none of the sample's.
+            DataError: an event is not in the sample.
         """
         if isinstance(part, InteractionLog):
             user, time = part.user, part.time

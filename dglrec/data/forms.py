@@ -74,7 +74,7 @@ class Form:
         """The names in a header line, without RecBole's types.
 
         Raises:
-            DataError: a name has no type, or the rows are no interactions.
+            DataError: a name has no type, or the rows are not interactions.
         """
         if not self.typed:
             return list(header)
@@ -203,7 +203,7 @@ def form_of(path: Path, format: str | None = None) -> Form:
         return Form("\t")
     endings = ", ".join(SUFFIXES)
     raise DataError(
-        f"{path} is no table that can be read; expected a name that ends in {endings}, or {_instead(path.name)}"
+        f"{path} is not a table that can be read; expected a name that ends in {endings}, or {_instead(path.name)}"
     )
 
 
@@ -261,7 +261,7 @@ def titles_beside(path: Path, format: str | None = None) -> Path | None:
 
 
 def test_beside(path: Path) -> Path | None:
-    """The file with the test part that stands beside a training part, plain or packed."""
+    """The file with the test part beside a training part, plain or packed."""
     names = (path.name.replace("train", "test", 1), "test.txt", "test.txt.gz", "test.txt.xz")
     return next((path.with_name(name) for name in names if name != path.name and path.with_name(name).is_file()), None)
 

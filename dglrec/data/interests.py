@@ -155,7 +155,7 @@ class InterestOracle:
         """(n,) int64: the interest that each event of a log, or of the queries' histories, came from; -1 for noise.
 
         Raises:
-            DataError: an event is none of the sample's.
+            DataError: an event is not in the sample.
         """
         if isinstance(part, InteractionLog):
             user, time = part.user, part.time
@@ -240,7 +240,7 @@ def _event_rows(known_user: Ints, known_time: Floats, number: Ints, user: Ints, 
     known, wanted = known_user * span + known_time, number[user] * span + time
     rows = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
     if (known[rows] != wanted).any():
-        raise DataError("an event is none of the sample's; were sample and oracle made with the same arguments?")
+        raise DataError("an event is not in the sample; were sample and oracle made with the same arguments?")
     return rows
 
 
@@ -249,7 +249,7 @@ def _places(ids: list[str], what: str, size: int) -> Ints:
     known = {f"{what}-{number}": number - 1 for number in range(1, size + 1)}
     missing = next((one for one in ids if one not in known), None)
     if missing is not None:
-        raise DataError(f"{what} {missing!r} is none of this sample; were both made with the same arguments?")
+        raise DataError(f"{what} {missing!r} is not in this sample; were both made with the same arguments?")
     return np.array([known[one] for one in ids], dtype=np.int64)
 
 

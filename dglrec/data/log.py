@@ -257,7 +257,7 @@ class InteractionLog:
         return self._keep(keep, f"{k}-core")
 
     def one_pass_core(self, user_events: int = 100, item_events: int = 10) -> InteractionLog:
-        """Frequent users and items, each counted once: the filter of MIP's data, which is no k-core.
+        """Frequent users and items, each counted once: the filter of MIP's data, which is not a k-core.
 
         Users with fewer than `user_events` rows go; then items with fewer than `item_events` rows among the users that
         are left; then users who now have fewer than `user_events`. An item may end up below its number by that last
@@ -288,7 +288,7 @@ class InteractionLog:
         """Frequent users and items in several passes, each of which counts once: the filter of SelfGNN's data.
 
         A pass (a, b) keeps users with at least `a` distinct items and items with at least `b` distinct users, both
-        counted before the pass; what remains may be below either number, and it is no k-core. The public code for
+        counted before the pass; what remains may be below either number, and it is not a k-core. The public code for
         Amazon's books (Liu et al., "SelfGNN", SIGIR 2024) has `count_filter((20, 20), (15, 0), (5, 0))`, although the
         HardGNN paper says "5-core".
 
@@ -455,7 +455,7 @@ class InteractionLog:
         except DataError:
             raise
         except Exception as error:  # for damaged bytes zipfile, zlib and numpy raise a dozen different things
-            raise DataError(f"{path} is damaged or no saved log ({_first_line(error)}); save it again") from error
+            raise DataError(f"{path} is damaged or not a saved log ({_first_line(error)}); save it again") from error
         try:
             log = cls(
                 user=arrays["user"],
@@ -471,7 +471,7 @@ class InteractionLog:
                 texts=_saved_texts(arrays, "text"),
             )
         except (KeyError, ValueError, AttributeError) as error:
-            raise DataError(f"{path} is no complete log ({_first_line(error)}); save it again") from error
+            raise DataError(f"{path} is not a complete log ({_first_line(error)}); save it again") from error
         if log.digest() != str(arrays["digest"]):
             raise DataError(f"{path} was changed after it was saved (its SHA-256 differs); save it again")
         return log
@@ -560,7 +560,7 @@ def _moment(moment: float | str | np.datetime64) -> float:
     try:
         return float(np.array(moment, dtype="datetime64[us]").astype(np.int64)) / 1e6
     except ValueError as error:
-        raise DataError(f"{moment!r} is no date; expected one such as '2014-01-01', or seconds") from error
+        raise DataError(f"{moment!r} is not a date; expected one such as '2014-01-01', or seconds") from error
 
 
 def _by_item(said: Mapping[str, str] | npt.ArrayLike, item_ids: Strings, what: str) -> npt.NDArray[np.object_]:

@@ -195,7 +195,7 @@ def sample_oracle(
         place = {name: number for number, name in enumerate(world.item_ids)}
         missing = [name for name in log.item_ids.tolist() if name not in place]
         if missing:
-            raise DataError(f"item {missing[0]!r} is none of sample({kind!r}, items={world.items})")
+            raise DataError(f"item {missing[0]!r} is not in sample({kind!r}, items={world.items})")
         numbers = np.array([place[name] for name in log.item_ids.tolist()], dtype=np.int64)
     return Oracle(world, numbers)
 

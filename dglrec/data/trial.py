@@ -67,7 +67,7 @@ def _try(path: str, room: int, most_rows: int, names: Sequence[str]) -> None:
         known = [name for name in lazy.collect_schema().names() if name in names]
         if lazy.select(pl.len()).collect().item() <= most_rows:
             lazy.select(known).collect()
-    except BaseException as error:  # a panic of polars is none of Exception
+    except BaseException as error:  # a panic of polars is not an Exception
         sys.stdout.buffer.write((str(error) or type(error).__name__).encode("utf-8", "replace"))
 
 

@@ -31,7 +31,7 @@ CHUNK_BYTES = {"cpu": 2**25, "cuda": 2**31}
 
 _TIE = 1e-9  # distances that differ by less, relative to themselves, are ties: rounding is well below
 _ZERO = 1e-13  # of the largest squared norm in a set: what is below is rounding
-_NEAR, _FAR = 2.0**480, 2.0**960  # distances are below the first; about the second (low bits 0), there is none
+_NEAR, _FAR = 2.0**480, 2.0**960  # distances are below the first; those about the second (low bits 0) mean none
 
 
 def ward(points: Array, k: int, mask: Array | None = None) -> Tensor:
@@ -254,7 +254,7 @@ def _joined(part: Tensor, whole: Tensor, numbers: int) -> Tensor:
 
     Args:
         part, whole: (B, m) number of a cluster, and of the one that it became part of (its own: of none).
-        numbers: of clusters a set.
+        numbers: of clusters per set.
 
     Returns:
         (B, numbers) number of the cluster.

@@ -139,7 +139,7 @@ class Neighbours:
         """(S,) how many of the distinct times lie before each cut-off.
 
         Raises:
-            DataError: there are no times to compare with, or a cut-off is missing or no number.
+            DataError: there are no times to compare with, or a cut-off is missing or not a number.
         """
         if before is None:
             return np.full(count, self._span - 1, dtype=np.int64)
@@ -193,8 +193,8 @@ def hops(
 ) -> Hops:
     """The neighbourhoods of users or items, `len(fanouts)` hops deep.
 
-    A tree never steps straight back (a user is no neighbour of the item that it was the parent of), and a repeated pair
-    counts once, at its newest event before the cut-off. A tree depends on its own seed, cut-off and excluded pair, and
+    A tree never steps straight back (a user is not a neighbour of the item that it was the parent of), and a repeated
+    pair counts once, at its newest event before the cut-off. A tree depends on its own seed, cut-off and excluded pair, and
     not on the other seeds.
 
     Args:
@@ -205,15 +205,15 @@ def hops(
         before: (S,) seconds; only edges with an earlier time are walked. None walks all.
         exclude: (S,) for each seed the node of the other type whose edges with it are removed from its tree, -1 for
             none: the pair that is to be predicted.
-        everywhere: remove the excluded node from its whole tree, such as a user who must not appear behind neighbours. (A
-            target that is missing in all histories would be revealed; remove its pair alone.)
+        everywhere: remove the excluded node from its whole tree, as a user who must not appear behind the neighbours.
+            (A target that is missing in all histories would be revealed; remove its pair alone.)
         order: the most "recent" neighbours (without times: the last ones), or a "uniform" draw of them.
         seed: of the draw.
 
     Raises:
-        DataError: the graph is no user-item graph, a seed or an excluded node is none of its own, or there are cut-offs
+        DataError: the graph is not a user-item graph, a seed or an excluded node is not in it, or there are cut-offs
             and no times.
-        ConfigError: fanouts that are no list of numbers from 1, an unknown order or type, or a seed that is no number.
+        ConfigError: fanouts that are not numbers from 1, an unknown order or type, or a seed that is not a number.
 
     >>> from dglrec.graphs.user_item import user_item
     >>> graph = user_item(user=[0, 0, 1, 1], item=[0, 1, 1, 2], time=[1.0, 2.0, 3.0, 4.0])

@@ -264,7 +264,7 @@ def slice_names(graph: Any) -> list[str]:
     """The relations user -> item of a graph of time slices, in the order of time: ["t0", "t1", ...].
 
     Raises:
-        DataError: it is no graph of time slices.
+        DataError: it is not a graph of time slices.
 
     >>> slice_names(time_slices(user=[0] * 12, item=[0] * 12, time=range(12), n=12))[-2:]
     ['t10', 't11']
@@ -272,7 +272,7 @@ def slice_names(graph: Any) -> list[str]:
     found = {name for source, name, _ in graph.canonical_etypes if source == "user" and re.fullmatch(r"t\d+", name)}
     names = [f"t{t}" for t in range(len(found))]
     if not found or set(names) != found:
-        raise DataError(f"relations {', '.join(graph.etypes)} are no slices t0, t1, ...; build them with time_slices()")
+        raise DataError(f"relations {', '.join(graph.etypes)} are not slices t0, t1, ...; build them with time_slices()")
     return names
 
 
@@ -282,7 +282,7 @@ def slice_times(graph: Any) -> Floats:
     What a graph knows ends at `np.nanmax(slice_times(graph))`: with a split by time, before any query.
 
     Raises:
-        DataError: it is no graph of time slices, or its edges have no `time`.
+        DataError: it is not a graph of time slices, or its edges have no `time`.
 
     >>> slice_times(time_slices(user=[0, 0, 1], item=[0, 0, 1], time=[1.0, 2.0, 9.0], n=2)).tolist()
     [[1.0, 2.0], [9.0, 9.0]]

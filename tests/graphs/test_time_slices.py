@@ -342,10 +342,10 @@ def test_a_log_without_times_says_what_can_be_done():
 
 
 def test_other_graphs_are_no_slices(split):
-    with pytest.raises(DataError, match="are no slices"):
+    with pytest.raises(DataError, match="are not slices"):
         slice_names(dglrec.graphs.user_item(split.train))
     graph = dgl.heterograph({("user", "t0", "item"): ([0], [0]), ("user", "t2", "item"): ([0], [0])})
-    with pytest.raises(DataError, match="are no slices"):
+    with pytest.raises(DataError, match="are not slices"):
         slice_names(graph)
     bare = dgl.heterograph({("user", "t0", "item"): ([0], [0]), ("item", "t0_by", "user"): ([0], [0])})
     with pytest.raises(DataError, match="have no 'time'"):

@@ -88,7 +88,7 @@ def _unreadable(path: Path, error: Exception, line: int = 1) -> DataError:
     if isinstance(error, EOFError):
         return DataError(f"{path} is cut off in line {line}: the compressed file has no end; fetch it again")
     if isinstance(error, gzip.BadGzipFile):
-        return DataError(f"{path} is damaged or no gzip file, in line {line} ({error}); fetch it again")
+        return DataError(f"{path} is damaged or not a gzip file, in line {line} ({error}); fetch it again")
     if isinstance(error, FileNotFoundError):
         return DataError(f"no file {path}")
     if isinstance(error, OSError):
@@ -97,7 +97,7 @@ def _unreadable(path: Path, error: Exception, line: int = 1) -> DataError:
 
 
 def check_bloat(path: Path) -> None:
-    """Unpacks a packed file once; damage is left to those who read it, for the lines before may be worth a look.
+    """Unpacks a packed file once; damage is left to those who read it, as the lines before may be worth a look.
 
     Raises:
         BloatError: it unpacks to more than a table would.
