@@ -194,8 +194,8 @@ def hops(
     """The neighbourhoods of users or items, `len(fanouts)` hops deep.
 
     A tree never steps straight back (a user is not a neighbour of the item that it was the parent of), and a repeated
-    pair counts once, at its newest event before the cut-off. A tree depends on its own seed, cut-off and excluded pair, and
-    not on the other seeds.
+    pair counts once, at its newest event before the cut-off. A tree depends on its own seed, cut-off and excluded pair,
+    and not on the other seeds.
 
     Args:
         graph: what `user_item` builds, or `Neighbours` of it.

@@ -272,7 +272,7 @@ def slice_names(graph: Any) -> list[str]:
     found = {name for source, name, _ in graph.canonical_etypes if source == "user" and re.fullmatch(r"t\d+", name)}
     names = [f"t{t}" for t in range(len(found))]
     if not found or set(names) != found:
-        raise DataError(f"relations {', '.join(graph.etypes)} are not slices t0, t1, ...; build them with time_slices()")
+        raise DataError(f"relations {', '.join(graph.etypes)} are not slices t0, t1, ...; make them with time_slices()")
     return names
 
 

@@ -306,7 +306,7 @@ def test_a_changed_array_is_noticed_even_where_zip_is_fine(log: InteractionLog, 
         InteractionLog.load(path)
     del arrays["item"]
     np.savez(path, **arrays)
-    with pytest.raises(DataError, match="no complete log"):
+    with pytest.raises(DataError, match="not a complete log"):
         InteractionLog.load(path)
 
 
