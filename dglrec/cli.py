@@ -1,8 +1,8 @@
 """The command line: `dglrec train | evaluate | recommend | data | reproduce | models | doctor`.
 
 Each command calls the function of the same name and prints what it returns: as text, or with `--json` as one JSON
-object on standard output and nothing else. Progress and messages go to standard error. What cannot be done is said in a
-line or two there, with exit code 2.
+object on standard output and nothing else. Progress and messages go to standard error. Errors are one or
+two lines there, with exit code 2.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _explain(error: BaseException) -> str | None:
-    """What is said of an error; None for one that is a bug and shows its traceback."""
+    """The message of an error; None for a bug, which shows its traceback."""
     if isinstance(error, KeyboardInterrupt):
         return "stopped"
     if isinstance(error, OSError):
@@ -213,7 +213,7 @@ def _train(args: argparse.Namespace) -> Output:
     """Fit, select on validation, and read the test set once."""
     from .train import pick_device
 
-    pick_device(args.device)  # an unknown one is said before anything is read
+    pick_device(args.device)  # an unknown one is refused before anything is read
     if args.resume is not None:
         model, folder = _resumed_model(args), Path(args.resume)
     else:
@@ -292,7 +292,7 @@ def _has_slices(preset: str) -> bool:
 
 
 def _resumed_model(args: argparse.Namespace) -> Model:
-    """The model of a run folder, with its initial weights; what else is given has to agree with it."""
+    """The model of a run folder, with its initial weights; other arguments have to agree with it."""
     from .checkpoint import load
 
     folder = Path(args.resume)

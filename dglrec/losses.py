@@ -1,4 +1,4 @@
-"""Losses: pure functions of vectors. What they average over is said in each of them."""
+"""Losses: pure functions of vectors. Each says what it averages over."""
 
 from __future__ import annotations
 

@@ -215,7 +215,7 @@ def test_a_preset_is_split_as_its_paper_does(say: Say, tmp_path: Path) -> None:
 
     protocol, err = trained("mip", "--data", tmp_path / "long.npz", "--out", "run")
     assert (protocol["kind"], protocol["candidates"]) == ("window", "50+50")
-    assert err.startswith("split by windows, as in the paper of mip; --split leave-one-out has the last item as target")
+    assert err.startswith("split by windows, as in the paper of mip; --split leave-one-out has the last item alone")
     resume = ("train", "--resume", "run", "--data", tmp_path / "long.npz", "--device", "cpu")
     assert say(*resume)[0] == 0
     assert "not on this split" in say(*resume, "--split", "leave-one-out")[2]

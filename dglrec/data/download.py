@@ -54,7 +54,7 @@ def download(url: str, path: Path, progress: Progress | None = None) -> str:
         path: where its bytes go; complete when this returns, part of it when this raises `Interrupted`.
         progress: called with bytes so far and bytes in all (None: unknown).
 
-    The caller removes `path` and what lies beside it after use; until then the next call finds the file whole.
+    The caller removes `path` and the files beside it after use; until then the next call finds the file whole.
 
     Raises:
         Interrupted: too many connections broke.
@@ -70,7 +70,7 @@ def download(url: str, path: Path, progress: Progress | None = None) -> str:
                 return _sha256(path)
             except _Broken as error:  # noqa: PERF203 - a connection costs more than a try
                 reason = str(error)
-                tries = 0 if _size(path) > most else tries + 1  # a server may begin anew again and again
+                tries = 0 if _size(path) > most else tries + 1  # a server may start over again and again
                 most = max(most, _size(path))
                 if tries < TRIES:
                     time.sleep(PAUSE_S * 2 ** max(tries - 1, 0))

@@ -4,8 +4,8 @@ Items belong to communities of about 25; all items are equally popular. The time
 by CLOSING_DAYS that belong to none. In each span a user follows one community:
 
     at a change time (where a span begins)    with probability CHANGE, the user turns to any other community;
-    an event                                  with probability `noise`, any item that is new to the user; else any item
-                                              of the community that is (any item where there is none left).
+    an event                                  with probability `noise`, any item that is new to the user; else any such
+                                              item of the community (any item where none is left).
 
 A share NOISY of the users, the noisy ones, touch any items in the last NOISY_SPANS spans, and their interest does not
 change any more: it shows again in the closing days, when every user has two events. Under leave-one-out these are the

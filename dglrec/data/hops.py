@@ -5,7 +5,7 @@ Users belong to small crews, and act once in each of ROUNDS rounds, the members 
     with probability `noise`    any item that is new to the user,
     else with COPY              an item that another member had FIRST_LAG to LAST_LAG rounds ago and that is new to
                                 the user (each event counts: an item that two of them had is twice as likely),
-    else                        any item that is new to the user, as it is where there is none to copy.
+    else                        any item that is new to the user, as also where there is none to copy.
 
 An item has few users, of a few crews, so that nothing can be learned of it in general. The graph shows who the members
 of a user's crew are: those who have the same items. Their recent items are likely to come, and under leave-one-out

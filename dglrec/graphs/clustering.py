@@ -179,7 +179,7 @@ def _checked(points: Array, k: int, mask: Array | None) -> tuple[Tensor, int, Te
     if mask is not None:
         mask = mask.to(points.device)
         points = points.masked_fill(~mask[:, :, None], 0.0)
-    if not bool(points.sum().isfinite()) and not bool(points.isfinite().all()):  # the sum is quick to tell
+    if not bool(points.sum().isfinite()) and not bool(points.isfinite().all()):  # the sum is a quick check
         row = int((~points.isfinite()).flatten(1).any(1).int().argmax())
         raise DataError(f"points of set {row} are not all finite; mask the rows that hold no point")
     valid = torch.ones(points.shape[:2], dtype=torch.bool, device=points.device) if mask is None else mask
@@ -312,7 +312,7 @@ def _rounds(points: Tensor, valid: Tensor, needed: Tensor) -> tuple[Tensor, Tens
     """Ward's clusters where no tie leaves a choice: all pairs of mutually nearest clusters merge in each round.
 
     A distance is a float64 of which the lowest few bits are replaced by the number of its column: the minimum of a row
-    is both the distance and whose it is.
+    is both the distance and its column.
 
     Args:
         points: (B, n, d) float64.
