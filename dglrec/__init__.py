@@ -1,7 +1,7 @@
 """Graph-based and sequential recommendation on DGL.
 
 log = dglrec.load("amazon-beauty")                 # what happened: who touched what, when
-split = dglrec.leave_one_out(log)                  # what is learned from, and what is asked
+split = dglrec.leave_one_out(log)                  # training events, and held-out queries
 model = dglrec.models.preset("gsau-rec", split)    # a system
 run = dglrec.fit(model, split)                     # trained; the epoch is chosen on validation
 print(dglrec.evaluate(model, split.test))          # metrics under a protocol that prints itself

@@ -2,7 +2,7 @@
 
 DGL is imported here so that it starts silently on a fresh home, and so that DGL 2 works on a PyTorch for which it ships
 no GraphBolt binary. (GraphBolt is its data loading; the graph core, the samplers and message passing do without.) There
-an empty placeholder stands in for ``dgl.graphbolt`` and says what is missing when something asks it. A DGL that is
+an empty placeholder replaces ``dgl.graphbolt`` and says what is missing when it is used. A DGL that is
 complete, and one that the caller has imported already, is left as it is. Where DGL cannot be imported at all, the first
 use of ``dgl`` raises an ImportError that ends with the line that mends it.
 """
@@ -20,7 +20,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-# What pip calls a module that DGL asks for. GraphBolt is written with torchdata.datapipes, which 0.10 dropped; DGL's
+# The pip name of a module that DGL imports. GraphBolt is written with torchdata.datapipes, which 0.10 dropped; DGL's
 # fallback for `packaging` is a copy that setuptools no longer has.
 _PIP_NAMES = {"torchdata": '"torchdata<0.10"', "setuptools": "packaging", "yaml": "pyyaml"}
 
@@ -66,7 +66,7 @@ def _missing_binary(package: Path, torch_version: str) -> str:
 
 
 class _MissingGraphBolt(types.ModuleType):
-    """Stands in for ``dgl.graphbolt`` where that cannot load; any public name asked of it says why."""
+    """Replaces ``dgl.graphbolt`` where that cannot load; using any public name of it says why."""
 
     def __init__(self, reason: str) -> None:
         super().__init__("dgl.graphbolt", f"A placeholder made by dglrec, as GraphBolt cannot load: {reason}.")
@@ -91,7 +91,7 @@ class DGLUnavailable(ImportError):
 
 
 def _set_backend() -> None:
-    """Chooses PyTorch before DGL would ask: where nothing is chosen it prints to standard output and writes ~/.dgl."""
+    """Chooses PyTorch before DGL does: without a choice DGL prints to standard output and writes ~/.dgl."""
     chosen = os.environ.get("DGLBACKEND", "")
     if chosen.lower() not in ("", "pytorch"):
         raise DGLUnavailable(f"DGLBACKEND is {chosen!r}, dglrec works on PyTorch only", "export DGLBACKEND=pytorch")
@@ -154,13 +154,13 @@ def _import_without_graphbolt(reason: str) -> Any:
 
 
 class _MissingDGL:
-    """Stands in for DGL where it cannot be imported, so that `import dglrec` works; any use says what mends it."""
+    """Replaces DGL where it cannot be imported, so that `import dglrec` works; any use says what mends it."""
 
     def __init__(self, error: DGLUnavailable) -> None:
         self.error = error
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") and name != "__version__":  # Python's own questions, such as __wrapped__
+        if name.startswith("__") and name != "__version__":  # what Python itself looks up, such as __wrapped__
             raise AttributeError(name)
         raise self.error.with_traceback(None)
 

@@ -72,9 +72,9 @@ class Cloze:
     """N masked places in a few histories, in random order.
 
     Attributes:
-        history: the histories, packed; in masked places stands the number of items, as the index of the mask.
+        history: the histories, packed; masked places hold the number of items, as the index of the mask.
         row: (N,) int64, the packed rows of the places.
-        target: (N,) int64, the items that stood there.
+        target: (N,) int64, the items that were there.
         user: (N,) int64.
     """
 
@@ -90,7 +90,7 @@ class Windows:
 
     Attributes:
         history: the inputs, packed; their times are seconds since 1970, see `days_since`.
-        positive: (B, P) int64; an item that follows twice stands there twice.
+        positive: (B, P) int64; an item that follows twice is there twice.
         negative: (B, N) int64.
         user: (B,) int64.
         first_time: (B,) float64 seconds of each user's first event, or None without times.
@@ -106,7 +106,7 @@ class Windows:
 def edge_batches(
     train: InteractionLog, size: int, rng: np.random.Generator, device: torch.device, negatives: bool = False
 ) -> Iterator[Edges]:
-    """All training interactions once, shuffled, `size` a batch; optionally one uniform unseen item beside each."""
+    """All training interactions once, shuffled, `size` per batch; optionally one uniform unseen item beside each."""
     order = torch.as_tensor(rng.permutation(len(train)), device=device)
     user, item = torch.as_tensor(train.user, device=device)[order], torch.as_tensor(train.item, device=device)[order]
     negative = None
@@ -139,7 +139,7 @@ def unseen_items(train: InteractionLog, user: np.ndarray, rng: np.random.Generat
 def prefix_batches(
     train: InteractionLog, size: int, max_length: int, rng: np.random.Generator, device: torch.device
 ) -> Iterator[Prefixes]:
-    """Every (i_1..i_t -> i_(t+1)) with t >= 1 once, shuffled, `size` a batch; the last `max_length` items are read.
+    """Every (i_1..i_t -> i_(t+1)) with t >= 1 once, shuffled, `size` per batch; the last `max_length` items are read.
 
     This is RecBole's augmentation by prefixes, but read in place: nothing is copied or padded.
     """
@@ -167,12 +167,12 @@ def cloze_batches(
     first: bool = False,
     form: Literal["prefixes", "histories"] = "prefixes",
 ) -> Iterator[Cloze]:
-    """Sequences of items, `size` a batch, in random order, of which some are masked.
+    """Sequences of items, `size` per batch, in random order, some of whose items are masked.
 
     Args:
         train: the training log.
-        size: sequences a batch.
-        max_length: the last so many items of a sequence are read.
+        size: sequences per batch.
+        max_length: at most the last `max_length` items of a sequence are read.
         rng: of the order and of the masks.
         device: where the batches go.
         ratio: probability that an item is masked; of a sequence the last `ratio * max_length` masked ones are targets.
@@ -199,7 +199,7 @@ def cloze_batches(
         masked = last if rng.random() < last_share else drawn
         # RecBole masks all that was drawn, and cuts its list of targets, not the masks: the last `most` are learned.
         sofar = np.cumsum(masked)
-        later = np.repeat(sofar[bounds[1:] - 1], count) - sofar  # (T,) masks behind it in its sequence
+        later = np.repeat(sofar[bounds[1:] - 1], count) - sofar  # (T,) masks after it in its sequence
         learned = masked & (later < most) & (first | (place > 0))
         if not learned.any():  # nothing to learn from
             masked, learned = last, last & (first | (place > 0))
@@ -220,7 +220,7 @@ def window_batches(
     max_length: int = 50,
     negatives: int = 50,
 ) -> Iterator[Windows]:
-    """The training windows of a split by windows once, shuffled, `size` windows a batch, with their fixed negatives.
+    """The training windows of a split by windows once, shuffled, `size` windows per batch, with their fixed negatives.
 
     A split of another kind has no windows: there every prefix is a window with the next item as its one positive
     (P = 1), and `negatives` uniform unseen items are drawn for it from `rng`. At most the last `max_length` items of a
@@ -306,7 +306,7 @@ def days_since(history: Sequences, first_time: Tensor | None = None) -> Tensor:
 
 
 def windows(train: InteractionLog, max_length: int, stride: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Windows over all histories in which each position but the first of a user is a target exactly once.
+    """Windows over all histories in which each position except the first of a user is a target exactly once.
 
     A history of n items has inputs 0..n-2. The first window holds the first `max_length` of them, each next one ends
     `stride` later (the last one at the end), and only what is new in a window is a target there. So a target has at
@@ -331,7 +331,7 @@ def windows(train: InteractionLog, max_length: int, stride: int) -> tuple[np.nda
 def position_rows(
     train: InteractionLog, size: int, max_length: int, stride: int, rng: np.random.Generator
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """Every position of every history as a target once, `size` targets a batch, windows in random order.
+    """Every position of every history as a target once, `size` targets per batch, windows in random order.
 
     A window that a batch's end falls into is read in both batches, for the targets that are left, so that every step
     has the same number of targets and every target the same weight.

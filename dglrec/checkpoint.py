@@ -42,7 +42,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        CheckpointError: the file is missing, damaged or no object.
+        CheckpointError: the file is missing, damaged or not an object.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))

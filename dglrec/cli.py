@@ -1,8 +1,8 @@
 """The command line: `dglrec train | evaluate | recommend | data | reproduce | models | doctor`.
 
 Each command calls the function of the same name and prints what it returns: as text, or with `--json` as one JSON
-object on standard output and nothing else. Progress and messages go to standard error. What cannot be done is said in a
-line or two there, with exit code 2.
+object on standard output and nothing else. Progress and messages go to standard error. Errors are one or
+two lines there, with exit code 2.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .models import Model
     from .train import Run
 
-RUNS = Path("runs")  # where a run goes that is given no folder
+RUNS = Path("runs")  # folder of the runs that are given none
 _WIDE = 400  # characters of a message, about two lines of a wide terminal
 # How a message of the library names an argument -> how the command line does.
 _ARGUMENTS = (
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _explain(error: BaseException) -> str | None:
-    """What is said of an error; None for one that is a bug and shows its traceback."""
+    """The message of an error; None for a bug, which shows its traceback."""
     if isinstance(error, KeyboardInterrupt):
         return "stopped"
     if isinstance(error, OSError):
@@ -213,7 +213,7 @@ def _train(args: argparse.Namespace) -> Output:
     """Fit, select on validation, and read the test set once."""
     from .train import pick_device
 
-    pick_device(args.device)  # an unknown one is said before anything is read
+    pick_device(args.device)  # an unknown one is refused before anything is read
     if args.resume is not None:
         model, folder = _resumed_model(args), Path(args.resume)
     else:
@@ -230,7 +230,7 @@ def _train(args: argparse.Namespace) -> Output:
 
 
 def _fit(model: Model, folder: Path, args: argparse.Namespace) -> tuple[Run, Metrics]:
-    """Train in a folder; one that we made and that holds no run yet does not stay when that fails."""
+    """Train in a folder; when that fails, a folder that was made here and holds no run yet is removed."""
     from .train import fit
 
     is_new = not folder.exists()
@@ -253,7 +253,7 @@ def _fit(model: Model, folder: Path, args: argparse.Namespace) -> tuple[Run, Met
 
 
 def _new_model(args: argparse.Namespace) -> Model:
-    """The model that PRESET, --data and --set ask for. All names are checked before data are read."""
+    """The model that PRESET, --data and --set specify. All names are checked before data are read."""
     from .data import PAPER_SETS
     from .models import preset
 
@@ -280,7 +280,7 @@ def _warn_of_uneven_slices(model: Any) -> None:
     if len(model.boundaries) and sizes.max() > len(times) / 2:
         _note(
             f"{sizes.max() / len(times):.0%} of the training interactions are in one of the {len(model.boundaries) + 1}"
-            " time slices, which are equally long; with --set by=equal_counts they have about as many each"
+            " time slices, which are equally long; --set by=equal_counts gives about the same number to each"
         )
 
 
@@ -292,7 +292,7 @@ def _has_slices(preset: str) -> bool:
 
 
 def _resumed_model(args: argparse.Namespace) -> Model:
-    """The model of a run folder, with its initial weights; what else is given has to agree with it."""
+    """The model of a run folder, with its initial weights; other arguments have to agree with it."""
     from .checkpoint import load
 
     folder = Path(args.resume)
@@ -354,7 +354,7 @@ def _check_preset(name: str, fields: dict[str, Any]) -> None:
 
 
 def _split(args: argparse.Namespace, preset: str) -> Split:
-    """The data and the split that --data, --k-core, --split, --ties and --set ask for; else the split of the preset."""
+    """The data and the split of --data, --k-core, --split, --ties and --set; by default the split of the preset."""
     from .data import leave_one_out, load, ratio, shares, time_point, windows
     from .models import PRESETS
 
@@ -398,12 +398,12 @@ def _split(args: argparse.Namespace, preset: str) -> Split:
         _note(f"split by leave-one-out, not by windows as in the paper of {preset}: {error}")
         return leave_one_out(log, order=options.order)
     if args.split is None:
-        _note(f"split by windows, as in the paper of {preset}; --split leave-one-out asks for the last item alone")
+        _note(f"split by windows, as in the paper of {preset}; --split leave-one-out has the last item alone as target")
     return split
 
 
 def _leave_one_out(log: InteractionLog, rule: dict[str, Any], negatives: int | None, preset: str) -> Split:
-    """Each target among as many drawn items as the paper of a preset has, where there are so many."""
+    """Each target among as many sampled items as in the paper of a preset, where there are that many."""
     from .data import leave_one_out
 
     if negatives is None:
@@ -412,7 +412,7 @@ def _leave_one_out(log: InteractionLog, rule: dict[str, Any], negatives: int | N
         split = leave_one_out(log, **rule | {"negatives": negatives})
     except DataError as error:
         split = leave_one_out(log, **rule)
-        _note(f"all items are ranked, not {negatives} drawn ones and the target as in the paper of {preset}: {error}")
+        _note(f"all items are ranked, not {negatives} sampled ones as in the paper of {preset}: {error}")
     else:
         mend = "--set split.negatives=none ranks all items"
         _note(f"targets are ranked among {negatives} items, as in the paper of {preset}; {mend}")
@@ -513,9 +513,9 @@ def _data_get(args: argparse.Namespace) -> Output:
 
 
 def _ask_for_terms() -> None:
-    """Go on only where somebody says so."""
+    """Go on only if the user agrees."""
     if not sys.stdin.isatty():
-        raise DataError("nobody is there to accept these terms; add --yes if you do")
+        raise DataError("these terms cannot be accepted without a terminal; add --yes to accept them")
     _note("fetch it under these terms? [y/N]")
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise DataError("not fetched")
@@ -588,7 +588,7 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(**options, allow_abbrev=False)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Refuse unknown words here: left to the parser of all commands, they would be told to see its help."""
+        """Refuse unknown words here: the parser of all commands would point to its own help instead."""
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -642,7 +642,7 @@ def _add_train(commands: Any) -> None:
     _add_columns(add)
     add("--items", metavar="PATH", help="file of the items' titles (default: items.* beside interactions.*)")
     add("--order", choices=("time", "file"),
-        help="whether a user's rows are sorted by time, or the file's first is the oldest (default: time)")  # fmt: skip
+        help="sort each user's rows by time, or take the file's rows as oldest first (default: time)")  # fmt: skip
     add("--k-core", type=int, metavar="N", help="keep users and items with N interactions or more")
     add("--split", choices=tuple(_SPLITS), help="how queries are held out (default: as in the preset's paper)")
     add("--ties", choices=("file", "random"), help="order of a user's events at one time (default: file)")
@@ -652,7 +652,7 @@ def _add_evaluate(commands: Any) -> None:
     add = _command(commands, "evaluate", _evaluate, "measure a trained model on its test queries").add_argument
     add("folder", metavar="DIR", help="folder of a run")
     add("--seen", choices=("mask", "keep"),
-        help="whether items of the history are ranked, or mask leaves them out (default: as in the paper)")  # fmt: skip
+        help="keep items of the history in the ranking, or mask them (default: as in the paper)")  # fmt: skip
     add("--k", type=int, nargs="+", default=CUTS, metavar="K", help="cuts of the ranking (default: 5 10 20 50)")
     add("--set", action="append", default=[], metavar="FIELD=VALUE",
         help="a field that changes the ranking and no weights, such as rank=cosine of GSAU")  # fmt: skip
@@ -670,7 +670,7 @@ def _add_recommend(commands: Any) -> None:
     text = "number of items of each interest, for a model with several vectors per query"
     many.add_argument("--per-interest", type=int, metavar="N", help=text)
     command.add_argument("--seen", choices=("mask", "keep"), default="mask",
-        help="whether items of the history are ranked, or mask leaves them out (default: mask)")  # fmt: skip
+        help="keep items of the history in the ranking, or mask them (default: mask)")  # fmt: skip
     _add_device(command.add_argument)
 
 

@@ -21,7 +21,7 @@ from .errors import ConfigError, closest
 
 Config = TypeVar("Config")
 
-CUTS = (5, 10, 20, 50)  # of the ranking, where nobody asks for others
+CUTS = (5, 10, 20, 50)  # of the ranking, by default
 
 _LIMITS: dict[str, tuple[Callable[[float, float], bool], str]] = {
     ">": (operator.gt, "above"),
@@ -38,11 +38,11 @@ class TrainConfig:
     Attributes:
         optimizer: "adam" or "adamw".
         lr: learning rate.
-        batch_size: targets (or edges) a step, so that every target weighs the same.
+        batch_size: targets (or edges) per step, so that every target weighs the same.
         weight_decay: L2 of Adam, or the decoupled decay of AdamW.
         schedule: "constant", "linear" or "cosine" decay of the learning rate to zero over `epochs`, or "exponential",
             the rate times `decay` after each epoch.
-        decay: factor of an epoch in the "exponential" schedule.
+        decay: factor per epoch in the "exponential" schedule.
         warmup_steps: steps of linear warm-up before the schedule.
         warmup_share: the same as a share of all steps of `epochs`, such as 0.05; one of the two is 0.
         clip: largest global norm of the gradient; 0 leaves gradients alone.
@@ -133,7 +133,7 @@ def check_limits(config: Any, where: str = "", **limits: str) -> None:
     """Refuse a config with a number outside of its limits, such as `check_limits(config, dim=">=1", dropout=">=0 <1")`.
 
     Raises:
-        ConfigError: the first field that does not keep to its limits; `where` stands before its name.
+        ConfigError: the first field that does not keep to its limits; `where` precedes its name.
     """
     for name, text in limits.items():
         value = getattr(config, name)
@@ -145,7 +145,7 @@ def check_limits(config: Any, where: str = "", **limits: str) -> None:
 
 
 def is_whole(number: Any) -> TypeGuard[int]:
-    """Whether an argument is a whole number, of Python's or NumPy's; a truth value is none."""
+    """Whether an argument is a whole number, of Python's or NumPy's; a truth value is not."""
     return isinstance(number, int | np.integer) and not isinstance(number, bool)
 
 
@@ -156,7 +156,7 @@ def check_even(config: Any, name: str) -> None:
         ConfigError: it is odd.
     """
     if (value := getattr(config, name)) % 2:
-        raise ConfigError(f"{name} is {value}; expected an even number, for sines and cosines come in pairs")
+        raise ConfigError(f"{name} is {value}; expected an even number, as sines and cosines come in pairs")
 
 
 def _cast(value: Any, hint: Any, name: str) -> Any:

@@ -17,9 +17,9 @@ _NO_TERM = (
 
 
 def save_curves(rows: list[dict[str, Any]], monitor: str, best: int, path: Path, title: str) -> None:
-    """Draw the rows of `metrics.jsonl` (one an epoch) to `path`, a PNG: losses left, validation right.
+    """Draw the rows of `metrics.jsonl` (one per epoch) to `path`, a PNG: losses left, validation right.
 
-    `best` is the row of the epoch that was chosen by the metric `monitor`; rows without it stand for a training in
+    `best` is the row of the epoch that was chosen by the metric `monitor`; rows without it are of a training in
     which nothing was held out.
     """
     epochs = [row["epoch"] + 1 for row in rows]  # from 1, for a reader
@@ -27,7 +27,7 @@ def save_curves(rows: list[dict[str, Any]], monitor: str, best: int, path: Path,
     terms = [name for name in rows[0] if "@" not in name and name not in (*_NO_TERM, "mrr", *WHOLE)]
     for name in terms if len(terms) > 2 else ["loss"]:  # a single term is the loss
         losses.plot(epochs, [row[name] for row in rows], label=name.replace("_", " "), lw=2 if name == "loss" else 1)
-    losses.set(xlabel="epoch", ylabel="mean a step", title="training loss")
+    losses.set(xlabel="epoch", ylabel="mean per step", title="training loss")
     losses.legend(fontsize=8)
     _, _, cut = monitor.partition("@")
     for name in rows[0]:
@@ -70,7 +70,7 @@ def save_epochs(
 def save_fields(
     points: Mapping[str, Mapping[str, Mapping[float, Mapping[str, tuple[float, float, float]]]]], path: Path, title: str
 ) -> None:
-    """Draw results over fields of the config to `path`, a PNG: a row a field, a part a metric, a curve a system.
+    """Draw results over fields of the config to `path`, a PNG: a row per field, a part per metric, a curve per system.
 
     Args:
         points: field -> system -> value of the field -> metric -> mean, low end and high end.
@@ -111,7 +111,7 @@ def save_densities(points: Mapping[str, Mapping[str, Any]], path: Path, title: s
 
     columns = list(next(iter(points.values())))
     figure, parts = _figure(2.1 * len(columns), 3.3 * len(points) + 0.4, len(columns), 2 * len(points), heights=(2, 1))
-    # Up to the farthest points but a few: one that lies alone would make all others a spot.
+    # Without the few farthest points: a single outlier would shrink all others to a spot.
     far = max(float(np.quantile(np.abs(one), 0.995)) for hops in points.values() for one in hops.values())
     reach = 1.1 * far if far > 0 else 1.0
     for row, (model, hops) in enumerate(points.items()):

@@ -106,7 +106,7 @@ def _python() -> Iterator[Check]:
 
 
 def _libraries() -> Iterator[Check]:
-    """Versions of what dglrec asks for, and which of them are missing or too old."""
+    """Versions of what dglrec requires, and which of them are missing or too old."""
     try:
         asked = [line for line in metadata.requires("dglrec") or () if "extra ==" not in line]
     except metadata.PackageNotFoundError:
@@ -116,7 +116,7 @@ def _libraries() -> Iterator[Check]:
         return
     found = {line: _version(_name(line)) for line in asked}
     yield Check("libraries", ", ".join(version for version in found.values() if version))
-    missing = [line for line in asked if not found[line] and not line.startswith(("torch", "dgl"))]  # these tell below
+    missing = [line for line in asked if not found[line] and not line.startswith(("torch", "dgl"))]  # reported below
     if missing:
         names = " ".join(_name(line) for line in missing)
         yield Check("missing", ", ".join(missing), f"pip install {names}")
@@ -129,7 +129,7 @@ def _libraries() -> Iterator[Check]:
 
 
 def _name(requirement: str) -> str:
-    """The distribution that a requirement asks for: "numpy" of "numpy>=1.24"."""
+    """The distribution that a requirement names: "numpy" of "numpy>=1.24"."""
     return re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
 
 
@@ -200,7 +200,7 @@ def _usable_cores() -> int:
 
 
 def _clustering() -> Iterator[Check]:
-    """Which way Ward's clustering goes on a CPU; neither is wrong."""
+    """How Ward's clustering is computed on a CPU; neither way is wrong."""
     from .graphs.clustering import _compiled_ward
 
     if _compiled_ward() is None:
@@ -234,7 +234,7 @@ def _data() -> Iterator[Check]:
         yield Check("data", f"DGLREC_DATA={given}: {', '.join(names.get('DGLREC_DATA', ['no data set in it']))}")
     else:
         mend = "unset DGLREC_DATA  # or make it the folder that holds your data sets"
-        yield Check("data", f"DGLREC_DATA={given} is no folder", mend)
+        yield Check("data", f"DGLREC_DATA={given} is not a folder", mend)
 
     folder = cache_folder()
     value = f"{folder}: {', '.join(names.get('cache', ['no data set in it'])) if folder.is_dir() else 'not made yet'}"

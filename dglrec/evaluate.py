@@ -2,9 +2,9 @@
 
 A block of queries is scored at a time, and every positive is compared with its whole row: `greater` counts the items
 that score higher, `equal` the block of items that score the same (the positive among them). Nothing is sorted and
-nothing is kept of the scores. From those two numbers follow all metrics, as their *mean over the orders of tied items*:
-a positive stands at each rank from greater + 1 to greater + equal with the same chance, so that a model which gives all
-items one score gets chance, recall@k = k / M.
+no scores are kept. All metrics follow from those two numbers, as their *mean over the orders of tied items*: a positive
+has each rank from greater + 1 to greater + equal with the same probability, so that a model which gives all items the
+same score gets chance level, recall@k = k / M.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Flags = npt.NDArray[np.bool_]
 AT_K = ("recall", "ndcg", "mrr", "hit", "precision")  # "mrr" also gives the reciprocal rank without a cut
 WHOLE = ("auc", "auc_pooled")  # metrics of the whole ranking
 _BLOCK_QUERIES = 1024  # queries whose vectors are made at once
-_BLOCK_SCORES = 1 << 24  # scores a block at most, for models that make all of a block at once: 64 MiB of float32
+_BLOCK_SCORES = 1 << 24  # most scores per block, for models that make all of a block at once: 64 MiB of float32
 _SLICE_SCORES = {"cpu": 1 << 20, "cuda": 1 << 26}  # scores made and compared at once: 4 MiB stay in a CPU's cache
 
 
@@ -47,8 +47,8 @@ class Metrics(Mapping[str, float]):
         standard_errors: by name, with queries taken as independent; see `user_bootstrap` for users with several.
         queries: number of queries.
         seconds: seconds of the evaluation, scoring included.
-        per_query: name -> (Q,) values of each query, where they were asked for. "auc_pooled" is no mean over queries;
-            its values are those of `pooled_auc`, whose mean it is.
+        per_query: name -> (Q,) values of each query, if requested. "auc_pooled" is not a mean over queries;
+            its values here are those of `pooled_auc`, whose mean it is.
     """
 
     def __init__(
@@ -142,13 +142,13 @@ def evaluate(
             list ends early.
         queries: histories and positives; where they hold candidates, only those are ranked.
         k: cuts of the ranking.
-        metrics: of "recall", "ndcg", "mrr", "hit", "precision" (at each k; "mrr" also without a cut), "auc" (a query)
+        metrics: of "recall", "ndcg", "mrr", "hit", "precision" (at each k; "mrr" also without a cut), "auc" (per query)
             and "auc_pooled" (over all pairs of query and candidate: scores of different queries are compared as they
             are). None: recall and ndcg, with candidates auc too, and auc_pooled where queries have several targets, as
             those of windows do (one among 1 + 999 is read by its rank, and all pairs would take long to sort).
         seen: "mask" takes the items of the history out of the ranking, though never a query's own positive; "keep"
-            leaves all in; None asks `model.config.seen`, and masks where that is not set.
-        ties: "expected" means over the orders of items of one score, "pessimistic" puts positives behind them.
+            leaves all in; None takes `model.config.seen`, and masks where that is not set.
+        ties: "expected" means over the orders of items of one score, "pessimistic" puts positives after them.
         block: queries encoded at a time; None: 1,024, fewer where their scores would take more than 64 MiB.
         per_query: keep the values of each query as well.
         progress: True for a bar, or a function of (queries done, queries in all).
@@ -216,7 +216,7 @@ def check_split(model: Any, queries: Queries) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Ranks:
-    """Where the positives of B queries stand; positive p belongs to query `row[p]`, rows ascend.
+    """The ranks of the positives of B queries; positive p belongs to query `row[p]`, rows ascend.
 
     Attributes:
         row: (P,) query of each positive.
@@ -224,7 +224,7 @@ class Ranks:
         equal: (P,) items of its row that score the same, itself among them.
         tied: (P,) positives of its row that score the same, itself among them.
         positives: (B,) positives of each query.
-        ranked: (B,) items in each ranking, positives among them; empty where it was not asked for.
+        ranked: (B,) items in each ranking, positives among them; empty if not requested.
     """
 
     row: Ints
@@ -245,7 +245,7 @@ class Ranks:
         return cls(row, greater, equal, tied, positives, np.zeros(0, np.int64) if ranked is None else ranked)
 
     def pessimistic(self) -> Ranks:
-        """The same with every positive behind the other items of its score."""
+        """The same with every positive after the other items of its score."""
         greater = self.greater + self.equal - self.tied
         return Ranks(self.row, greater, self.tied, self.tied, self.positives, self.ranked)
 
@@ -275,7 +275,7 @@ class _Ranker:
         return Ranks.of(row, greater, equal, len(queries), ranked)
 
     def _rank_all(self, queries: Queries) -> tuple[torch.Tensor, ...]:
-        """`_rank` over all items, a slice of the queries after the other."""
+        """`_rank` over all items, one slice of the queries after another."""
         cells, parts, first = None, [], 0
         for scores in self._slices(queries):
             last = first + len(self._check(scores))
@@ -313,7 +313,7 @@ class _Ranker:
         return greater, self._count(torch.ge, scores, target, single) - greater, ranked
 
     def listed(self, queries: Queries, beam: int) -> Ranks:
-        """Ranks by a generative model's list; a positive that is not in it stands behind every cut."""
+        """Ranks by a generative model's list; a positive that is not in it comes after every cut."""
         ids = torch.as_tensor(self.model.top(queries, beam)[0]).cpu().numpy()  # (B, beam), -1 where there are fewer
         row = _spread(queries.target_offsets)
         wanted = _keys(row, queries.targets)
@@ -349,10 +349,10 @@ class _Ranker:
     def _count(
         self, compare: Any, scores: torch.Tensor, target: torch.Tensor | None, row: torch.Tensor | None
     ) -> torch.Tensor:
-        """How many cells of a row `compare` well with each target (P, 1) -> (P,); row None: target p is of row p.
+        """For how many cells of a row `compare` with each target (P, 1) holds -> (P,); row None: target p is of row p.
 
-        The outcome is written as floats, which torch sums 20 times faster than truth values, a chunk at a time that
-        stays in the cache.
+        The outcome is written as floats, which torch sums 20 times faster than truth values, in chunks that
+        stay in the cache.
         """
         num_targets, num_items = (len(scores) if target is None else len(target)), scores.shape[1]
         step = max(1, 2 * _SLICE_SCORES.get(scores.device.type, 1 << 20) // max(1, num_items))
@@ -406,7 +406,7 @@ def _pairs(scores: torch.Tensor, row: Ints, col: Ints, first: int) -> tuple[Ints
 
 
 def _padded(offsets: Ints | None, values: npt.NDArray[np.signedinteger[Any]]) -> Ints:
-    """Packed values as (B, longest), -1 behind the end of a row."""
+    """Packed values as (B, longest), -1 after the end of a row."""
     assert offsets is not None
     lengths = np.diff(offsets)
     inside = np.arange(lengths.max()) < lengths[:, None]
@@ -426,7 +426,7 @@ def _keys(row: Ints, item: Ints) -> Ints:
 
 
 def _repeated(keys: Ints) -> Flags:
-    """Which entries stood before, in reading order."""
+    """Which entries occurred before, in reading order."""
     again = np.ones(keys.size, bool)
     again[np.unique(keys, return_index=True)[1]] = False
     return again.reshape(keys.shape)
@@ -443,12 +443,12 @@ def query_metrics(ranks: Ranks, metrics: Iterable[str], cuts: Sequence[int], who
     """Metrics of each query, name -> (B,), as their mean over the orders of tied items.
 
     Recall, precision, DCG and AUC are sums over positives, and each positive is spread evenly over its tied block. A
-    hit and the reciprocal rank ask for the *first* positive: the t positives of the best block of n items are drawn
-    without putting back, so that none stands in the first j places with chance C(n - t, j) / C(n, j).
+    hit and the reciprocal rank depend on the *first* positive: the t positives of the best block of n items are drawn
+    without replacement, so that none is in the first j places with probability C(n - t, j) / C(n, j).
 
     Args:
-        ranks: where the positives stand.
-        metrics: names; "auc_pooled" is left out, for it is no metric of a query.
+        ranks: of the positives.
+        metrics: names; "auc_pooled" is left out, as it is not a metric of a query.
         cuts: the k.
         whole: also give "mrr" without a cut.
     """
@@ -500,7 +500,7 @@ def _best(ranks: Ranks) -> tuple[Ints, Ints, Ints]:
 
 
 def _first_place(equal: Ints, tied: Ints, places: int) -> Floats:
-    """(B, places) chance that the first of `tied` positives in a block of `equal` stands at place 1, 2, ... of it."""
+    """(B, places) chance that the first of `tied` positives in a block of `equal` is at place 1, 2, ... of it."""
     place = np.arange(places)
     others, left = equal[:, None] - tied[:, None] - place, equal[:, None] - place  # (B, places)
     none_yet = np.cumprod(np.maximum(others, 0) / np.maximum(left, 1), axis=1)
@@ -532,7 +532,7 @@ def _reciprocal_rank(ranks: Ranks) -> Floats:
 
 
 def _auc(ranks: Ranks) -> Floats:
-    """(B,) chance that a positive stands before a negative, from the sum of the positives' ranks."""
+    """(B,) chance that a positive ranks before a negative, from the sum of the positives' ranks."""
     negatives = ranks.ranked - ranks.positives
     if not negatives.all():
         raise DataError("a query has no negative to rank; auc needs one in each query")
@@ -545,7 +545,7 @@ def pooled_auc(
 ) -> tuple[float, Floats]:
     """Chance that a positive pair scores above a negative one, over the pairs of all queries together.
 
-    It is no mean over queries, as pairs of different queries meet. To first order it is one: with P positives and N
+    It is not a mean over queries, as pairs of different queries meet. To first order it is: with P positives and N
     negatives in all, of which query q holds n_q and m_q, let A_q be the sum over its positives of the share of all
     negatives that score lower, and B_q the sum over its negatives of the share of all positives that score higher
     (ties count half). Then AUC = sum A_q / P = sum B_q / N, and the values
@@ -604,12 +604,12 @@ def _cuts(k: Sequence[int] | int, beam: int | None) -> list[int]:
     if not cuts or cuts[0] < 1:
         raise ConfigError(f"k is {k!r}; expected positive numbers, e.g. (10, 50)")
     if beam is not None and cuts[-1] > beam:
-        raise ConfigError(f"k={cuts[-1]} is more than the model's beam of {beam}; ask for less, or widen the beam")
+        raise ConfigError(f"k={cuts[-1]} is more than the model's beam of {beam}; take a smaller k, or widen the beam")
     return cuts
 
 
 def has_pools(queries: Queries) -> bool:
-    """Whether several targets stand among the candidates of a query, so that one usually reads the pooled AUC."""
+    """Whether a query has several targets among its candidates, where the pooled AUC is the usual metric."""
     return queries.candidates is not None and len(queries.targets) > len(queries)
 
 
@@ -620,7 +620,7 @@ def _wanted(metrics: Sequence[str] | str | None, queries: Queries, beam: int | N
             metrics = (*metrics, *WHOLE) if has_pools(queries) else (*metrics, "auc")
     wanted = list(dict.fromkeys((metrics,) if isinstance(metrics, str) else metrics))
     if not wanted:
-        raise ConfigError("no metrics asked for; known: " + ", ".join(AT_K + WHOLE))
+        raise ConfigError("no metrics requested; known: " + ", ".join(AT_K + WHOLE))
     for name in wanted:
         if name not in AT_K + WHOLE:
             hint = "cuts go into k=" if "@" in name else closest(name, AT_K + WHOLE)
@@ -645,7 +645,7 @@ def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def _check_queries(queries: Queries) -> None:
-    """At least one query, at least one positive in each; none twice, unless each is a candidate of its own."""
+    """At least one query, at least one positive in each; none twice, unless each is a separate candidate."""
     if not len(queries):
         raise DataError("there are no queries to evaluate")
     counts = np.diff(queries.target_offsets)
@@ -659,7 +659,7 @@ def _check_queries(queries: Queries) -> None:
 
 
 def _block_size(model: Any, queries: Queries, beam: int | None) -> int:
-    """Queries a block: as many as are encoded at once, if their scores do not take too much memory."""
+    """Queries per block: as many as are encoded at once, if their scores do not take too much memory."""
     split = getattr(model, "split", None)
     width = 4096 if split is None else int(split.log.num_items)
     if queries.candidate_offsets is not None:
@@ -691,7 +691,7 @@ def _blocks(queries: Queries, size: int, progress: Callable[[int, int], object] 
 
 @contextmanager
 def _eval_mode(model: Any) -> Iterator[None]:
-    """All modules in evaluation mode, and as they were after."""
+    """All modules in evaluation mode, and afterwards in the mode that they had."""
     modes = [(module, module.training) for module in model.modules()] if isinstance(model, torch.nn.Module) else []
     if modes:
         model.eval()

@@ -33,12 +33,12 @@ def user_bootstrap(
 ) -> Interval:
     """The mean over queries, with its percentile interval over draws of users.
 
-    Each draw takes as many users as there are, with putting back, and the mean over all queries of those drawn. For the
+    Each draw takes as many users as there are, with replacement, and the mean over all queries of those drawn. For the
     difference of two models give the differences of their values: what makes a query hard for both then cancels out.
 
     Args:
         values: (Q,) of each query, such as `evaluate(..., per_query=True).per_query["auc_pooled"]`.
-        users: (Q,) whose query it is: numbers or ids.
+        users: (Q,) the user of each query: numbers or ids.
         draws: number of draws.
         seed: of the draws.
         level: share of the draws within the interval.
@@ -69,7 +69,7 @@ def user_bootstrap(
 def _means_of_draws(
     sums: npt.NDArray[np.float64], counts: npt.NDArray[np.float64], draws: int, rng: np.random.Generator
 ) -> npt.NDArray[np.float64]:
-    """(draws,) means over the queries of users drawn with putting back, some draws at a time.
+    """(draws,) means over the queries of users drawn with replacement, some draws at a time.
 
     Adding up what was drawn is the same as weighting users by a multinomial draw, and faster.
     """

@@ -1,4 +1,4 @@
-"""Losses: pure functions of vectors. What they average over is said in each of them."""
+"""Losses: pure functions of vectors. Each says what it averages over."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def uniformity(x: Tensor, t: float = 2.0) -> Tensor:
 
 
 def _precisely(function: type[torch.autograd.Function], *inputs: Any) -> Tensor:
-    """`function` of the inputs without autocast, those of half precision in float32: its sums are over many numbers."""
+    """`function` of the inputs without autocast, half precision raised to float32, as it sums many numbers."""
     inputs = tuple(x.float() if isinstance(x, Tensor) and x.dtype in _HALF else x for x in inputs)
     device = inputs[0].device.type
     autocast = device in ("cpu", "cuda") and torch.is_autocast_enabled(device)
@@ -47,7 +47,7 @@ def _precisely(function: type[torch.autograd.Function], *inputs: Any) -> Tensor:
 
 
 class _Uniformity(torch.autograd.Function):
-    """The gradient is made with the value, so that no (B, B) array is kept: 2 products and one exponential a pair."""
+    """The gradient is made with the value, so that no (B, B) array is kept: 2 products and one exponential per pair."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, t: float) -> Tensor:
@@ -104,7 +104,7 @@ def sum_of_squares(x: Tensor) -> Tensor:
 
 
 class _SumOfSquares(torch.autograd.Function):
-    """`x.dot(x)`, whose gradient PyTorch makes twice, as of two vectors, and adds."""
+    """`x.dot(x)`; PyTorch would compute its gradient twice, as for two vectors, and add."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -125,8 +125,8 @@ def info_nce(
     HardGNN's Eq. 12; with a queue of negatives it is MoCo's (He et al., CVPR 2020) and GAL-Rec's. A row without
     negatives gives 0.
 
-    Shapes: anchor (B, d), positive (B, d), negative (B, K, d), own ones of each row, or (K, d), the same ones for all
-    rows; hidden (B, K) bool, those that are no negatives of a row -> scalar.
+    Shapes: anchor (B, d), positive (B, d), negative (B, K, d), separate for each row, or (K, d), the same for all
+    rows; hidden (B, K) bool, those that are not negatives of a row -> scalar.
     """
     parts = (part.float() if part.dtype in _HALF else part for part in (anchor, positive, negative))
     anchor, positive, negative = (F.normalize(part, dim=-1) for part in parts)
@@ -155,7 +155,7 @@ class _ItemCrossEntropy(torch.autograd.Function):
         wanted = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         limit = LOGITS_BYTES.get(queries.device.type, LOGITS_BYTES["cpu"])
         chunk = min(rows, max(16, math.ceil(limit / (count * queries.element_size()))))
-        # A logit is at most |q| |item|. Where that cannot overflow, no maximum is sought (on a GPU asking would wait).
+        # A logit is at most |q| |item|. Where that cannot overflow, no maximum is sought (on a GPU that would wait).
         bounded = queries.device.type == "cpu" and bool(
             queries.norm(dim=1).amax() * items.norm(dim=1).amax() < LARGEST_EXPONENT
         )

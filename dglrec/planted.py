@@ -1,6 +1,6 @@
 """What the tables know of their samples: the best that can be reached, and the interests that were planted.
 
-`Oracle` is a row of the tables; `agreement` tells how well a model's clusters are the planted interests.
+`Oracle` is a row of the tables; `agreement` tells how well a model's clusters match the planted interests.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .streams import Streams
 NAME = "sample-interests"  # the one whose interests clusters are compared with
 SAMPLES: dict[str, tuple[Any, dict[str, Any]]] = {  # name -> kind and arguments of `sample`, the same for every table
     NAME: ("interests", {"seed": 1}),
-    # So many events an item that communities can be learned, and what is left is whether their change is seen.
+    # Enough events per item that communities can be learned, so that what counts is whether their change is seen.
     "sample-drift": ("drift", {"users": 5000, "items": 400, "seed": 1}),
     "sample-hops": ("hops", {"seed": 1}),
 }
@@ -41,10 +41,10 @@ def sample_log(name: str = NAME) -> InteractionLog:
 def oracle_of(
     log: InteractionLog, sees: Literal["history", "state"] = "history"
 ) -> InterestOracle | DriftOracle | HopOracle:
-    """The oracle of the sample that a log is.
+    """The oracle of the sample that a log was drawn from.
 
     Raises:
-        ConfigError: the log is no sample of the tables, or its oracle cannot be told the state.
+        ConfigError: the log is not a sample of the tables, or its oracle cannot know the state.
     """
     if log.name not in SAMPLES:
         raise ConfigError(f"{log.name!r} has no oracle; expected one of {', '.join(SAMPLES)}")

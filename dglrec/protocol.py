@@ -1,7 +1,7 @@
 """The protocol of an evaluation: everything that a metric depends on besides the model.
 
-It stands beside every number. Two results may share a column of a table only where their protocols agree
-(`Protocol.same_column`); what a paper measured on other data, or in another way, is printed apart.
+It is printed with every number. Two results may share a column of a table only where their protocols agree
+(`Protocol.same_column`); what a paper measured on other data, or in another way, is printed separately.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Protocol:
     """How a model was evaluated.
 
     Attributes:
-        data: name of the interaction log; "" where nothing is known of it.
+        data: name of the interaction log; "" where it is not known.
         filters: what was filtered before ids were assigned, e.g. ("5-core",).
         split: the rule of the split as text, e.g. "leave_one_out(order='time', ties='file')".
         split_digest: digest of the log and the rule; "" for queries made by hand.
@@ -103,7 +103,7 @@ class Protocol:
         return [name for name in _COLUMN if getattr(self, name) != getattr(other, name)]
 
     def same_column(self, other: Protocol) -> bool:
-        """Whether results under both protocols may stand in one column of a table.
+        """Whether results under both protocols may share a column of a table.
 
         >>> Protocol(seen="keep").same_column(Protocol(seen="mask"))
         False
@@ -168,7 +168,7 @@ def rule_text(rule: Mapping[str, Any]) -> str:
 
 
 def _fits(name: str, value: Any) -> bool:
-    """Whether `value` may stand in the field `name`."""
+    """Whether `value` is valid in the field `name`."""
     if name == "counts":
         return isinstance(value, Mapping) and all(isinstance(v, int | float) for v in value.values())
     if name in ("filters", "metrics"):

@@ -31,10 +31,10 @@ class Recommendation:
         item_id: the source's id.
         score: the model's score; scores of different models have nothing to do with each other.
         title: "" where the data have none.
-        rank: 1 for the best item of its query, or of its interest where the best of each were asked for.
+        rank: 1 for the best item of its query, or of its interest if the best of each were requested.
         query: number of the query, 0 where there was only one.
-        interest: which interest of the query finds the item best, by its number, or whose list it is in where the best
-            of each were asked for; None where a query has one vector.
+        interest: number of the query's interest that scores the item highest, or that lists it if the best of each were
+            requested; None where a query has one vector.
         interest_name: the titles (or ids) of the history's items that this interest fits best; "" if it fits none.
     """
 
@@ -53,9 +53,9 @@ class Recommendations(Sequence[Recommendation]):
 
     For a single user or history, `recs[0]` is the best item and `len(recs)` their number. For many, `recs.of(2)` is the
     part of the third one, and `recs.queries()` goes over all parts. Prints itself as a table. Where a model has several
-    vectors a query, each item says which of these interests it comes from, and `recs.by_interest()` groups them. With
-    `per_interest` the lists of a query's interests follow each other, that with the best item first; they
-    are printed by their numbers.
+    vectors per query, each item says which of these interests it comes from, and `recs.by_interest()` groups them. With
+    `per_interest` the lists of a query's interests follow each other, first the one with the best item; they
+    are printed in the order of their numbers.
 
     Attributes:
         item_ids: (N,) str.
@@ -65,7 +65,7 @@ class Recommendations(Sequence[Recommendation]):
         users: the user of each query, None for a new history.
         interests: (N,) int64, see `Recommendation`; None where queries have one vector.
         interest_names: (N,) str, likewise.
-        per_interest: how many items of each interest were asked for; None where these are the best of all.
+        per_interest: how many items of each interest were requested; None where these are the best of all.
 
     >>> ids, scores, titles = np.array(["tea", "jam", "tea"]), np.array([2.0, 1.0, 3.0]), np.array(["", "Jam", ""])
     >>> recs = Recommendations(ids, scores, titles, np.array([0, 2, 3]), ("ann", None))
@@ -114,11 +114,11 @@ class Recommendations(Sequence[Recommendation]):
     def by_interest(self) -> dict[int | None, list[Recommendation]]:
         """The items of each interest, best first; interests in the order of their best item.
 
-        These are the items that are there: of the k best of all, an interest may have few or none. For as many of each,
-        ask `recommend` for `per_interest`.
+        Only items of this result are listed: of the k best of all, an interest may have few or none. For a given number
+        of each, call `recommend` with `per_interest`.
 
         Raises:
-            DataError: there are several queries; ask for `of(query)` first.
+            DataError: there are several queries; take `of(query)` first.
         """
         if self.num_queries > 1:
             raise DataError(f"these are {self.num_queries} queries; take one, such as recs.of(0).by_interest()")
@@ -139,7 +139,7 @@ class Recommendations(Sequence[Recommendation]):
             return [self[place] for place in range(len(self))[index]]
         place = range(len(self))[index]
         query = int(np.searchsorted(self.offsets, place, side="right")) - 1
-        first = int(self.offsets[query])  # of the list that the item stands in
+        first = int(self.offsets[query])  # of the list that the item is in
         if self.per_interest is not None and self.interests is not None:
             first += int((self.interests[first:place] != self.interests[place]).sum())
         return Recommendation(
@@ -227,20 +227,20 @@ def recommend(
 
     Args:
         model: a model of `dglrec.models`; it is used in evaluation mode, and put back into the mode that it was in.
-        user: id of a user of the data. All that is known of the user is the history, validation and test events too.
+        user: id of a user of the data. The history is all that is known of the user, validation and test events too.
         users: ids of many users.
-        history: item ids of somebody whom the model need not know, oldest first.
+        history: item ids of a user who need not be in the log, oldest first.
         histories: many such histories.
-        k: number of items; there are fewer where fewer are left.
-        per_interest: so many items of each interest in place of k, by the interest's own score, for models with several
-            vectors a query. An item may be in several lists. Interests that are the same, as those of a history of few
-            items, are one.
-        seen: "mask" leaves out the items of the history, "keep" lets them come again.
+        k: number of items, or all that are left where these are fewer.
+        per_interest: number of items per interest, in place of k, by the interest's own score, for models with several
+            vectors per query. An item may be in several lists. Equal interests, as those of a history of few items, are
+            one.
+        seen: "mask" leaves out the items of the history, "keep" allows them.
 
     Raises:
         DataError: an unknown user or item (the closest id is named), or an empty history.
         ConfigError: k below 1 or above the beam of a generative model, not exactly one kind of query, or `per_interest`
-            below 1 or of a model without several vectors a query.
+            below 1 or of a model without several vectors per query.
     """
     beam = model.beam
     if k < 1 or (beam is not None and k > beam):
@@ -291,10 +291,10 @@ def recommend(
 
 def _no_interests(model: Model, per_interest: int, vectors: _Vectors | None) -> str:
     """Why there is no list of each interest."""
-    seen = "no vectors of a query that serve all items" if vectors is None else "one vector a query"
+    seen = "no vectors of a query that serve all items" if vectors is None else "one vector per query"
     return (
-        f"per_interest is {per_interest}, but {model.preset} has {seen}; ask for k items, or take a model of several "
-        "vectors a query, such as mip, comirec-sa or mdgr"
+        f"per_interest is {per_interest}, but {model.preset} has {seen}; use k instead, or take a model with "
+        "several vectors per query, such as mip, comirec-sa or mdgr"
     )
 
 
@@ -313,22 +313,22 @@ class _Vectors:
         return cls(model.query_vectors(queries), model.item_vectors())
 
     def scores(self) -> torch.Tensor:
-        """(B, M), as the model's own."""
+        """(B, M), equal to the model's own scores."""
         from .models.base import largest_products
 
         return largest_products(self.queries, self.items)
 
     @cached_property
     def first(self) -> torch.Tensor:
-        """(B, K): the number of each vector, or of the first one that is the same but for rounding."""
+        """(B, K): the number of each vector, or of the first one that is the same up to rounding."""
         same = torch.isclose(self.queries[:, :, None], self.queries[:, None]).all(3)  # (B, K, K)
         return same.int().argmax(2)
 
     def lists(self, queries: Queries, count: int, seen: str) -> tuple[Ints, npt.NDArray[np.float32], Ints]:
         """Items, scores and number of the vector, (B, K * count) each, list after list, -1 where no item is left.
 
-        The list of a vector has the items that score best by it alone. The list with the best item comes first; a
-        vector that is the same as one before it has none.
+        The list of a vector has the items that it alone scores highest. The list with the best item comes first; a
+        vector that is equal to an earlier one has none.
         """
         lists = [_ranked(vector @ self.items.T, queries, count, seen) for vector in self.queries.unbind(1)]
         items, scores = (np.stack(parts, 1) for parts in zip(*lists, strict=True))  # (B, K, count)
@@ -341,15 +341,15 @@ class _Vectors:
         return items.reshape(shape), scores.reshape(shape), np.repeat(order, items.shape[2], axis=1)
 
     def best(self, items: Ints) -> Ints:
-        """(B, k): which of the K vectors finds each item (B, k) best."""
+        """(B, k): which of the K vectors scores each item (B, k) highest."""
         asked = self.items[torch.as_tensor(np.maximum(items, 0), device=self.items.device)]  # (B, k, d)
         return self.first.gather(1, (self.queries @ asked.mT).argmax(1)).cpu().numpy()
 
     def names(self, queries: Queries, log: InteractionLog) -> npt.NDArray[Any]:
         """(B, K): the name of each vector, "" for one that no item of the history belongs to.
 
-        Each item of the history belongs to the vector that finds it best; a vector is named by the two of its own that
-        it finds best.
+        Each item of the history belongs to the vector that scores it highest; a vector is named by the two of its own
+        items that it scores highest.
         """
         device, many = self.items.device, self.queries.shape[1]
         row = np.repeat(np.arange(len(queries)), queries.lengths)
@@ -387,7 +387,7 @@ def _known(users: Sequence[Any], log: InteractionLog) -> Queries:
 
 
 def _new(histories: Sequence[Any], log: InteractionLog) -> Queries:
-    """Queries of nobody in particular, from item ids; all ids are looked up at once."""
+    """Queries without a user, from item ids; all ids are looked up at once."""
     offsets = _offsets(np.array([len(_many(history, "a history")) for history in histories], dtype=np.int64))
     items = log.item_index([str(item) for history in histories for item in history])
     no_targets = np.zeros(len(histories) + 1, dtype=np.int64)
@@ -433,7 +433,7 @@ def _listed(model: Model, queries: Queries, beam: int, k: int, seen: str) -> tup
 
 
 def _interest_text(rec: Recommendation, nameless: str = "") -> str:
-    """Such as "3: Nordic baking, no. 3; Nordic baking, no. 8"; `nameless` is said of one without a name."""
+    """Such as "3: Nordic baking, no. 3; Nordic baking, no. 8"; `nameless` replaces a missing name."""
     if rec.interest is None:
         return ""
     name = rec.interest_name or (nameless and f"({nameless})")

@@ -2,7 +2,7 @@
 
 `dglrec.tables` says what a table is made of. Printed figures come from files only: `dglrec/results/TABLE.paper.json`
 holds the paper's, and `dglrec/results/runs/DATA.SPLIT.ROW.SEED.json` a run's, written by `reproduce(TABLE, run=True)`
-with the command that made it. Beside it stand its metrics by epoch (.jsonl), their picture (.png) and the metrics of
+with the command that made it. Beside it are its metrics by epoch (.jsonl), their picture (.png) and the metrics of
 each test query (.npz), with how the vectors of hops lie where a figure shows it. A run belongs to every table that has
 its row: it is trained once.
 """
@@ -60,7 +60,7 @@ def reproduce(
     Args:
         table: see `tables()`.
         run: train the chosen rows that have no result with this seed yet. A training that was stopped is resumed, and
-            one that another process is at is left to it.
+            one that another process is running is left to it.
         rows: rows of the table, such as "mdgr" or "mdgr,m=10"; None for all.
         data: names of data sets; None for all of the table.
         splits: splits of the data; None for all of the table.
@@ -73,7 +73,7 @@ def reproduce(
     Raises:
         ConfigError: an unknown table, row, data set or split; `compare` names none of the rows, or nothing is
             subtracted in the table.
-        DataError: data to train on are not found, or `results` or `runs` cannot be written, which is found out before
+        DataError: data to train on are not found, or `results` or `runs` cannot be written, which is checked before
             the first training; or another process is still training some of the rows, after all others are done.
     """
     plan = plan_of(table)
@@ -87,7 +87,7 @@ def reproduce(
 
 
 def result_paths(folder: Path, cell: Cell) -> list[Path]:
-    """The result files of a cell, one a seed."""
+    """The result files of a cell, one per seed."""
     stem = ".".join(cell) + "."
     seeds = [path.name.removeprefix(stem).removesuffix(".json") for path in folder.glob(f"{stem}*.json")]
     return [folder / f"{stem}{seed}.json" for seed in sorted(filter(str.isdigit, seeds), key=int)]
@@ -96,7 +96,7 @@ def result_paths(folder: Path, cell: Cell) -> list[Path]:
 def _make_missing(
     plan: Plan, cells: Iterable[Cell], seed: int, device: str, folder: Path, runs: Path, progress: bool | None
 ) -> None:
-    """Make the runs that have no result with this seed; one of any seed will do where all are the same."""
+    """Make the runs that have no result with this seed; one of any seed is enough where all seeds give the same."""
 
     def is_there(cell: Cell, path: Path) -> bool:
         return path.exists() or (has_nothing_to_train(cell.row) and bool(result_paths(folder, cell)))
@@ -131,13 +131,13 @@ def _make_missing(
     if busy := [path.stem for cell, path in left if not is_there(cell, path)]:
         raise DataError(
             f"another process is training {', '.join(busy)} (in {runs}); wait for it, or choose other rows; "
-            "the other rows that were asked for are there"
+            "the other requested rows are done"
         )
 
 
 @contextlib.contextmanager
 def _alone_in(folder: Path) -> Iterator[bool]:
-    """Whether no other process trains in a run folder; until the end none will. A process that died is in nobody's way.
+    """Whether no other process trains in a run folder; until the end none can. A process that died blocks no other.
 
     The lock is the operating system's, on a file in the folder that stays there.
     """
@@ -155,7 +155,7 @@ def _alone_in(folder: Path) -> Iterator[bool]:
 
 
 def _check_writable(folder: Path, what: str, instead: str) -> None:
-    """Say before hours of training, not after them, that what they make could not be written."""
+    """Refuse before hours of training, not after them, if their results cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -166,7 +166,7 @@ def _check_writable(folder: Path, what: str, instead: str) -> None:
 
 
 def _write(plan: Plan, cell: Cell, run: Run, path: Path) -> None:
-    """Write the result files of a run; the one that others are looked up by is the last."""
+    """Write the result files of a run; the one by which a run is found comes last."""
     for name in ("curves.png", "metrics.jsonl"):
         if run.folder is not None and (run.folder / name).exists():
             shutil.copyfile(run.folder / name, path.with_suffix("." + name.rpartition(".")[2]))

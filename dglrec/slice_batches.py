@@ -28,7 +28,7 @@ class Sliced:
 
     Attributes:
         user: (B,) int64.
-        items: (N,) int64, the distinct items that occur in the batch, ascending; behind them, ascending too, those that
+        items: (N,) int64, the distinct items that occur in the batch, ascending; after them, also ascending, those that
             HardGNN mined and that are not among them.
         history: what came before each target, packed, as places; where `after` is given, windows of histories.
         target: (B,) int64, places.
@@ -39,7 +39,7 @@ class Sliced:
         shared: (n,) int64, places of the items that are the whole batch's negatives in HardGNN's public code, or None.
         past: (B,) int64, how many slices end before each target, or None where all slices may be read.
         after: (B,) int64, the packed rows of `history` that come right before the targets, or None where each target
-            has a history of its own, and comes after its end.
+            has a separate history and comes after its end.
     """
 
     user: Tensor
@@ -113,7 +113,7 @@ def slice_batches(
     boundaries: Floats | None = None,
     windows: bool = False,
 ) -> Iterator[Sliced]:
-    """One epoch, `size` targets a step; the fields after the star are those of `SelfGNNConfig` (`ssl_edges`).
+    """One epoch, `size` targets per step; the fields after the star are those of `SelfGNNConfig` (`ssl_edges`).
 
     With `boundaries` (T - 1,) each target says how many slices end before it. With `windows` the prefixes of a history
     that are targets share it, as those of SASRec do.

@@ -26,7 +26,7 @@ class Streams:
     epoch: int = 0
 
     def numpy(self, name: str, step: int = 0) -> np.random.Generator:
-        """A NumPy generator of its own for `name`."""
+        """A separate NumPy generator for `name`."""
         return np.random.Generator(np.random.PCG64(self._sequence(name, step)))
 
     def torch_seed(self, name: str, step: int = 0) -> int:
@@ -39,9 +39,9 @@ class Streams:
 
 @contextmanager
 def global_generator(device: torch.device | None = None) -> Iterator[None]:
-    """Put torch's global generator of the CPU, and that of a CUDA device, back as they were at the end.
+    """Restore torch's global generator of the CPU, and that of a CUDA device, at the end.
 
-    To ask for the state of a GPU opens it, so no other is touched.
+    Reading the state of a GPU initialises it, so no other GPU is touched.
     """
     on_gpu = device is not None and device.type == "cuda"
     cpu, gpu = torch.get_rng_state(), torch.cuda.get_rng_state(device) if on_gpu else None  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 """What the tables of the papers are made of: their rows, data and columns. A new table is one more `Plan` here.
 
 A row is written as a preset and the fields in which it differs from it: `mdgr`, or `mdgr,m=10`. A field that has its
-usual value is left out, so that `mdgr,m=5` is `mdgr`, and one run serves all tables that ask for it.
+usual value is left out, so that `mdgr,m=5` is `mdgr`, and one run serves all tables that need it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .errors import ConfigError, closest
 from .models import PRESETS, Model, Preset
 
 HOPS = "sample-hops"
-SYSTEMS = {**PRESETS, "oracle": Preset(planted.Oracle, {}, "one who knows how the sample was drawn")}
+SYSTEMS = {**PRESETS, "oracle": Preset(planted.Oracle, {}, "a model that knows how the sample was drawn")}
 
 
 class Cell(NamedTuple):
@@ -36,7 +36,7 @@ class Plan:
     """A table or a figure of a paper.
 
     Attributes:
-        name: such as "mdgr-table2"; the paper's own figures stand in `results/NAME.paper.json`.
+        name: such as "mdgr-table2"; the paper's own figures are in `results/NAME.paper.json`.
         title: the paper, and the table in it.
         metrics: the columns.
         data: data sets with their splits, see `make_split`.
@@ -44,8 +44,8 @@ class Plan:
         references: rows that are there on samples alone.
         fields: what is set in every row, beside the row's own fields.
         fields_on: by data set and names of presets, what is set there as well.
-        over: what the rows run over: "systems" (a table), fields such as ("m",) (a curve a system), "epochs", or "hops"
-            (how the vectors of each hop lie).
+        over: what the rows run over: "systems" (a table), fields such as ("m",) (a curve per system), "epochs", or
+            "hops" (how the vectors of each hop lie).
         compare: the row that the others are compared with.
         partners: row -> the row that it is compared with instead; then rows without a partner are compared with none.
         compared_in: metrics in which they are compared; () for the first of `metrics`.
@@ -76,10 +76,10 @@ class Plan:
     def choose(
         self, rows: Iterable[str] | None, data: Iterable[str] | None, splits: Iterable[str] | None
     ) -> list[Cell]:
-        """Those of the cells that are asked for; None asks for all. A row may have another `train.epochs` than here.
+        """The selected cells; None selects all. A row may have another `train.epochs` than here.
 
         Raises:
-            ConfigError: a name that the table has not, or names that do not meet.
+            ConfigError: a name, or a combination of names, that the table does not have.
         """
         cells, row_names = self.cells(), None if rows is None else [canonical(row) for row in rows]
         for row in set(row_names or ()) - {cell.row for cell in cells}:
@@ -138,7 +138,7 @@ class Plan:
         return ["system", *self.fields_over]
 
     def names_of(self, row: str) -> list[str]:
-        """What stands in them: the row's name, or its system and its values of the fields that the rows run over.
+        """Their cells: the row's name, or its system and its values of the fields that the rows run over.
 
         >>> PLANS["mdgr-figure4"].names_of("mdgr-residual"), PLANS["mdgr-figure4"].names_of("mdgr,m=10")
         (['mdgr-residual', '5'], ['mdgr', '10'])
@@ -238,7 +238,7 @@ def _flat(config: Any, where: str = "") -> dict[str, str]:
 
 
 def find_data(data: str) -> None:
-    """See to it that a data set of a table is here; one that can be fetched is fetched.
+    """Make sure that a data set of a table is here; one that can be fetched is fetched.
 
     Raises:
         DataError: it is not.
@@ -253,7 +253,7 @@ def make_split(data: str, split: str) -> Split:
     Args:
         data: a name that `load` knows, or one of `planted.SAMPLES`.
         split: "leave-one-out" ranks all items, "leave-one-out-999" the same targets among 1 + 999, "time-point-999"
-            the first event of each user after a moment (all three 5-core); "given" as the data come, with a tenth of
+            the first event of each user after a cut-off (all three 5-core); "given" as the data come, with a tenth of
             training for validation, "given-all" without; or what `windows` calls `by`: "window", "user" or "time".
     """
     if split == "leave-one-out":
@@ -267,8 +267,8 @@ def make_split(data: str, split: str) -> Split:
     by = cast(Assignment, split)
     if data == planted.NAME:
         return windows(planted.sample_log(data), by=by, seed=1)
-    # A tenth of the 765 and 526 windows would be too few to tell systems apart. Split by time, test windows are paid
-    # for with training windows that reach into their period, so it takes less.
+    # A tenth of the 765 and 526 windows would be too few to tell systems apart. Split by time, test windows cost
+    # the training windows that reach into their period, so the shares are smaller.
     valid, test = (0.1, 0.15) if by == "time" else (0.15, 0.25)
     return windows(load(data).one_pass_core(), by=by, valid=valid, test=test, seed=1)
 
@@ -283,7 +283,7 @@ _WINDOWS: dict[str, Any] = {"seen": "keep", "train.epochs": 100, "train.patience
 # would end a training before it has begun.
 _FEW_WINDOWS = {"train.epochs": 500, "train.patience": 50}
 _WINDOWS_ON = {
-    # SURGE first learns what many users take, which says less than nothing of new users, for 50 epochs.
+    # SURGE first learns for 50 epochs what is popular, which says less than nothing about new users.
     "foursquare-nyc": {_ALL: _FEW_WINDOWS, ("surge",): {"train.patience": 150}},
     "ml-latest-small": {_ALL: _FEW_WINDOWS},
 }
@@ -298,14 +298,14 @@ _SCRATCH = "here a small T5 trained from scratch"
 _LANGUAGE_MODELS = (*_GALREC_ROWS, "iid", "p5", "sid", "cid")
 _GALREC_ON: dict[str, dict[tuple[str, ...], dict[str, Any]]] = {
     # The public code of SID, CID and P5 decays by 1e-2. One value for all language models, so that they differ in names
-    # alone; and an eighth of the targets or so an epoch, drawn anew each time, for a pass over all takes too long.
+    # alone; and about an eighth of the targets per epoch, drawn anew each time, as a pass over all takes too long.
     **{data: {_LANGUAGE_MODELS: {"train.weight_decay": 1e-3, "epoch_targets": 2**14}} for data, _ in _FOR_LANGUAGE},
-    # No user of the sample takes an item twice. Three times the preset's rate was better on validation of another draw,
+    # No user of the sample repeats an item. Three times the preset's rate was better on validation of another draw,
     # with the contrasts and without (docs/choices.json).
     HOPS: {_ALL: {"seen": "mask"}, ("galrec-lightgcn",): {"train.lr": 3e-3, "train.epochs": 10}},
 }
 _GAINS = ("recall@10", "ndcg@10")  # a gain counts as shown where its interval excludes 0
-_HITS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10")  # with one target a query, HR is recall
+_HITS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10")  # with one target per query, HR is recall
 _CHECK_INS_AND_FILMS = tuple(
     (data, split) for data in ("foursquare-nyc", "ml-latest-small") for split in ("window", "user", "time")
 )
@@ -313,30 +313,30 @@ _CHECK_INS_AND_FILMS = tuple(
 _SELFGNN_DATA = ("ml-latest-small", "foursquare-nyc", "yelp-2019", "amazon-beauty")
 _SMALL_999 = tuple((data, "leave-one-out-999") for data in _SELFGNN_DATA[:2])
 _SAMPLED: dict[str, Any] = {"seen": "mask", "train.monitor": "ndcg@10", "train.peek_at_test": True}
-_GRID_EPOCHS = 25  # the paper's, of a cell of its grid
-# With one target a user and epoch, validation can stand still for more than ten epochs and rise again.
+_GRID_EPOCHS = 25  # the paper's, per cell of its grid
+# With one target per user and epoch, validation can stagnate for more than ten epochs and rise again.
 _PATIENT = {"train.patience": 30}
 # 610 and 1,083 users with one target each: in the batches of 512 of the public code, whose epoch of 10,000 users has 20
 # steps, an epoch would have 2 or 3.
 _FEW_USERS = {"train.batch_size": 64} | _PATIENT
 _ONE_TARGET = ("selfgnn", "selfgnn-code", "hardgnn", "hardgnn-code")  # those of the papers
 _SLICED = (*_ONE_TARGET, "selfgnn-prefixes", "selfgnn-inductive", "selfgnn-causal")
-# Steps of the public code: 150 epochs of 10,000 users, 512 a step. Below they are divided by the steps of an epoch.
+# Steps of the public code: 150 epochs of 10,000 users, 512 per step. Below they are divided by the steps of an epoch.
 _CODE_STEPS = 3000
 _SELFGNN_ON: dict[str, dict[tuple[str, ...], dict[str, Any]]] = {
     "ml-latest-small": {_SLICED: {"by": "equal_counts"}, _ONE_TARGET: _FEW_USERS},
-    # Most targets stand in their history: to mask what was seen would give them away where all items are ranked.
+    # Most targets are in their history: where all items are ranked, masking the seen ones would reveal the targets.
     "foursquare-nyc": {_ALL: {"seen": "keep"}, _ONE_TARGET: _FEW_USERS},
     "yelp-2019": {
         _SLICED: {"slices": 12},  # of one year
         _ONE_TARGET: {"train.epochs": _CODE_STEPS // 60},
-        _ONE_TARGET[1:]: _PATIENT,  # SelfGNN itself came to its last epoch without
+        _ONE_TARGET[1:]: _PATIENT,  # SelfGNN itself reached its last epoch without this
     },
     # The last of five equal lengths of time would have 84 % of the pairs.
     "amazon-beauty": {_SLICED: {"by": "equal_counts"}, _ONE_TARGET: {"train.epochs": _CODE_STEPS // 44} | _PATIENT},
 }
 
-# One slice -> as many as spans, where it is known which slices tell something. One slice ends before no target.
+# One slice -> as many as spans, where it is known which slices are informative. One slice: none ends before a target.
 _SIX_OF_ONE = {
     "selfgnn,slices=1": "selfgnn",
     "selfgnn-prefixes,slices=1": "selfgnn-prefixes",
@@ -384,8 +384,8 @@ _PLANS = (
         rows=("popularity", "lightgcn"),
         fields={"train.monitor": "recall@20"},
         fields_on={
-            # The settings of the public code, but for its steps of 2,048 pairs: those of 16,384 cost as much each, for
-            # either propagates over the whole graph.
+            # The settings of the public code, except its steps of 2,048 pairs: those of 16,384 cost the same each, as
+            # both propagate over the whole graph.
             "gowalla-lightgcn": {("lightgcn",): _LIGHTGCN},
         },
         compare="lightgcn",

@@ -49,12 +49,12 @@ TESTED = ("protocol", "test", "test_masked", "test_full", "test_new", "standard_
 
 @dataclass(repr=False)
 class Run:
-    """A training: the model with the weights of its best epoch, a row an epoch, and the result.
+    """A training: the model with the weights of its best epoch, a row per epoch, and the result.
 
     Attributes:
         model: the trained model.
-        rows: one dict an epoch: epoch, seconds, loss (mean a step), loss_sum, every loss term, validation metrics, and
-            with `train.peek_at_test` those of test in a dict of their own, "test".
+        rows: one dict per epoch: epoch, seconds, loss (mean per step), loss_sum, every loss term, validation metrics,
+            and with `train.peek_at_test` those of test in a dict of their own, "test".
         best_epoch: the epoch (from 0, as in `rows`; what is printed counts from 1) whose weights the model has; None if
             there was none to choose.
         valid: validation metrics of that epoch.
@@ -75,7 +75,7 @@ class Run:
     def test(self) -> Metrics:
         """Read the test set, once and at the end: under the model's own protocol, and with seen items masked.
 
-        Where some targets stand in their history, the result also has `test_new`, for items that are new to the user.
+        Where some targets are in their history, the result also has `test_new`, for items that are new to the user.
         Where targets are ranked among sampled negatives it has `test_full`, the same queries with all items ranked, as
         sampled metrics may order systems otherwise (docs/evaluation.md).
         A run that is resumed keeps all this as long as its best epoch stays the same.
@@ -244,7 +244,7 @@ class _Trainer:
         return run
 
     def _tested(self) -> dict[str, Any]:
-        """What the test queries said of these weights, where a run that is resumed had read them already."""
+        """The test results of these weights, where a run that is resumed had them already."""
         assert self.folder is not None
         try:
             before = read_json(self.folder / "result.json")
@@ -288,7 +288,7 @@ class _Trainer:
         return dict(valid), valid.seconds, round(valid[self.config.monitor], self.config.monitor_digits)
 
     def _peeked(self) -> dict[str, Any]:
-        """What a row says of the test queries, where the config asks to peek at them."""
+        """The test metrics of a row, where the config says to peek at them."""
         if not self.config.peek_at_test:
             return {}
         test = evaluate(self.model, self.split.test, k=self.cuts, metrics=self.metrics)
@@ -486,7 +486,7 @@ def _monitored(model: Model) -> tuple[tuple[str, ...], tuple[int, ...]]:
 
 
 def _check_list(model: Model, monitor: str) -> None:
-    """Say before the first epoch what a generative model cannot do: `evaluate` would say it only after it."""
+    """Refuse before the first epoch what a generative model cannot do: `evaluate` would do so only after it."""
     if any(queries.candidates is not None for queries in (model.split.valid, model.split.test)):
         raise ConfigError(
             f"{model.preset} is a generative model and cannot rank the given candidates of this split; nothing is "
@@ -504,7 +504,7 @@ def _check_same(
 ) -> None:
     """A run is resumed with the config that it was started with; only the number of epochs may change.
 
-    A field that a run does not have came later, and had its usual value then.
+    A field that the saved run lacks was added later, and had its usual value in that run.
     """
     for name, value in own.items():
         before = saved.get(name, usual[name])
@@ -525,7 +525,7 @@ def _warmup_steps(model: Model) -> int:
 
 
 def make_optimizer(config: TrainConfig, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-    """Adam or AdamW, in their fused form: one pass over the parameters a step."""
+    """Adam or AdamW, in their fused form: one pass over the parameters per step."""
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
     parameters = list(parameters)
     fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
@@ -553,7 +553,7 @@ def peak_memory_bytes(device: torch.device) -> int:
 def _return_free_memory() -> None:
     """Give the C library's free pages back to the system, where it is glibc.
 
-    Batches differ in size a little, and glibc keeps what it can no longer use: 1 MB a step, without end.
+    Batches differ in size a little, and glibc keeps what it can no longer use: 1 MB per step, without end.
     """
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
         trim(0)

@@ -26,7 +26,7 @@ from .text import aligned
 
 Values = Mapping[str, npt.NDArray[Any]]  # name of a metric -> (Q,), and "user" -> (Q,)
 # How the names of what was kept of each query end: on items that are new to their user, and on the full ranking of
-# queries that are asked among sampled candidates.
+# queries that are ranked among sampled candidates.
 ENDS = {"measured_new": " new", "measured_full": " full"}
 POINTS = "points of "  # how the names of a hop's points begin, in the same file
 
@@ -37,9 +37,9 @@ class Result:
 
     Attributes:
         values: what its result file holds.
-        per_query: metrics of each test query, and whose query it is; empty where they were not kept.
-        by_epoch: a dict an epoch, with the metrics on validation; empty where nothing was trained.
-        points: name of a hop -> how its vectors lie (see `dglrec.lm.spread`); empty where no figure asks for them.
+        per_query: metrics of each test query, and its user; empty where they were not kept.
+        by_epoch: a dict per epoch, with the metrics on validation; empty where nothing was trained.
+        points: name of a hop -> how its vectors lie (see `dglrec.lm.spread`); empty where no figure needs them.
     """
 
     values: dict[str, Any]
@@ -67,7 +67,7 @@ class Block:
 
     Attributes:
         data: name of the data set.
-        protocol: how was measured, in words.
+        protocol: how it was measured, in words.
         header: names of the columns.
         rows: cells; a row of the paper, or the mean over the seeds of a row here.
         notes: lines on what is not there: rows that have no run yet, seeds that only some rows have.
@@ -89,8 +89,8 @@ class Table:
 
     Attributes:
         plan: what the table is made of.
-        paper: {"preset", "name", "data", "paper": metric -> value}, one a row of the paper.
-        cells: those of the plan that were asked for.
+        paper: {"preset", "name", "data", "paper": metric -> value}, one per row of the paper.
+        cells: the requested ones of the plan.
         results: their runs, in the order of the cells.
     """
 
@@ -124,11 +124,11 @@ class Table:
     def blocks(self) -> list[Block]:
         """The runs beside the paper's figures, a block for each protocol; then what the paper measured on other data.
 
-        A run of a model that keeps seen items stands in two blocks if that matters: the paper's, and one with seen
-        items masked. Where targets stand in their history, a further block asks only for items that are new to their
-        user; where they stand among sampled candidates, another ranks all items. On the sample, models that cluster
-        have one more: how well they find the interests that were planted. So has a figure of hops: how evenly their
-        vectors lie.
+        A run of a model that keeps seen items is in two blocks if that matters: the paper's, and one with seen items
+        masked. Where targets are in their history, a further block has only targets that are new to their user; where
+        they are ranked among sampled candidates, another ranks all items. On the sample, models that cluster have one
+        more: how well they find the interests that were planted. A figure of hops has one more as well: how evenly
+        their vectors lie.
         """
         groups: list[tuple[Protocol, list[Result]]] = []
         for result in self.results:
@@ -202,14 +202,14 @@ class Table:
         return curves
 
     def _points(self, runs: Sequence[Result]) -> dict[str, tuple[float, float, float]]:
-        """Metric -> mean over seeds, and the ends of its interval (the mean where there is none); seconds an epoch."""
+        """Metric -> mean over seeds, and the ends of its interval (the mean where there is none); seconds per epoch."""
         each, points = _mean_over_seeds(runs), {}
         for metric in self.plan.metrics:
             mean = statistics.fmean(run.values["measured"][metric] for run in runs)
             _, low, high = user_bootstrap(each[metric], each["user"]) if metric in each else (mean, mean, mean)
             points[metric] = mean, low, high
         seconds = [run.values["epoch_seconds"] for run in runs]
-        return points | {"seconds an epoch": (statistics.fmean(seconds), min(seconds), max(seconds))}
+        return points | {"seconds per epoch": (statistics.fmean(seconds), min(seconds), max(seconds))}
 
     def _block(self, protocol: Protocol, results: Sequence[Result]) -> Block:
         plan, by_row = self.plan, _by_row(results)
@@ -226,7 +226,7 @@ class Table:
         header += [f"valid {column}" if plan.kind == "epochs" else column for column in columns]
         header += [plan.difference_columns[metric] for metric in differences]
         peeked = {row: _peeked(runs, plan.metrics[0]) for row, runs in by_row.items() if part[row] == "measured"}
-        header += [f"{plan.metrics[0]}, were the epoch chosen on test"] * any(peeked.values())
+        header += [f"{plan.metrics[0]}, if the epoch were chosen on test"] * any(peeked.values())
         header += _END[plan.kind]
         lines = []
         for row, runs in by_row.items():
@@ -259,7 +259,7 @@ class Table:
     def _pair(
         self, by_row: Mapping[str, Sequence[Result]], part: Mapping[str, str], row: str
     ) -> tuple[Values, Values] | None:
-        """What a row's partner and the row have of the same queries with the same seeds; None where there is none."""
+        """What a row's partner and the row reach on the same queries with the same seeds; None where there is none."""
         partner = self.plan.partner(row)
         if partner is None or partner not in by_row:
             return None
@@ -296,7 +296,7 @@ class Table:
         Args:
             results: those of the block.
             seen: the block's treatment of seen items; a row that masks them has no place where they are kept.
-            rows: those that may stand in the block; None for all.
+            rows: those that may be in the block; None for all.
             are_compared: whether it shows differences, which pair the seeds.
         """
         place, plan = _place(results[0]), self.plan
@@ -359,7 +359,7 @@ class Table:
         return blocks
 
     def _apart(self) -> list[Block]:
-        """What the paper measured on data that are not here, where all of the table is asked for."""
+        """What the paper measured on data that are not here, where all of the table is requested."""
         rows = [row for row in self.paper if row["data"] not in dict(self.plan.data)]
         if not rows or len(self.cells) < len(self.plan.cells()):
             return []
@@ -383,8 +383,8 @@ def _peeked(runs: Sequence[Result], metric: str) -> str:
 _END = {  # names of the last columns
     "systems": ["seeds", "hours", "device"],
     "hops": ["seeds", "hours", "device"],
-    "fields": ["best epoch", "seconds an epoch", "seeds", "device"],
-    "epochs": ["best epoch", "epochs", "seconds an epoch", "seeds", "device"],
+    "fields": ["best epoch", "seconds per epoch", "seeds", "device"],
+    "epochs": ["best epoch", "epochs", "seconds per epoch", "seeds", "device"],
 }
 
 
@@ -400,7 +400,7 @@ def _end_of_line(runs: Sequence[Result], kind: str) -> list[str]:
         cells |= {
             "best epoch": " ".join("" if (best := one["best_epoch"]) is None else str(best + 1) for one in values),
             "epochs": " ".join(str(one["epochs"]) for one in values),
-            "seconds an epoch": f"{statistics.fmean(one['epoch_seconds'] for one in values):.1f}",
+            "seconds per epoch": f"{statistics.fmean(one['epoch_seconds'] for one in values):.1f}",
         }
     return [cells[name] for name in _END[kind]]
 
@@ -431,7 +431,7 @@ def _same_seeds(one: Sequence[Result], other: Sequence[Result]) -> tuple[list[Re
 
 
 def _some(rows: Sequence[str], most: int = 5) -> str:
-    """Names of rows; of many the first, and how many more: there the command says it all.
+    """Names of rows; of many, the first ones and how many more, as the command covers all of them.
 
     >>> _some(["a", "b"]), _some(list("abcdefgh"), most=3)
     ('a, b', 'a, b, c and 5 more')
@@ -482,9 +482,9 @@ def _in_words(protocol: Protocol) -> str:
 
 
 def _new_in_words(protocol: Protocol, results: Sequence[Result], columns: Iterable[str]) -> str:
-    """The same where only items that are new to their user are asked for.
+    """The same where only items that are new to their user are targets.
 
-    Old targets are no candidates there, so that a cut of the ranking has a chance of its own, that of the mean query.
+    Old targets are not candidates there, so that each cut has its own chance level, that of the mean query.
     """
     words = [*_split_in_words(protocol), "only targets that are new to their user"]
     user = "user" + ENDS["measured_new"]

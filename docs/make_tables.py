@@ -3,7 +3,7 @@
     python docs/make_tables.py            # write
     python docs/make_tables.py --check    # exit code 1 if a file is not up to date
 
-A table stands between `<!-- table:NAME -->` and `<!-- end table -->`. Results come from files that
+A table is between `<!-- table:NAME -->` and `<!-- end table -->`. Results come from files that
 `dglrec reproduce TABLE --run` writes, figures of data sets from docs/figures.json and docs/slices.json (by
 docs/measure_data.py), those of samples from docs/samples.json (by docs/measure_samples.py), of protocols from
 docs/protocols.json (by docs/measure_protocols.py), of graph builders from docs/graphs.json (by docs/measure_graphs.py),

@@ -3,7 +3,7 @@
     python docs/measure_choices.py    # 40 minutes on one core; settings that are in the file already are left out
     python docs/make_tables.py
 
-Validation of a smaller draw of the sample "hops" with a seed of its own; test queries are not asked.
+Validation of a smaller draw of the sample "hops" with a seed of its own; test queries are not used.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Setting = dict[str, Any]
 
 
 def _setting(lr: float, weight: float | None, hide: str = "linked") -> Setting:
-    """Fields of a training: its rate, lambda_1 to lambda_3 (None for no contrasts), and what is no negative."""
+    """Fields of a training: its rate, lambda_1 to lambda_3 (None for no contrasts), and what is not a negative."""
     if weight is None:
         return {"train.lr": lr, "gal": False}
     return {"train.lr": lr, "hide": hide} | {f"lambda{number}": weight for number in (1, 2, 3)}

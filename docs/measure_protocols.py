@@ -36,7 +36,7 @@ def load(name: str, k: int | None = 5) -> dglrec.InteractionLog:
 
 
 def row(data: str, model: str, queries: Any, cells: dict[str, tuple[float, float]]) -> Row:
-    """A row of a table; cells are (value, standard error), `queries` is None where columns ask different ones."""
+    """A row of a table; cells are (value, standard error), `queries` is None where columns use different ones."""
     values = {column: value for column, (value, _) in cells.items()}
     errors = {column: error for column, (_, error) in cells.items()}
     number = None if queries is None else len(queries)
@@ -59,7 +59,7 @@ def measured(model: Any, queries: Any, metric: str = "recall@10", **how: Any) ->
 
 
 def mean(values: np.ndarray) -> tuple[float, float]:
-    """The mean of a value a query, and its standard error."""
+    """The mean of a value per query, and its standard error."""
     return float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
 
 
@@ -87,7 +87,7 @@ class Constant(Successors):
 
 
 class OwnHistory(Successors):
-    """How often the user took the item before: it never finds anything new."""
+    """How often the user touched the item before: it never finds anything new."""
 
     def scores(self, queries: Any, items: torch.Tensor | None = None) -> torch.Tensor:
         place = (torch.as_tensor(np.repeat(np.arange(len(queries)), queries.lengths)), torch.as_tensor(queries.items))
@@ -96,7 +96,7 @@ class OwnHistory(Successors):
 
 
 class Untied:
-    """The scores of a model that counts, without ties: targets stand "first", or items in the order of their "index".
+    """The scores of a model that counts, without ties: targets come "first", or items in the order of their "index".
 
     "first" is what `rank = (scores > scores[target]).sum()` computes.
     """
@@ -113,7 +113,7 @@ class Untied:
 
 
 class Informed:
-    """Scores of the queries as they are, where the evaluation masks less: `queries` has one query a user."""
+    """Scores of the queries as they are, where the evaluation masks less: `queries` has one query per user."""
 
     def __init__(self, model: Any, queries: Any) -> None:
         self.model, self.split, self.queries = model, model.split, queries
@@ -197,7 +197,7 @@ def ties(name: str) -> list[Row]:
 
 
 def repeats(name: str) -> list[Row]:
-    """Targets that stand in their own history."""
+    """Targets that are in their own history."""
     log = load(name)
     split = dglrec.leave_one_out(log)
     first = np.zeros(len(log), dtype=bool)
@@ -277,7 +277,7 @@ def trained_selection() -> list[Row]:
 
 
 def splits(name: str) -> list[Row]:
-    """Which events are asked for."""
+    """Which events are the targets."""
     log = load(name)
     ways = {
         "leave-one-out": dglrec.leave_one_out(log),
@@ -316,7 +316,7 @@ def leak(name: str) -> list[Row]:
 
 
 def means(name: str) -> list[Row]:
-    """What is divided by what where a query has several right items; and right items that nobody took in training."""
+    """What is divided by what where a query has several right items; and right items without training events."""
     split = dglrec.time_point(load(name))
     test = split.test
     right = np.diff(test.target_offsets)
@@ -333,7 +333,7 @@ def means(name: str) -> list[Row]:
             "hits / min(10, targets)": mean(hits / np.minimum(right, 10)),
             "at least one hit": mean(found.per_query["hit@10"]),
             "hits / 10": mean(found.per_query["precision@10"]),
-            # What nobody took has no count, and is not among the first 10.
+            # An item without training events has no count, and is not among the first 10.
             "hits / targets, cold ones dropped": mean(hits[warm > 0] / warm[warm > 0]),
         }
         rows.append(row(name, what, test, cells))

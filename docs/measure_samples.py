@@ -20,7 +20,7 @@ FIGURES = Path(__file__).with_name("samples.json")
 
 
 class Counted:
-    """Scores an item by how often its community stands in the history, of which only what came after `since` counts."""
+    """Scores an item by how often its community is in the history, of which only what came after `since` counts."""
 
     def __init__(self, item_group: Any, since: float = -np.inf) -> None:
         self.group, self.since = item_group, since

@@ -215,7 +215,7 @@ def test_a_preset_is_split_as_its_paper_does(say: Say, tmp_path: Path) -> None:
 
     protocol, err = trained("mip", "--data", tmp_path / "long.npz", "--out", "run")
     assert (protocol["kind"], protocol["candidates"]) == ("window", "50+50")
-    assert err.startswith("split by windows, as in the paper of mip; --split leave-one-out asks for the last item")
+    assert err.startswith("split by windows, as in the paper of mip; --split leave-one-out has the last item alone")
     resume = ("train", "--resume", "run", "--data", tmp_path / "long.npz", "--device", "cpu")
     assert say(*resume)[0] == 0
     assert "not on this split" in say(*resume, "--split", "leave-one-out")[2]
@@ -254,7 +254,7 @@ def test_selfgnn_ranks_each_target_among_999_as_its_paper(say: Any, tmp_path: Pa
     for more in ("--set", "split.negatives=none"), ("--split", "leave-one-out"):
         assert trained("--data", tmp_path / "large.npz", *more)[0] == "full"
     candidates, err = trained("--data", write_data(tmp_path / "small"))
-    assert candidates == "full" and "not 999 drawn ones and the target as in the paper of selfgnn: " in err
+    assert candidates == "full" and "not 999 sampled ones as in the paper of selfgnn: " in err
 
 
 def test_a_paper_s_data_set_has_the_paper_s_slices(say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -427,7 +427,7 @@ def test_recommend(say: Say, trained: Path) -> None:
     assert [row["item_id"] for row in values["recommendations"]] == expected.item_ids.tolist()
     assert [row["rank"] for row in values["recommendations"]] == list(range(1, 11))
     code, _, err = say("recommend", trained, "--user", "u3", "--per-interest", 2, "--device", "cpu")
-    assert (code, "per_interest is 2, but gsau-rec has one vector a query" in err) == (2, True)
+    assert (code, "per_interest is 2, but gsau-rec has one vector per query" in err) == (2, True)
 
 
 def test_recommend_by_interests(say: Say, tmp_path: Path) -> None:

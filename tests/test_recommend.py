@@ -240,14 +240,14 @@ def test_lists_of_interests_are_those_of_their_vectors(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "fields", "seen"),
     [
-        ("sasrec", {"dim": 16}, "one vector a query"),
-        ("mdgr", {"k": 1}, "one vector a query"),
+        ("sasrec", {"dim": 16}, "one vector per query"),
+        ("mdgr", {"k": 1}, "one vector per query"),
         ("popularity", {}, "no vectors of a query that serve all items"),
         ("mdgr", {"candidate": "exact"}, "no vectors of a query that serve all items"),
     ],
 )
 def test_a_model_without_interests_has_no_lists_of_them(name: str, fields: dict[str, object], seen: str) -> None:
-    says = f"per_interest is 5, but {name} has {seen}; ask for k items, or take a model of several vectors a query"
+    says = f"per_interest is 5, but {name} has {seen}; use k instead, or take a model with several vectors per query"
     with pytest.raises(ConfigError, match=says):
         preset(name, SPLIT, **fields).recommend(user="u1", per_interest=5)
 

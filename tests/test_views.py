@@ -201,7 +201,7 @@ def test_the_full_ranking_stands_apart_from_sampled_candidates() -> None:
         ["0.0500 [0.0500, 0.0500]", "+0.0500 [+0.0500, +0.0500]"],
     ]
     assert not any("paper" in row for row in full.rows)
-    assert sampled.header[4] == "recall@10, were the epoch chosen on test"
+    assert sampled.header[4] == "recall@10, if the epoch were chosen on test"
     assert lines[0][4] == "0.3750"
     assert not any("chosen on test" in column for column in full.header)
 
@@ -226,7 +226,7 @@ def test_a_curve_has_a_line_for_each_value_of_its_field() -> None:
     results.append(result("mdgr-w,m=1", "mask", 1, 0.25))
     (block,) = table(*results, rows=rows, over=("m",), compare="mdgr").blocks()
     assert block.header[:2] == ["system", "m"]
-    assert block.header[-4:] == ["best epoch", "seconds an epoch", "seeds", "device"]
+    assert block.header[-4:] == ["best epoch", "seconds per epoch", "seeds", "device"]
     assert [line[:2] for line in block.rows] == [["mdgr", "1"], ["mdgr", "5"], ["mdgr-w", "1"]]
     assert block.rows[1][-4:-1] == ["9 10", "2.5", "1 2"]
 

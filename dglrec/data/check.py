@@ -29,7 +29,7 @@ class Report:
     """What `check` found; prints itself.
 
     Attributes:
-        source: what was asked for.
+        source: what was checked.
         path: the file that was read, "" where none was found.
         statistics: section -> figures; empty where the file cannot be loaded.
         problems: what is wrong, the first 20; the file cannot be loaded before they are mended.
@@ -209,7 +209,7 @@ def _notes(
     format: str | None,
     figures: Mapping[str, Mapping[str, Any]],
 ) -> list[str]:
-    """What does not keep the data from being used, but may surprise."""
+    """What does not prevent using the data, but may surprise."""
     notes = []
     if log.time is None:
         notes.append("there are no times: leave-one-out takes order='file', and a split by time cannot be made")
@@ -296,12 +296,12 @@ def _whole(granularity: str) -> str:
 
 
 def _date(seconds: float) -> str:
-    """A day, where the number is plausible as seconds since 1970; the number else."""
+    """A day, where the number is plausible as seconds since 1970; otherwise the number."""
     if not 3e8 <= seconds <= 1e11:
         return f"{_plain(seconds)} s"
     return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).strftime("%Y-%m-%d")
 
 
 def _plain(number: float) -> str:
-    """A number without fractions, of 20 signs at most."""
+    """A number without fractions, of 20 characters at most."""
     return f"{number:,.0f}" if abs(number) < 1e15 else f"{number:.3g}"

@@ -52,9 +52,9 @@ def load(
 
     Args:
         source: the name of a data set, a folder, a .tsv, .csv (.gz), .parquet or saved .npz file, a pandas or polars
-            frame, "sample" or "sample:KIND", or an InteractionLog. The names in `dglrec.data.PAPER_SETS` stand for
+            frame, "sample" or "sample:KIND", or an InteractionLog. The names in `dglrec.data.PAPER_SETS` refer to
             originals that you have, filtered as the paper says.
-        k_core: keep users and items with at least so many interactions with each other.
+        k_core: keep users and items with at least this many interactions with each other.
         order: "time" sorts each user's rows by time; "file" drops the times and takes the rows as oldest first.
         columns: the source's names of the columns, such as {"user_id": "uid"}; RecBole's `.item` shares its item_id.
         items: a file with titles (`item_id title`, and, where there is more to say, `brand categories description`);
@@ -64,7 +64,7 @@ def load(
             "movielens-csv" (`ratings.csv`), "amazon-ratings" (user, item, rating, time, without a header),
             "amazon-ratings-2018" (item first), "amazon-reviews" (`reviews_*.json.gz`), "amazon-reviews-2023", "taobao"
             (`UserBehavior.csv`), "gowalla" (`loc-gowalla_totalCheckins.txt`), "yelp"
-            (`yelp_academic_dataset_review.json`), "recbole" (`*.inter`), "lists" (a user and its items a line) or
+            (`yelp_academic_dataset_review.json`), "recbole" (`*.inter`), "lists" (a user and its items per line) or
             "lightgcn" (`train.txt` beside `test.txt`, for `dglrec.given`). Files and folders with the names in brackets
             are known by them.
         behaviors: for "taobao", what counts as an interaction, of "pv" (a view), "buy", "cart" and "fav".
@@ -77,7 +77,7 @@ def load(
     """
     by_time(order)  # an unknown order is refused before any work
     log = _load(source, order, columns, items, name, format, behaviors)
-    if order == "file" and log.time is not None:  # a saved log, a sample: its rows stand in their order of time
+    if order == "file" and log.time is not None:  # a saved log, a sample: its rows are in their order of time
         log = dataclasses.replace(log, time=None)
     if name is not None and log.name != name:
         log = dataclasses.replace(log, name=name)
@@ -126,13 +126,13 @@ def _with_texts(log: InteractionLog, texts: Mapping[str, str] | None) -> Interac
 
 
 def log_name(path: Path) -> str:
-    """What a log is called after its file, or after its folder where the file has the name that all such files have."""
+    """A log's name: that of its file, or of its folder where the file has the name that all such files have."""
     common = stem(path) == "interactions" or (path.name in NAMES and known_format(path) is not None)
     return path.absolute().parent.name if common else stem(path)
 
 
 def find_table(source: str | os.PathLike[str], *, download: bool = True) -> Path:
-    """The interactions file that a name, a folder or a path stands for.
+    """The interactions file that a name, a folder or a path refers to.
 
     Args:
         source: name, folder or path.
@@ -155,7 +155,7 @@ def find_table(source: str | os.PathLike[str], *, download: bool = True) -> Path
     if stat.S_ISREG(mode):
         return path
     if not stat.S_ISDIR(mode):  # a pipe or a device may never end
-        raise DataError(f"{path} is no file and no folder; write what it gives to a file first")
+        raise DataError(f"{path} is neither a file nor a folder; write what it gives to a file first")
     table = _interactions(path)
     if table is None:
         alone = next((f", or test.txt beside {one.name}" for one in sorted(path.glob("train.txt*"))), "")
@@ -171,7 +171,7 @@ def find_items(path: Path, format: str | None = None) -> Path | None:
 
 
 def columns_of_items(items: str | os.PathLike[str], columns: Mapping[str, str] | None) -> Mapping[str, str] | None:
-    """The names of columns that hold for a file of titles, too: RecBole's calls items as its interactions do."""
+    """The names of columns that hold for a file of titles, too: RecBole names items there as in its interactions."""
     return columns if Path(items).suffix == ".item" else None
 
 
@@ -223,7 +223,7 @@ def _find_name(name: str, fetch: bool) -> Path:
 class Source:
     """Where a data set comes from, and how it becomes tidy tables.
 
-    A digest stands here where it is known from a public source; without one, what came is taken, and `source.json`
+    A digest is given where it is known from a public source; without one, any file is accepted, and `source.json`
     says so.
 
     Attributes:
@@ -339,7 +339,7 @@ def list_datasets() -> list[DatasetInfo]:
 def get(name: str, *, folder: str | os.PathLike[str] | None = None, progress: Progress | None = None) -> Path:
     """Downloads a data set, checks it and turns it into tidy tables; does nothing if it is there.
 
-    Who calls this fetches the set under the terms of its source: `REGISTRY[name].terms`, and the page named there.
+    The caller fetches the set under the terms of its source: `REGISTRY[name].terms`, and the page named there.
 
     Args:
         name: a key of `REGISTRY`.
@@ -351,7 +351,7 @@ def get(name: str, *, folder: str | os.PathLike[str] | None = None, progress: Pr
 
     Raises:
         DataError: an unknown name, no connection, a full disk, or a file that is not the expected one. Nothing
-            half-finished stays but, where the connection broke, what has arrived: the next call goes on from there.
+            half-finished stays, except what arrived before a connection broke: the next call goes on from there.
     """
     if name not in REGISTRY:
         raise DataError(f"data set {name!r} cannot be fetched; {closest(name, REGISTRY)}")
@@ -411,7 +411,7 @@ def _write_tables(name: str, source: Source, original: Path, folder: Path, sha25
             f"the {source.k_core}-core of {source.url} has SHA-256 {digest[:12]}..., "
             f"expected {source.table_sha256[:12]}...: the source has changed since"
         )
-    assert log.time is not None  # _read_original looked
+    assert log.time is not None  # _read_original checked it
     table = pl.DataFrame({"user_id": log.user_ids[log.user], "item_id": log.item_ids[log.item]}).with_columns(
         rating=pl.lit("") if log.rating is None else pl.Series(log.rating),
         timestamp=pl.Series(log.time).cast(pl.Int64),

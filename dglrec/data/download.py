@@ -1,9 +1,9 @@
-"""Fetching one file over HTTP: what has arrived is kept and gone on with, and nothing is believed unchecked.
+"""Fetching one file over HTTP: what has arrived is kept and continued, and nothing is used unchecked.
 
 A file in transit is `PATH`, and `PATH.json` beside it says which version of which address it is, and how many bytes
-it has in all. It is gone on with by a Range request that holds for the same version alone (`If-Range`); a server that
+it has in all. It is continued by a Range request that holds for the same version alone (`If-Range`); a server that
 has another version, or does not know Range, sends all of it, and the file begins anew. A file that is whole is not
-asked for again, so that a caller who dies while reading it need not fetch it twice.
+requested again, so that a caller that dies while reading it need not fetch it twice.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from ..errors import DataError
 from .log import _first_line
 
 TIMEOUT_S = 30.0  # without a byte
-SLOWEST = 1_000  # bytes a second, over a window of TIMEOUT_S: a slower connection counts as broken
+SLOWEST = 1_000  # bytes per second, over a window of TIMEOUT_S: a slower connection counts as broken
 TRIES = 5  # connections in a row that bring nothing new
 PAUSE_S = 0.5  # before the second of them; twice as long before each further one
-MOST_BYTES = 1 << 34  # what a server may send that does not say how much it will be
+MOST_BYTES = 1 << 34  # most bytes from a server that does not announce their number
 _BLOCK_BYTES = 1 << 16
 
 Progress = Callable[[int, "int | None"], object]
@@ -54,7 +54,7 @@ def download(url: str, path: Path, progress: Progress | None = None) -> str:
         path: where its bytes go; complete when this returns, part of it when this raises `Interrupted`.
         progress: called with bytes so far and bytes in all (None: unknown).
 
-    The caller removes `path` and what lies beside it after use; until then the next call finds the file whole.
+    The caller removes `path` and the files beside it after use; until then the next call finds the file whole.
 
     Raises:
         Interrupted: too many connections broke.
@@ -70,7 +70,7 @@ def download(url: str, path: Path, progress: Progress | None = None) -> str:
                 return _sha256(path)
             except _Broken as error:  # noqa: PERF203 - a connection costs more than a try
                 reason = str(error)
-                tries = 0 if _size(path) > most else tries + 1  # a server may begin anew again and again
+                tries = 0 if _size(path) > most else tries + 1  # a server may start over again and again
                 most = max(most, _size(path))
                 if tries < TRIES:
                     time.sleep(PAUSE_S * 2 ** max(tries - 1, 0))
@@ -97,7 +97,7 @@ class _Version:
 
     @classmethod
     def load(cls, path: Path, url: str) -> _Version:
-        """That of a part that is there; an empty one where there is none, or of another address."""
+        """The version of the part at `path`; an empty one where there is none, or it is of another address."""
         try:
             found = cls(**json.loads(path.with_name(f"{path.name}.json").read_text("utf-8")))
         except (OSError, ValueError, TypeError):
@@ -109,7 +109,7 @@ class _Version:
 
 
 def _connect(url: str, path: Path, progress: Progress | None) -> None:
-    """One connection: writes what arrives to `path`, from its end on where the server goes on with the same version."""
+    """One connection: writes what arrives to `path`, at its end if the server continues the same version."""
     known, done = _Version.load(path, url), _size(path)
     headers = {"User-Agent": "dglrec", "Accept-Encoding": "identity"}
     if done and known.validator:
@@ -135,7 +135,7 @@ def _connect(url: str, path: Path, progress: Progress | None) -> None:
         if begin != done or (begin and known.size is not None and size != known.size):
             if begin:
                 _forget(path)
-                raise _Broken("the server sent another part than it was asked for")
+                raise _Broken("the server sent another part than was requested")
             done = 0
         validator = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
         version = _Version(url, "" if validator.startswith("W/") else validator, size)
@@ -182,7 +182,7 @@ def _blocks(response: Any) -> Iterator[bytes]:
         passed = time.monotonic() - began
         if passed > TIMEOUT_S:
             if arrived < SLOWEST * passed:
-                raise _Broken(f"{arrived / passed:.0f} bytes a second")
+                raise _Broken(f"{arrived / passed:.0f} bytes per second")
             began, arrived = time.monotonic(), 0
 
 

@@ -4,8 +4,8 @@ Items belong to communities of about 25; all items are equally popular. The time
 by CLOSING_DAYS that belong to none. In each span a user follows one community:
 
     at a change time (where a span begins)    with probability CHANGE, the user turns to any other community;
-    an event                                  with probability `noise`, any item that is new to the user; else any item
-                                              of the community that is (any item where there is none left).
+    an event                                  with probability `noise`, any item that is new to the user; else any such
+                                              item of the community (any item where none is left).
 
 A share NOISY of the users, the noisy ones, touch any items in the last NOISY_SPANS spans, and their interest does not
 change any more: it shows again in the closing days, when every user has two events. Under leave-one-out these are the
@@ -13,8 +13,8 @@ validation and the test item, so that the training log ends with the last span. 
 closing days, so that a split by time can cut the same way.
 
 Half of the users are there from the first span, the others join in one of those before the noise. A user has 2 to 5
-events a span. So a whole history mixes about three communities, of which the newest counts, and where it ends in noise,
-the newest before that.
+events per span. So a whole history mixes about three communities, of which the newest counts or, where the history ends
+in noise, the newest before the noise.
 """
 
 from __future__ import annotations
@@ -151,11 +151,11 @@ def _is_noise(span: Any) -> Any:
 
 
 class DriftOracle:
-    """Scores items by their true probability to come next, as one who knows the process.
+    """Scores items by their true probability to come next, with knowledge of the process.
 
     `sees="history"` infers what the user follows, and whether the user is noisy, from items and times of the history:
     it is Bayes' rule without any approximation, so that no model can be expected to score higher on queries with one
-    target. `sees="state"` is told both. Histories without times are taken to be from the closing days alone.
+    target. `sees="state"` knows both. Histories without times are taken to be from the closing days alone.
 
     Attributes:
         item_group: (M,) int64, community of each item of the log.
@@ -188,7 +188,7 @@ class DriftOracle:
         """(n,) int64: the community that each event of a log, or of the queries' histories, came from; -1 for noise.
 
         Raises:
-            DataError: an event is none of the sample's.
+            DataError: an event is not in the sample.
         """
         if isinstance(part, InteractionLog):
             user, time = part.user, part.time
@@ -198,14 +198,14 @@ class DriftOracle:
         return world.label[_event_rows(world.user, world.time, self._user, user, time)]
 
     def following(self, queries: Queries) -> Floats:
-        """(B, 2, G): the probability of each community to be followed when the query is asked, by a user who is not
+        """(B, 2, G): the probability of each community to be followed at the time of the query, by a user who is not
         noisy (0) and by one who is (1).
         """
         blocks = [self._filter(queries[start : start + _BLOCK])[0] for start in range(0, len(queries), _BLOCK)]
         return np.concatenate([np.zeros((0, 2, self.num_groups)), *blocks])
 
     def _filter(self, queries: Queries) -> tuple[Floats, Bools]:
-        """What `following` says of a block, and (B, M) the items of the process that stand in the histories."""
+        """What `following` says of a block, and (B, M) the items of the process that are in the histories."""
         world, number, lengths = self._world, len(queries), queries.lengths
         sizes = np.bincount(world.group, minlength=self.num_groups)
         free = np.repeat(sizes[None], number, axis=0)  # (B, G) items that are new to the user
@@ -238,7 +238,7 @@ class DriftOracle:
         return known, taken
 
     def _asked(self, queries: Queries) -> Ints:
-        """(B,) the span in which each query is asked: that of its time, else that of its newest event."""
+        """(B,) the span of each query: that of its time, else that of its newest event."""
         if queries.time is not None:
             return self._world.span(queries.time)
         asked = np.full(len(queries), SPANS)
@@ -257,7 +257,7 @@ class DriftOracle:
         return kept * state + (1 - kept) * state.mean(2, keepdims=True)
 
     def _likelihood(self, item: Ints, span: Ints, free: Ints) -> Floats:
-        """(B, 2, G): how likely an item is for one who follows a community, with `free` (B, G) items left in each."""
+        """(B, 2, G): how likely an item is for a user who follows a community, with `free` (B, G) items in each."""
         rows, group = np.arange(len(item)), self._world.group[item]
         by_chance = 1 / free.sum(1)[:, None]  # (B, 1)
         own = np.where(free > 0, 0.0, by_chance)

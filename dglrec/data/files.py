@@ -1,4 +1,4 @@
-"""Writing files so that nobody ever sees half of one."""
+"""Writing files so that a half-written one is never seen."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ..errors import DataError
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """Opens a temporary file beside `path` for writing bytes; it takes the name `path` only once it is complete.
 
-    When writing fails (a full disk, an interruption), the temporary file is removed and whatever stood under `path`
-    before still stands there.
+    When writing fails (a full disk, an interruption), the temporary file is removed and whatever was at `path`
+    before is still there.
 
     Raises:
         DataError: the operating system refused (a full disk, no permission, a folder that does not exist).

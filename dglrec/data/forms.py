@@ -34,10 +34,10 @@ class Form:
         titles: name of the file of titles that its source puts beside it, or "".
         dates: how times are written, as `strptime` calls it, in UTC; "": seconds.
         json: a line is a JSON object with `fields`; there is no delimiter then.
-        per_second: units of time in a second; 1000: milliseconds.
-        typed: the names in the header have a type of RecBole's behind them, as in `user_id:token`.
+        per_second: units of time per second; 1000: milliseconds.
+        typed: the names in the header are followed by a type of RecBole's, as in `user_id:token`.
         lists: a line is a user and items of that user, separated by spaces, oldest first; there are no times.
-        split: the file is `train.txt`, the test part stands in `test.txt` beside it, and users may be without items.
+        split: the file is `train.txt`, the test part is in `test.txt` beside it, and users may be without items.
     """
 
     delimiter: str
@@ -74,7 +74,7 @@ class Form:
         """The names in a header line, without RecBole's types.
 
         Raises:
-            DataError: a name has no type, or the rows are no interactions.
+            DataError: a name has no type, or the rows are not interactions.
         """
         if not self.typed:
             return list(header)
@@ -91,7 +91,7 @@ class Form:
 
     @property
     def has_behaviors(self) -> bool:
-        """Whether lines say what the user did, of which only some counts as an interaction."""
+        """Whether lines say what the user did, where only some behaviors count as interactions."""
         return "behavior" in (self.fields or ())
 
     @property
@@ -203,7 +203,7 @@ def form_of(path: Path, format: str | None = None) -> Form:
         return Form("\t")
     endings = ", ".join(SUFFIXES)
     raise DataError(
-        f"{path} is no table that can be read; expected a name that ends in {endings}, or {_instead(path.name)}"
+        f"{path} is not a table that can be read; expected a name that ends in {endings}, or {_instead(path.name)}"
     )
 
 
@@ -251,7 +251,7 @@ def _is_utf8(path: Path) -> bool:
 
 
 def titles_beside(path: Path, format: str | None = None) -> Path | None:
-    """The file of titles that stands beside an original, if there is one."""
+    """The file of titles beside an original, if there is one."""
     known = format or known_format(path)
     name = FORMATS[known].titles if known in FORMATS else ""
     if name == ".item":
@@ -261,7 +261,7 @@ def titles_beside(path: Path, format: str | None = None) -> Path | None:
 
 
 def test_beside(path: Path) -> Path | None:
-    """The file with the test part that stands beside a training part, plain or packed."""
+    """The file with the test part beside a training part, plain or packed."""
     names = (path.name.replace("train", "test", 1), "test.txt", "test.txt.gz", "test.txt.xz")
     return next((path.with_name(name) for name in names if name != path.name and path.with_name(name).is_file()), None)
 

@@ -1,17 +1,17 @@
-"""The sample kind "hops": users who take what their neighbours took, and whose own histories say little.
+"""The sample kind "hops": users who copy items of their neighbours, and whose own histories say little.
 
 Users belong to small crews, and act once in each of ROUNDS rounds, the members of a crew in random order. An event is,
 
     with probability `noise`    any item that is new to the user,
-    else with COPY              one of the items that the other members took FIRST_LAG to LAST_LAG rounds ago and the
-                                user has not taken (each event counts: what two of them took is twice as likely),
-    else                        any item that is new to the user, as it is where there is none to copy.
+    else with COPY              an item that another member had FIRST_LAG to LAST_LAG rounds ago and that is new to
+                                the user (each event counts: an item that two of them had is twice as likely),
+    else                        any item that is new to the user, as also where there is none to copy.
 
-An item has few takers, who are of a few crews, so that nothing is to be learned of it in general. Who the members of
-the own crew are shows in the graph: they are those who took the same items. What they took lately is likely to come,
-and under leave-one-out it is in the training log, as FIRST_LAG rounds are held out at most. It is copied from several
-rounds, for leave-one-out ends all training histories at the same round: of one lag, what is to come would be the last
-item but one of the others' in validation and their last one in test, and whoever learns the one fails at the other.
+An item has few users, of a few crews, so that nothing can be learned of it in general. The graph shows who the members
+of a user's crew are: those who have the same items. Their recent items are likely to come, and under leave-one-out
+these are in the training log, as at most FIRST_LAG rounds are held out. Items are copied from several rounds, as
+leave-one-out ends all training histories at the same round: with a single lag, the next item would be the others' last
+item but one in validation and their last one in test, and a model that learns the one fails at the other.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class HopWorld:
     def __init__(self, users: int, items: int, seed: int, noise: float) -> None:
         if items <= 2 * ROUNDS:
             raise DataError(
-                f"a sample of {items} items; hops needs more than {2 * ROUNDS}, for a user takes an item once"
+                f"a sample of {items} items; hops needs more than {2 * ROUNDS}, as a user has an item only once"
             )
         self.users, self.items, self.noise = users, items, noise
         rng = np.random.default_rng([zlib.crc32(b"hops"), VERSION, int(seed)])
@@ -71,7 +71,7 @@ class HopWorld:
 
     def _draw(self, rng: np.random.Generator) -> None:
         """All events: a loop over rounds and turns, each of which moves one member of every crew."""
-        self._item: Ints = np.full((self.users, ROUNDS), -1, dtype=np.int64)  # what each user took in each round
+        self._item: Ints = np.full((self.users, ROUNDS), -1, dtype=np.int64)  # the item of each user in each round
         time, copied = np.zeros((self.users, ROUNDS)), np.zeros((self.users, ROUNDS), dtype=bool)
         for step in range(ROUNDS):
             turn = np.argsort(rng.random(self._members.shape), axis=1)
@@ -92,7 +92,7 @@ class HopWorld:
         self.item, self.time, self.copied = self._item.reshape(-1), time.reshape(-1), copied.reshape(-1)
 
     def _copies(self, user: Ints, step: Ints) -> Ints:
-        """(A, C) items that a user may copy in a round, -1 for none: of the others, some rounds ago, not taken yet."""
+        """(A, C) items that a user may copy, -1 for none: of the other members, some rounds ago, new to the user."""
         mates = self._members[self.crew[user]]  # (A, CREW)
         rounds = step[:, None] - np.arange(FIRST_LAG, LAST_LAG + 1)  # (A, lags)
         there = ((mates >= 0) & (mates != user[:, None]))[:, :, None] & (rounds >= 0)[:, None]
@@ -115,7 +115,7 @@ class HopWorld:
 
 
 class HopOracle:
-    """Scores items by their true probability to come next, as one who knows the process and sees what all users did.
+    """Scores items by their true probability to come next, with knowledge of the process and of what all users did.
 
     `scores` has the form of a model's, so that `evaluate(oracle, split.test)` gives the best reachable values. Only
     events from FIRST_LAG rounds before the target and earlier are used, so that a model which reads the training log

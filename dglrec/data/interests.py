@@ -1,12 +1,12 @@
 """The sample kind "interests": users who follow several interests at once, which come and go.
 
-Items belong to communities, as many as a community has items; all items are equally popular. A user follows STRANDS
-interests at a time, each of them a community. Events come in sessions:
+Items belong to communities, of which there are as many as items in each; all items are equally popular. A user follows
+STRANDS interests at a time, each of them a community. Events come in sessions:
 
     before each event but the first    with probability PAUSE, the user stays away for days. After that each strand,
                                        by itself, is given up with probability DRIFT, and becomes the next community (in
                                        the order of their numbers, the last one followed by the first) with probability
-                                       FOLLOW, and any community else;
+                                       FOLLOW, else any community;
     the event                          with probability `noise`, any item; else one of the strands at random, and any
                                        item of its community.
 
@@ -37,7 +37,7 @@ STRANDS = 5
 PAUSE, DRIFT, FOLLOW = 1 / 12, 0.15, 0.5
 _SHORTEST, _LONGEST = 101, 800
 _START, _DAY = 1_577_836_800, 86_400  # 2020-01-01, in seconds since 1970
-_JOIN_DAYS = 730  # users join within so many days
+_JOIN_DAYS = 730  # users join within this many days
 _PAUSE_DAYS, _GAP_MINUTES = 6, 20  # means of what comes on top of a day, and of a minute
 _BLOCK = 512  # queries at a time
 
@@ -122,11 +122,11 @@ class InterestWorld:
 
 
 class InterestOracle:
-    """Scores items by how often they are to be expected among the next events, as one who knows the process.
+    """Scores items by how often they are to be expected among the next events, with knowledge of the process.
 
     The number of next events is the number of a query's targets. That order is the best one for every metric over
     candidates drawn uniformly, pooled ones too: the scores of all queries are on one scale. `sees="state"` also knows
-    the interests that the user follows at the end of the history, which nobody can read from it for certain: no model
+    the interests that the user follows at the end of the history, which cannot be read from it for certain: no model
     can be expected to score higher. `sees="history"` infers them from the history alone, so that the best that can be
     reached lies between the two.
 
@@ -155,7 +155,7 @@ class InterestOracle:
         """(n,) int64: the interest that each event of a log, or of the queries' histories, came from; -1 for noise.
 
         Raises:
-            DataError: an event is none of the sample's.
+            DataError: an event is not in the sample.
         """
         if isinstance(part, InteractionLog):
             user, time = part.user, part.time
@@ -168,7 +168,7 @@ class InterestOracle:
         return _event_rows(self._world.user, self._world.time, self._user, user, time)
 
     def following(self, queries: Queries) -> Floats:
-        """(B, G): how many of the user's strands each community is at the end of the history, as expected."""
+        """(B, G): the expected number of the user's strands in each community at the end of the history."""
         found = np.zeros((len(queries), self.num_groups))
         if self.sees == "state":
             last = np.maximum(queries.offsets[1:] - 1, 0)
@@ -200,7 +200,7 @@ class InterestOracle:
         return active
 
     def _to_strands(self, active: Floats) -> Floats:
-        """(B, G) chances whose odds are multiplied by one number a row, so that about STRANDS are followed."""
+        """(B, G) chances whose odds are multiplied by one number per row, so that about STRANDS are followed."""
         odds = active / np.maximum(1 - active, 1e-9)
         for _ in range(3):
             odds *= STRANDS / (odds / (1 + odds)).sum(1, keepdims=True)
@@ -240,7 +240,7 @@ def _event_rows(known_user: Ints, known_time: Floats, number: Ints, user: Ints, 
     known, wanted = known_user * span + known_time, number[user] * span + time
     rows = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
     if (known[rows] != wanted).any():
-        raise DataError("an event is none of the sample's; were sample and oracle made with the same arguments?")
+        raise DataError("an event is not in the sample; were sample and oracle made with the same arguments?")
     return rows
 
 
@@ -249,7 +249,7 @@ def _places(ids: list[str], what: str, size: int) -> Ints:
     known = {f"{what}-{number}": number - 1 for number in range(1, size + 1)}
     missing = next((one for one in ids if one not in known), None)
     if missing is not None:
-        raise DataError(f"{what} {missing!r} is none of this sample; were both made with the same arguments?")
+        raise DataError(f"{what} {missing!r} is not in this sample; were both made with the same arguments?")
     return np.array([known[one] for one in ids], dtype=np.int64)
 
 

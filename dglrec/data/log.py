@@ -25,8 +25,8 @@ Strings: TypeAlias = npt.NDArray[np.str_]
 
 _FORMAT = "dglrec interaction log 1"
 
-# What a saved log may unpack to: so many bytes, or so many times its own size if that is more. Ids of which one is long
-# pack to less than a hundredth, but `readers` lets them take 1 << 27 bytes at most.
+# What a saved log may unpack to: this many bytes, or this many times its own size if that is more. Ids of which one is
+# long pack to less than a hundredth, but `readers` lets them take 1 << 27 bytes at most.
 _ALWAYS_UNPACKED = 1 << 28
 _MOST_PACKED = 100
 
@@ -42,7 +42,7 @@ class InteractionLog:
     Attributes:
         user: (n,) int64, index of the user; never decreases.
         item: (n,) int64, index of the item.
-        time: (n,) float64, seconds; None where the source has no times (then rows stand in file order).
+        time: (n,) float64, seconds; None where the source has no times (then rows are in file order).
         rating: (n,) float32, NaN where a row has none; None where the source has no ratings.
         user_ids: (num_users,) str, ids of the source in order of first appearance.
         item_ids: (num_items,) str, likewise.
@@ -119,7 +119,7 @@ class InteractionLog:
             item: (n,) likewise.
             time: (n,) seconds, or datetime64.
             rating: (n,) numbers, NaN where there is none.
-            user_ids: (num_users,) ids that the indices in `user` stand for; without it ids are numbered in order of
+            user_ids: (num_users,) ids that the indices in `user` refer to; without it ids are numbered in order of
                 first appearance.
             item_ids: (num_items,) likewise.
             titles: id -> title, or one title for each of `item_ids`.
@@ -202,7 +202,7 @@ class InteractionLog:
             rows: (n,) bool mask, or distinct row numbers.
 
         Raises:
-            DataError: the mask does not fit, a row does not exist or stands there twice.
+            DataError: the mask does not fit, a row does not exist or is there twice.
         """
         chosen = np.asarray(rows)
         if chosen.dtype == np.bool_:
@@ -257,7 +257,7 @@ class InteractionLog:
         return self._keep(keep, f"{k}-core")
 
     def one_pass_core(self, user_events: int = 100, item_events: int = 10) -> InteractionLog:
-        """Frequent users and items, each counted once: the filter of MIP's data, which is no k-core.
+        """Frequent users and items, each counted once: the filter of MIP's data, which is not a k-core.
 
         Users with fewer than `user_events` rows go; then items with fewer than `item_events` rows among the users that
         are left; then users who now have fewer than `user_events`. An item may end up below its number by that last
@@ -288,7 +288,7 @@ class InteractionLog:
         """Frequent users and items in several passes, each of which counts once: the filter of SelfGNN's data.
 
         A pass (a, b) keeps users with at least `a` distinct items and items with at least `b` distinct users, both
-        counted before the pass; what remains may be below either number, and it is no k-core. The public code for
+        counted before the pass; what remains may be below either number, and it is not a k-core. The public code for
         Amazon's books (Liu et al., "SelfGNN", SIGIR 2024) has `count_filter((20, 20), (15, 0), (5, 0))`, although the
         HardGNN paper says "5-core".
 
@@ -455,7 +455,7 @@ class InteractionLog:
         except DataError:
             raise
         except Exception as error:  # for damaged bytes zipfile, zlib and numpy raise a dozen different things
-            raise DataError(f"{path} is damaged or no saved log ({_first_line(error)}); save it again") from error
+            raise DataError(f"{path} is damaged or not a saved log ({_first_line(error)}); save it again") from error
         try:
             log = cls(
                 user=arrays["user"],
@@ -471,7 +471,7 @@ class InteractionLog:
                 texts=_saved_texts(arrays, "text"),
             )
         except (KeyError, ValueError, AttributeError) as error:
-            raise DataError(f"{path} is no complete log ({_first_line(error)}); save it again") from error
+            raise DataError(f"{path} is not a complete log ({_first_line(error)}); save it again") from error
         if log.digest() != str(arrays["digest"]):
             raise DataError(f"{path} was changed after it was saved (its SHA-256 differs); save it again")
         return log
@@ -560,7 +560,7 @@ def _moment(moment: float | str | np.datetime64) -> float:
     try:
         return float(np.array(moment, dtype="datetime64[us]").astype(np.int64)) / 1e6
     except ValueError as error:
-        raise DataError(f"{moment!r} is no date; expected one such as '2014-01-01', or seconds") from error
+        raise DataError(f"{moment!r} is not a date; expected one such as '2014-01-01', or seconds") from error
 
 
 def _by_item(said: Mapping[str, str] | npt.ArrayLike, item_ids: Strings, what: str) -> npt.NDArray[np.object_]:

@@ -2,8 +2,8 @@
 
 Much of the literature ranks a target among 99 or 999 sampled items and not among all. Here the sample belongs to the
 split: uniform, distinct, fixed by a seed. What a user gets depends on the seed, the user's index and the user's own
-events (and on how many items there are), so that it stays the same when the events of others change, or when others
-are asked as well. To that end numbers are not taken from one long stream: the n-th number of a user is a function of
+events (and on how many items there are), so that it stays the same when the events of others change, or when queries
+of others are added. To that end numbers are not taken from one long stream: the n-th number of a user is a function of
 (seed, part, user, n), see `streams.mixed`. All users of a block are drawn at once.
 """
 
@@ -24,21 +24,21 @@ from .splits import Queries, _in_query, _ranges
 Keys: TypeAlias = npt.NDArray[np.uint64]
 Ranks: TypeAlias = npt.NDArray[np.int32]
 
-_ROWS = 128  # queries a block: what is in work stays in a CPU's cache
+_ROWS = 128  # queries per block: the working data stay in a CPU's cache
 
 
 def with_negatives(queries: Queries, log: InteractionLog, count: int, *, seed: int, before: float = np.inf) -> Queries:
     """The queries with candidates: each query's target, and `count` distinct items that its user did not touch.
 
-    Negatives are uniform over what is left of the catalogue. A query's candidates stand in the order of their indices,
-    so that no place says which one is right. They take 4 bytes each: 50,000 queries with 999 negatives 200 MB.
+    Negatives are uniform over what is left of the catalogue. A query's candidates are in the order of their indices,
+    so that no place says which one is right. They take 4 bytes each: 200 MB for 50,000 queries with 999 negatives.
 
     Args:
-        queries: one target each, of users of the log, one query a user; `queries.name` is part of the draw.
+        queries: one target each, of users of the log, one query per user; `queries.name` is part of the draw.
         log: whose events count as touched.
         count: negatives of each query.
         seed: of the draw.
-        before: only events before this moment, in seconds, count.
+        before: only events before this time, in seconds, count.
 
     Raises:
         DataError: a query has several targets, `count` is below 1, or a user has fewer items left.
@@ -48,7 +48,7 @@ def with_negatives(queries: Queries, log: InteractionLog, count: int, *, seed: i
     offsets, touched = _touched(log, before)
     free = log.num_items - np.diff(offsets)[queries.user]  # (Q,) items that are left
     check_free(log, queries.user, free, count)
-    # The free item of rank r is r plus the touched items that stand before it: those whose own rank among the free,
+    # The free item of rank r is r plus the touched items that come before it: those whose own rank among the free,
     # `gap`, is at most r.
     gap = touched - (np.arange(len(touched)) - np.repeat(offsets[:-1], np.diff(offsets)))
     keys = _user_keys(queries.user, seed, f"negatives {queries.name}")
@@ -65,7 +65,7 @@ def with_negatives(queries: Queries, log: InteractionLog, count: int, *, seed: i
 
 
 def choose_users(user: Ints, number: int, seed: int) -> Ints:
-    """Which `number` of the users (Q,) are asked, as ascending places in `user`; all where there are fewer.
+    """Which `number` of the users (Q,) are chosen, as ascending places in `user`; all where there are fewer.
 
     Each user has a number by seed, and the smallest ones are taken.
     """
@@ -114,7 +114,7 @@ def verify_negatives(queries: Queries, log: InteractionLog, count: int, before: 
 
 
 def _touched(log: InteractionLog, before: float) -> tuple[Ints, Ints]:
-    """The distinct items that each user touched before a moment, ascending: (U + 1,) row pointers, (n,) items."""
+    """The distinct items that each user touched before a time, ascending: (U + 1,) row pointers, (n,) items."""
     pairs = log.pair_keys if log.time is None or before == np.inf else touched_keys(log, log.time < before)
     return _offsets(np.bincount(pairs // log.num_items, minlength=log.num_users)), pairs % log.num_items
 
@@ -128,7 +128,7 @@ def _at_most(ranks: Ranks, gap: Ints, gap_offsets: Ints, num_items: int) -> Ints
     row = np.repeat(np.arange(rows), np.diff(gap_offsets))  # (g,)
     flat = (ranks + np.arange(rows)[:, None] * (num_items + 1)).reshape(-1)  # ascends over all rows
     place = np.searchsorted(flat, gap + row * (num_items + 1))  # the first rank that is not below the gap
-    starts = np.bincount(place + row, minlength=rows * (count + 1))  # a place more a row, for gaps above all ranks
+    starts = np.bincount(place + row, minlength=rows * (count + 1))  # one place more per row, for gaps above all ranks
     before: Ints = starts.reshape(rows, count + 1).cumsum(axis=1)[:, :count]
     return before
 
@@ -158,7 +158,7 @@ def _below(limit: Ints, key: Keys, which: Ints) -> Ranks:
 def _distinct(key: Keys, free: Ints, count: int) -> Ranks:
     """`count` distinct numbers below `free` of each row, ascending: keys (n,), free (n,) -> (n, count)."""
     ranks = np.empty((len(key), count), np.int32)
-    few = free < 3 * count  # where many numbers are taken, drawing again finds too few that are not
+    few = free < 3 * count  # where many numbers are taken, drawing again finds too few that are free
     for rows, draw in ((few, _by_order), (~few, _by_rejection)):
         if rows.any():
             ranks[rows] = draw(key[rows], free[rows], count)

@@ -2,7 +2,8 @@
 
 `dglrec.load("selfgnn-gowalla")` looks for the original in a folder of that name (in DGLREC_DATA, the cache, or here)
 and filters it. The papers' own files are pickles of indices; these logs are made as the papers say, and where they say
-less than is needed, `PaperSet.remark` tells what was taken. The sizes that the papers' files have are there to compare.
+less than is needed, `PaperSet.remark` tells what was chosen. The sizes that the papers' files have are there to
+compare.
 """
 
 from __future__ import annotations

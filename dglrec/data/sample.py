@@ -3,17 +3,17 @@
 "interests", with long histories, is in `dglrec.data.interests`, "drift", with interests that change at known times, in
 `dglrec.data.drift`, "hops", where neighbours tell what comes next, in `dglrec.data.hops`. The other kinds are one
 process with different settings. Items belong to groups, and within its group each item has a successor, so that the
-group is a cycle. A user belongs to one group and takes an item that is new to them at each step:
+group is a cycle. A user belongs to one group and at each step interacts with an item that is new to them:
 
     with probability `noise`    any item,
-    else with `follow`          the successor of the last item of the own group (those already taken or not on sale are
-                                skipped),
-    else                        an item of the own group, drawn by popularity.
+    else with `follow`          the successor of the last item of the user's group (skipping those already taken or not
+                                on sale),
+    else                        an item of the user's group, drawn by popularity.
 
-communities: 50 items a group, follow 0, all items equally popular: only the group can be learned.
+communities: 50 items per group, follow 0, all items equally popular: only the group can be learned.
 grammar:     one group of all items, follow 1: only the successor can be learned.
-shop:        100 items a group (a department), follow .6, skewed popularity, and a drift in the middle of the period: a
-             fifth of the items goes out of sale, and another fifth comes in. It has titles.
+shop:        100 items per group (a department), follow .6, skewed popularity, and a drift in the middle of the period:
+             a fifth of the items goes out of sale, and another fifth comes in. It has titles.
 
 `sample_oracle` gives the true probability of each item after a history. It is scored by the evaluator as any model is,
 and no model can be expected to score higher.
@@ -90,14 +90,14 @@ def sample(
 ) -> InteractionLog:
     """A log drawn from a known process; see the text at the top of this file.
 
-    Histories have 5 to 50 events (seven tenths of a group at most), few of them long; an item stands in a history once;
+    Histories have 5 to 50 events (seven tenths of a group at most), few of them long; an item is in a history once;
     times are seconds since 1970 and never tie within a user. Those of "interests" have 101 to 800, with repeats; those
     of "drift" 8 to 32, those of "hops" 12.
 
     Args:
         kind: "communities", "grammar", "shop", "interests", "drift" or "hops".
         users: number of users, at least 2; 2,000 by default, 5,000 for "interests".
-        items: number of items, at least 20; items that nobody took are in the vocabulary too. 1,000 by default, 10,000
+        items: number of items, at least 20; items without events are in the vocabulary too. 1,000 by default, 10,000
             for "interests", 3,000 for "hops".
         seed: of the draw.
         noise: probability that a step takes any item; the kind's own by default (.1).
@@ -195,7 +195,7 @@ def sample_oracle(
         place = {name: number for number, name in enumerate(world.item_ids)}
         missing = [name for name in log.item_ids.tolist() if name not in place]
         if missing:
-            raise DataError(f"item {missing[0]!r} is none of sample({kind!r}, items={world.items})")
+            raise DataError(f"item {missing[0]!r} is not in sample({kind!r}, items={world.items})")
         numbers = np.array([place[name] for name in log.item_ids.tolist()], dtype=np.int64)
     return Oracle(world, numbers)
 
@@ -220,12 +220,12 @@ def _world(
 
 
 class Oracle:
-    """Scores items by their true probability to come next, as one who knows the process and sees the history alone.
+    """Scores items by their true probability to come next, with knowledge of the process and of the history alone.
 
     The user's group is taken to be the most frequent one in the history. `scores` has the form of a model's, so that
     `evaluate(oracle, split.test)` gives the best reachable values; `best_scores` gives the values to expect from the
-    probabilities, which no luck of the draw moves. Queries with one target are meant: for sets of targets the best
-    order is another one.
+    probabilities, which do not depend on the luck of the draw. It is for queries with one target: for sets of targets
+    the best order is another one.
 
     Attributes:
         item_group: (M,) group of each item of the log.
@@ -243,7 +243,7 @@ class Oracle:
     def probabilities(self, queries: Queries) -> npt.NDArray[np.float32]:
         """(B, M) probability of each item to come next.
 
-        Queries without times are asked after the drift.
+        Queries without times count as after the drift.
         """
         world = self._world
         number = len(queries)

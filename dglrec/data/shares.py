@@ -1,7 +1,7 @@
 """Splits that deal out events instead of cutting histories at one point: by ratio, and as the source gives them.
 
 `ratio` holds out a share of each user's events, the last ones or any; `given` takes the parts that come with the data,
-such as the two files of LightGCN. Both ask for sets: a query has all held-out items of its user as targets.
+such as the two files of LightGCN. In both, targets are sets: a query has all held-out items of its user.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ def ratio(
     """A share of each user's events for validation, another for test, the rest for training.
 
     Of a user with n events, the whole part of `test` * n and of `valid` * n are held out, and one each where that is
-    none and something is left to train on, test first. So does RecBole (`RS: [0.8, 0.1, 0.1], group_by: user`, with
-    `order: TO` for "last" and `RO` for "random"; its generator is another one).
+    zero and something is left to train on, test first. RecBole does the same (`RS: [0.8, 0.1, 0.1], group_by: user`,
+    with `order: TO` for "last" and `RO` for "random"; its generator is another one).
 
     Args:
         log: the full log, filtered as wanted.
-        valid: share of each user's events; 0 for none, but then nothing can be selected by.
+        valid: share of each user's events; 0 for none, but then there is nothing to select by.
         test: likewise.
         by: "last" holds out the end of each history, test after validation; "random" any events, so that a training
-            event may be later than what is asked for.
+            event may be later than a target.
         order: "time"; "file" for a log without times, whose rows then count as oldest first.
         seed: of "random".
 
@@ -81,7 +81,7 @@ def ratio(
 def given(log: InteractionLog, *, valid: float | None = None, seed: int = 2020) -> Split:
     """The split that the data come with: `log.part`, as LightGCN's `train.txt` and `test.txt` have it.
 
-    Where the source has no validation part, a share of each user's training events is drawn for it, for selection never
+    Where the source has no validation part, a share of each user's training events is drawn for it, as selection never
     looks at the test part. (LightGCN's public code trains on all of them and takes the best epoch on test.)
 
     Args:

@@ -1,6 +1,6 @@
 """Splits: a training log, and the queries that are held out for validation and test.
 
-A split is cut by position (the last event of each user), by time (all events from a moment on), into windows of fixed
+A split is cut by position (the last event of each user), by time (all events from a cut-off on), into windows of fixed
 length (`dglrec.data.windows`), or by ratio and as the source gives it (`dglrec.data.shares`). It carries the recipe
 that made it (`rule`) and a digest of log and recipe, so that weights and results can name the split they belong to, and
 it counts what a reader of a metric should know: cold targets, repeats, targets that only a tie decides.
@@ -39,8 +39,8 @@ class Queries:
         items: (H,) int64, items of the histories, oldest first.
         times: (H,) float64 seconds, or None.
         target_offsets: (Q + 1,) int64, row pointers of the targets.
-        targets: (P,) int64, the items that are right, distinct within a query. Only beside candidates may one stand
-            there more than once, and then it is as many candidates: what is ranked there are events, not items.
+        targets: (P,) int64, the items that are right, distinct within a query. Only with candidates may one be
+            there more than once, and then it is as many candidates: events are ranked there, not items.
         time: (Q,) float64 seconds of the (first) target, or None.
         candidate_offsets: (Q + 1,) int64, or None where all items are candidates.
         candidates: (C,) int64 or int32, the targets among them, or None.
@@ -135,7 +135,7 @@ class Queries:
 
     @cached_property
     def negatives(self) -> Ints:
-        """The candidates that are no targets, query after query, flat.
+        """The candidates that are not targets, query after query, flat.
 
         Raises:
             DataError: the queries have no candidates.
@@ -146,7 +146,7 @@ class Queries:
         return self.candidates[~right].astype(np.int64, copy=False)
 
     def without_candidates(self) -> Queries:
-        """The same queries for a ranking of the full catalogue; a target that stands there twice becomes one."""
+        """The same queries for a ranking of the full catalogue; a target that is there twice becomes one."""
         query = np.repeat(np.arange(len(self)), np.diff(self.target_offsets))
         keep = _first_of_pairs(query, self.targets, 1 + int(self.targets.max(initial=0)))
         return dataclasses.replace(
@@ -158,7 +158,7 @@ class Queries:
         )
 
     def new_items(self) -> Queries:
-        """The queries for items that are new to their user: targets that stand in the history are dropped.
+        """The queries for items that are new to their user: targets that are in the history are dropped.
 
         Such targets leave the candidates as well, and queries that have no target left are dropped. Where people come
         back to what they know (check-ins), a model that repeats the history wins on all targets, and one that finds
@@ -189,14 +189,14 @@ class Queries:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """A log cut into what is learned from and what is asked.
+    """A log cut into a training log and held-out queries.
 
     Attributes:
         log: the full (filtered) log, in the order that the split used.
         train: the training log, over the same users and items.
         valid: queries to select by.
         test: queries to report.
-        kind: "position" (the end of each user's history is held out), "time" (all that happens from a moment on),
+        kind: "position" (the end of each user's history is held out), "time" (all events from a cut-off on),
             "window" and "user" (windows of all users, or all windows of some users; see `windows`), "random" (any
             events of each user; see `ratio`), or "given" (by the source).
         rule: the recipe, {"function": name, argument: value, ...}; `make_split(log, rule)` makes the split again.
@@ -282,13 +282,13 @@ class Split:
             same = np.array_equal(self.log.item[rows[keep]], queries.items)
             if not same or not np.array_equal(self.log.item[rows[ends - later]], queries.targets):
                 raise DataError(f"the {queries.name} queries do not match the log that they were cut from")
-        held_out = np.bincount(self.valid.user, minlength=self.log.num_users) * 2  # test may ask fewer users
+        held_out = np.bincount(self.valid.user, minlength=self.log.num_users) * 2  # test may have fewer users
         if not np.array_equal(np.diff(self.log.offsets) - held_out, np.diff(self.train.offsets)):
             raise DataError("the training log holds other rows than the log without its held-out events")
 
 
 def check_split(split: Any) -> None:
-    """Refuse what is no split.
+    """Refuse what is not a split.
 
     Raises:
         ConfigError: it is something else, such as the log that a split is cut from.
@@ -318,15 +318,15 @@ def leave_one_out(
             ("random"), in histories as well. The random order does not depend on the order in the file.
         seed: of the shuffle, of the negatives and of the choice of test users.
         order: "time"; "file" for a log without times, whose rows then count as oldest first.
-        negatives: rank each target among so many items that the user never touched, fixed and uniform, and not among
+        negatives: rank each target among this many items that the user never touched, fixed and uniform, and not among
             all (SelfGNN and HardGNN: 999). All events of the user in the log count as touched, as in their code: no
-            negative of a validation query is the user's test item. Validation and test have draws of their own.
-        test_users: ask so many users in test, drawn by seed (those papers: 10,000); all where there are fewer. The
-            events of the others are held out all the same.
+            negative of a validation query is the user's test item. Validation and test have separate draws.
+        test_users: use this many users in test, drawn by seed (those papers: 10,000); all where there are fewer. The
+            events of the others are still held out.
 
     Returns:
         A split with, in `counts`: queries_valid, queries_test, train_interactions; short_users (no query);
-        cold_targets_* (the target is not in the training log); repeat_targets_* (it stands in the query's own history);
+        cold_targets_* (the target is not in the training log); repeat_targets_* (it is in the query's own history);
         and with times tie_decided_targets_* (the target shares its time with the event that would else be held out
         in its place) and older_share_* (queries older than the last training event, the leak in time that this kind of
         split has); and unasked_users_test where `test_users` is given.
@@ -387,22 +387,22 @@ def time_point(
     test_users: int | None = None,
     seed: int = 0,
 ) -> Split:
-    """Training sees what happened before a moment; validation asks for what came next, and test for what came then.
+    """Training events come before `valid_time`, validation targets from then to `test_time`, and test targets after.
 
     A validation query is a user with an event before `valid_time` and one in [valid_time, test_time); a test query one
-    with an event before `test_time` and one from then on. The history is all that the user did before the moment.
+    with an event before `test_time` and one from then on. The history is all that the user did before that time.
 
     Args:
         log: the full log, with times.
-        valid_share: share of the events that fall into validation; events at the same moment stay together.
+        valid_share: share of the events that fall into validation; events at the same time stay together.
         test_share: share of the (latest) events that fall into test.
-        valid_time: the moment itself, in seconds, instead of a share.
+        valid_time: the cut-off itself, in seconds, instead of a share.
         test_time: likewise; both are given or none.
         targets: "all" events of the period, as a set in order of first appearance, or the "next" one alone.
-        negatives: with targets="next", rank each target among so many items that the user did not touch before the end
-            of the query's period, fixed and uniform, and not among all. What the user does later stays unknown: a
+        negatives: with targets="next", rank each target among this many items that the user did not touch before the
+            end of the query's period, fixed and uniform, and not among all. What the user does later stays unknown: a
             negative of a validation query may be an item of the test period.
-        test_users: ask so many users in test, drawn by seed; all where there are fewer.
+        test_users: use this many users in test, drawn by seed; all where there are fewer.
         seed: of the negatives and of the choice of test users.
 
     Returns:
@@ -412,13 +412,13 @@ def time_point(
         `test_users` is given.
 
     Raises:
-        DataError: the log has no times, the moments leave nothing to train on, to validate or to test, `negatives` or
+        DataError: the log has no times, the cut-offs leave nothing to train on, to validate or to test, `negatives` or
             `test_users` is below 1, or a user has fewer untouched items than `negatives`.
     """
     if targets not in ("all", "next"):
         raise DataError(f"targets is {targets!r}; expected 'all' or 'next'")
     if negatives is not None and targets == "all":
-        raise DataError("negatives are drawn for one target a query; pass targets='next', or rank all items")
+        raise DataError("negatives are drawn for one target per query; pass targets='next', or rank all items")
     if log.time is None:
         raise DataError(
             f"{log.name!r} has no times, and a split by time needs them; use leave-one-out, with order='file' if the "
@@ -489,7 +489,7 @@ def _period(
     start = log.offsets[:-1]
     user = np.flatnonzero((first > start) & (last > first))  # (Q,)
     if len(user) == 0:
-        raise DataError(f"no user of {log.name!r} has events before and after the moment at which {name} starts")
+        raise DataError(f"no user of {log.name!r} has events before and after the time at which {name} starts")
     start, first, last = start[user], first[user], last[user]
     ties = np.zeros(len(user), dtype=bool)
     if targets == "next":  # the first event alone; the second one is tied with it where they share a time
@@ -500,7 +500,7 @@ def _period(
 
 
 def _sampling(negatives: int | None, test_users: int | None, seed: int) -> Rule:
-    """What a rule says of sampled candidates and test users: nothing where neither is asked for."""
+    """What a rule says of sampled candidates and test users: nothing where neither is requested."""
     asked = {"negatives": negatives, "test_users": test_users}
     rule: Rule = {name: int(number) for name, number in asked.items() if number is not None}
     for name, number in rule.items():
@@ -512,7 +512,7 @@ def _sampling(negatives: int | None, test_users: int | None, seed: int) -> Rule:
 
 
 def _asked(test: Queries, rule: Rule) -> Ints:
-    """Numbers of the test queries whose users are asked."""
+    """Numbers of the test queries whose users are chosen."""
     from .negatives import choose_users
 
     return choose_users(test.user, rule["test_users"], rule["seed"]) if "test_users" in rule else np.arange(len(test))
@@ -524,7 +524,7 @@ def _unasked(rule: Rule, number: int) -> dict[str, int]:
 
 
 def _with_negatives(queries: Queries, log: InteractionLog, rule: Rule, before: float = np.inf) -> Queries:
-    """The queries with the negatives that the rule asks for, if any; only events `before` a moment count as touched."""
+    """The queries with the negatives that the rule names, if any; only events `before` a time count as touched."""
     from .negatives import with_negatives
 
     if "negatives" not in rule:
@@ -638,9 +638,9 @@ def _counts(train: InteractionLog, valid: Queries, test: Queries) -> dict[str, i
 
 
 def _in_query(offsets: Ints, items: npt.NDArray[np.signedinteger[Any]], other_offsets: Ints, others: Ints) -> Bools:
-    """(n,) bool: the item of query q stands among the others of query q.
+    """(n,) bool: the item of query q is among the others of query q.
 
-    A block of items at a time, as there may be 1,000 candidates a query; np.isin would sort them all.
+    A block of items at a time, as there may be 1,000 candidates per query; np.isin would sort them all.
     """
     size = 1 + int(max(items.max(initial=0), others.max(initial=0)))
     known = np.sort(np.repeat(np.arange(len(offsets) - 1), np.diff(other_offsets)) * size + others)
@@ -653,7 +653,7 @@ def _in_query(offsets: Ints, items: npt.NDArray[np.signedinteger[Any]], other_of
 
 
 def among(keys: Ints, known: Ints) -> Bools:
-    """Which keys stand in the sorted array `known`; for ascending keys 9 times as fast as np.isin, which sorts them."""
+    """Which keys are in the sorted array `known`; for ascending keys 9 times as fast as np.isin, which sorts them."""
     if len(known) == 0:
         return np.zeros(keys.shape, dtype=bool)
     same: Bools = known[np.minimum(np.searchsorted(known, keys), len(known) - 1)] == keys

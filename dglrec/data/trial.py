@@ -1,7 +1,7 @@
-"""Reads a Parquet file in a process of its own first, for what breaks there breaks nobody's session.
+"""Reads a Parquet file in a separate process first, so that a crash there does not end the session.
 
-One changed byte in a Parquet file can make polars ask for exabytes; it then ends the whole process, and no `except`
-sees that. Such a byte may stand in any page, packed and encoded in a dozen ways: nothing short of decoding finds it. So
+One changed byte in a Parquet file can make polars request exabytes; it then ends the whole process, and no `except`
+sees that. Such a byte may be in any page, packed and encoded in a dozen ways: nothing short of decoding finds it. So
 `mistake` decodes the columns in a child, with bounds on memory and time: .3 s for Python and polars to start, and for
 big files a tenth of the time that reading them takes.
 
@@ -67,7 +67,7 @@ def _try(path: str, room: int, most_rows: int, names: Sequence[str]) -> None:
         known = [name for name in lazy.collect_schema().names() if name in names]
         if lazy.select(pl.len()).collect().item() <= most_rows:
             lazy.select(known).collect()
-    except BaseException as error:  # a panic of polars is none of Exception
+    except BaseException as error:  # a panic of polars is not an Exception
         sys.stdout.buffer.write((str(error) or type(error).__name__).encode("utf-8", "replace"))
 
 

@@ -42,7 +42,7 @@ def windows(
 
     A query's history is a window's inputs and its targets are the events that follow, each an entry of its own among
     the candidates even where an item comes twice; the other candidates are its negatives, distinct and uniform. All
-    candidates stand in the order of their indices. `split.windows` has the training windows in the same form, and
+    candidates are in the order of their indices. `split.windows` has the training windows in the same form, and
     `split.train` holds their events alone: user u's windows one after the other, `inputs + targets` rows each.
 
     Args:
@@ -50,12 +50,12 @@ def windows(
         by: which windows are held out. "window": any, shuffled by `seed`, as published. A test window may be older than
             training windows of its own user, and negatives avoid what the user touches in any window, so that those of
             training say a little about held-out targets. "user": all windows of some users. "time": training windows
-            end before a moment, targets of validation lie from then to a second moment, those of test after it; inputs
-            may reach back. Negatives avoid what the user did before the part's end, and windows that fall on a moment
-            are left out.
+            end before a cut-off, targets of validation lie from then to a second cut-off, those of test after it;
+            inputs may reach back. Negatives avoid what the user did before the part's end, and windows whose targets
+            cross a cut-off are left out.
         inputs: events that are read.
-        targets: events that are asked for.
-        negatives: items a window that the user did not touch.
+        targets: events to predict.
+        negatives: items per window that the user did not touch.
         valid: share of the windows for validation, or their number where it is 1 or more. For "user" whole users are
             taken until that is reached.
         test: likewise for test.
@@ -66,8 +66,8 @@ def windows(
 
     Returns:
         A split of kind `by`. Its `counts` are those of `leave_one_out` (targets are counted as events) with
-        short_users: those with too few events for a window; windows, windows_train, and windows_dropped (at a moment);
-        outside_events: events in no window; repeat_share_*: targets that stand in their own inputs; and of the queries
+        short_users: those with too few events for a window; windows, windows_train, and windows_dropped (at a cut-off);
+        outside_events: events in no window; repeat_share_*: targets that are in their own inputs; and of the queries
         known_users_* (their user has training windows) and later_training_* (one of these is later).
 
     Raises:
@@ -172,7 +172,7 @@ def _shuffled(group: Ints, num_valid: int, num_test: int, seed: int) -> list[Int
 def _by_time(
     log: InteractionLog, rows: Ints, inputs: int, num_valid: int, num_test: int
 ) -> tuple[list[Ints], float, float]:
-    """Window numbers of the three parts, and the moments at which the targets of validation and of test begin."""
+    """Window numbers of the three parts, and the times at which the targets of validation and of test begin."""
     assert log.time is not None
     first, end = log.time[rows[:, inputs]], log.time[rows[:, -1]]  # (W,) time of the first target, and of the last
     test_time = float(np.sort(first)[-num_test])

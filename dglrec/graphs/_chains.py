@@ -1,9 +1,10 @@
 """Ward's clustering of one small set after the other, compiled by numba: the way on a CPU.
 
-A chain goes from a cluster to its nearest one, from there to that one's nearest, and so on, until two are each other's
-nearest; these merge, and the chain goes on from what is left of it (Murtagh, Comp. J. 1983). Distances, their updates
-and the order of comparisons are those of SciPy's `linkage`, which scikit-learn calls, so that ties break as they do
-there. A set of n points takes about 3 n^2 comparisons and n^2 updates, all in n^2 numbers that stay in the cache.
+A chain goes from a cluster to its nearest one, from there to the nearest of that one, and so on, until two are each
+other's nearest; these merge, and the chain continues from the rest of it (Murtagh, Comp. J. 1983). Distances, their
+updates and the order of comparisons are those of SciPy's `linkage`, which scikit-learn calls, so that ties break as
+they do there. A set of n points takes about 3 n^2 comparisons and n^2 updates, all in n^2 numbers that stay in the
+cache.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def _jit(function: Any) -> Any:
 
 @_jit
 def _distances(points: Any, places: Any) -> Any:
-    """(c, c) Euclidean distances of the points (n, d) at `places` (c,), without end on the diagonal."""
+    """(c, c) Euclidean distances of the points (n, d) at `places` (c,), infinite on the diagonal."""
     count, dim = len(places), points.shape[1]
     turned = np.empty((dim, count))
     for place in range(count):
@@ -55,9 +56,9 @@ def _distances(points: Any, places: Any) -> Any:
 
 @_jit
 def _merges(distance: Any) -> Any:
-    """All merges of a set: ends (c - 1, 2), two points each, one of either cluster, and heights (c - 1,).
+    """All merges of a set: ends (c - 1, 2), two points each, one of each cluster, and heights (c - 1,).
 
-    The distances (c, c) are written over; those of a cluster that is no more are without end.
+    The distances (c, c) are overwritten; those of a cluster that became part of another are infinite.
     """
     count = len(distance)
     size = np.ones(count)
@@ -70,7 +71,7 @@ def _merges(distance: Any) -> Any:
             end = chain[length - 1]
             row = distance[end]
             nearest, height = -1, np.inf
-            if length > 1:  # where it ties with others, the one before, so that the chain comes to an end
+            if length > 1:  # where it ties with others, the previous one, so that the chain ends
                 nearest = chain[length - 2]
                 height = row[nearest]
             for other in range(count):
@@ -126,11 +127,11 @@ def _clusters(points: Any, valid: Any, k: int, leader: Any) -> None:
 def ward_leaders(points: Tensor, k: int, valid: Tensor) -> Tensor:
     """One point of each point's cluster, (B, n) int64, at masked points themselves.
 
-    Threads, as many as PyTorch uses, share the sets out where there are many.
+    Where there are many sets, as many threads as PyTorch uses share them.
 
     Args:
         points: (B, n, d) float64 on the CPU.
-        k: clusters a set.
+        k: clusters per set.
         valid: (B, n) bool.
     """
     leader = torch.empty(valid.shape, dtype=torch.int64)

@@ -2,7 +2,7 @@
 
 Each function takes points (B, n, d) and, where sets are of different size, a mask (B, n) of the points that count; it
 returns labels (B, n), numbered from 0 in the order in which the clusters appear in their set, and -1 at masked points.
-No set is touched by its neighbours in the batch. A set of at most k points gets a cluster a point. Points and masks may
+Sets in a batch do not affect each other. A set of at most k points gets a cluster per point. Points and masks may
 be tensors or NumPy arrays; labels are tensors.
 
 Ward and K-means work on all sets in each step, on the CPU or a GPU, in chunks of sets: `CHUNK_BYTES` bounds what they
@@ -31,7 +31,7 @@ CHUNK_BYTES = {"cpu": 2**25, "cuda": 2**31}
 
 _TIE = 1e-9  # distances that differ by less, relative to themselves, are ties: rounding is well below
 _ZERO = 1e-13  # of the largest squared norm in a set: what is below is rounding
-_NEAR, _FAR = 2.0**480, 2.0**960  # distances are below the one, or stand for none (about the other, low bits 0)
+_NEAR, _FAR = 2.0**480, 2.0**960  # distances are below the first; those about the second (low bits 0) mean none
 
 
 def ward(points: Array, k: int, mask: Array | None = None) -> Tensor:
@@ -49,11 +49,11 @@ def ward(points: Array, k: int, mask: Array | None = None) -> Tensor:
 
     Args:
         points: (B, n, d), a tensor on any device or a NumPy array; computed in float64.
-        k: clusters a set.
+        k: clusters per set.
         mask: (B, n) bool, True where a point counts; all do by default.
 
     Returns:
-        (B, n) int64 labels: min(k, points) clusters a set, -1 at masked points.
+        (B, n) int64 labels: min(k, points) clusters per set, -1 at masked points.
 
     Raises:
         ConfigError: k below 1.
@@ -68,7 +68,7 @@ def ward(points: Array, k: int, mask: Array | None = None) -> Tensor:
     points = _in_reach(points)
     leaders = _compiled_ward() if points.device.type == "cpu" else None
     if leaders is not None:
-        set_bytes = 8 * points.shape[1] * points.shape[2]  # a float64 copy; of matrices there is one a thread
+        set_bytes = 8 * points.shape[1] * points.shape[2]  # a float64 copy; of matrices there is one per thread
         return _in_chunks(
             lambda some, which: _number(leaders(some.double(), k, which), which), points, valid, set_bytes
         )
@@ -85,7 +85,7 @@ def kmeans(points: Array, k: int, mask: Array | None = None, *, iterations: int 
 
     Args:
         points: (B, n, d), a tensor on any device or a NumPy array; computed in their own precision, at least float32.
-        k: clusters a set.
+        k: clusters per set.
         mask: (B, n) bool, True where a point counts; all do by default.
         iterations: of Lloyd's steps at most; it stops earlier where nothing changes.
 
@@ -111,7 +111,7 @@ def birch(points: Array, k: int, mask: Array | None = None, *, threshold: float 
 
     Args:
         points: (B, n, d), a tensor on any device or a NumPy array.
-        k: clusters a set.
+        k: clusters per set.
         mask: (B, n) bool, True where a point counts; all do by default.
         threshold: radius below which points are taken together before they are clustered, in the unit of the points;
             where it leaves fewer than k groups, those are the clusters.
@@ -179,7 +179,7 @@ def _checked(points: Array, k: int, mask: Array | None) -> tuple[Tensor, int, Te
     if mask is not None:
         mask = mask.to(points.device)
         points = points.masked_fill(~mask[:, :, None], 0.0)
-    if not bool(points.sum().isfinite()) and not bool(points.isfinite().all()):  # the sum is quick to tell
+    if not bool(points.sum().isfinite()) and not bool(points.isfinite().all()):  # the sum is a quick check
         row = int((~points.isfinite()).flatten(1).any(1).int().argmax())
         raise DataError(f"points of set {row} are not all finite; mask the rows that hold no point")
     valid = torch.ones(points.shape[:2], dtype=torch.bool, device=points.device) if mask is None else mask
@@ -207,7 +207,7 @@ def _in_chunks(work: Callable[[Tensor, Tensor], Tensor], points: Tensor, valid: 
 
 
 def _number(leader: Tensor, valid: Tensor, numbers: int = 0) -> Tensor:
-    """(B, n) labels in the order of first appearance, from anything that is equal within a cluster alone.
+    """(B, n) labels in the order of first appearance, from anything that is equal within a cluster and nowhere else.
 
     Args:
         leader: (B, n) int64, below n or `numbers`.
@@ -244,7 +244,7 @@ def _compiled_ward() -> Callable[[Tensor, int, Tensor], Tensor] | None:
         from ._chains import ward_leaders
 
         ward_leaders(torch.zeros(1, 2, 1, dtype=torch.float64), 1, torch.ones(1, 2, dtype=torch.bool))
-    except Exception:  # whatever is the matter with numba, its compiler or its cache: there is another way
+    except Exception:  # whatever is wrong with numba, its compiler or its cache: there is another way
         return None
     return ward_leaders
 
@@ -254,7 +254,7 @@ def _joined(part: Tensor, whole: Tensor, numbers: int) -> Tensor:
 
     Args:
         part, whole: (B, m) number of a cluster, and of the one that it became part of (its own: of none).
-        numbers: of clusters a set.
+        numbers: of clusters per set.
 
     Returns:
         (B, numbers) number of the cluster.
@@ -279,7 +279,7 @@ def _linkage(points: Tensor, valid: Tensor, needed: Tensor) -> Tensor:
     from scipy.cluster.hierarchy import linkage
 
     sets, n, _ = points.shape
-    part = np.full((sets, n, 2), 2 * n)  # two of each merge m become n + m; number 2 n is nobody's
+    part = np.full((sets, n, 2), 2 * n)  # two of each merge m become n + m; number 2 n is no cluster
     for row, (some, which, merges) in enumerate(zip(points.cpu(), valid.cpu(), needed.tolist(), strict=True)):
         place = which.numpy().nonzero()[0]  # SciPy numbers the points that count from 0, and merges from there on
         ends = linkage(some.numpy()[place], "ward")[:merges, :2].astype(np.int64)
@@ -312,7 +312,7 @@ def _rounds(points: Tensor, valid: Tensor, needed: Tensor) -> tuple[Tensor, Tens
     """Ward's clusters where no tie leaves a choice: all pairs of mutually nearest clusters merge in each round.
 
     A distance is a float64 of which the lowest few bits are replaced by the number of its column: the minimum of a row
-    is both the distance and whose it is.
+    is both the distance and its column.
 
     Args:
         points: (B, n, d) float64.
@@ -320,7 +320,7 @@ def _rounds(points: Tensor, valid: Tensor, needed: Tensor) -> tuple[Tensor, Tens
         needed: (B,) merges to make; none where below 1.
 
     Returns:
-        (B, n) one point that stands for each point's cluster, and (B,) whether a tie left a choice in that set.
+        (B, n) one point that represents each point's cluster, and (B,) whether a tie left a choice in that set.
     """
     sets, n, _ = points.shape
     device = points.device
@@ -334,7 +334,7 @@ def _rounds(points: Tensor, valid: Tensor, needed: Tensor) -> tuple[Tensor, Tens
     height = points.new_full((sets, n), torch.inf)
     ties = torch.zeros(sets, dtype=torch.int64, device=device)
 
-    # By cluster, of which there are up to c a set: its number of points, and the first of them.
+    # By cluster, of which there are up to c per set: its number of points, and the first of them.
     size, point = torch.ones_like(height), into.clone()  # (B, c)
     left = int(valid.sum())  # clusters of all sets
     while True:
@@ -431,7 +431,7 @@ def _replace(distance: Tensor, means: Tensor, pairs: _Pairs, column: Tensor, low
 
 
 def _without_gaps(distance: Tensor, size: Tensor, point: Tensor, low: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Distances (B, c, c), sizes and points (B, c) without what is empty, if that halves c at least."""
+    """Distances (B, c, c), sizes and points (B, c) without the empty ones, if that at least halves c."""
     sets, c, _ = distance.shape
     gone = distance.amin(2) >= _NEAR  # the last cluster of a set as well: it has nothing left to do
     most = int((~gone).sum(1).max())
@@ -461,7 +461,7 @@ def _cut(into: Tensor, height: Tensor, needed: Tensor, closest: Tensor, zero: Te
     leader = _joined(order, torch.where(taken, into.gather(1, order), order), n)
     last = lowest.gather(1, (needed - 1).clamp(min=0)[:, None])[:, 0]
     following = torch.minimum(lowest.gather(1, needed.clamp(min=0)[:, None])[:, 0], closest)
-    # Below zero's limit there is but rounding; a cut there is between equal points, more of them than clusters.
+    # Below zero's limit there is only rounding; a cut there is between equal points, more of them than clusters.
     last = torch.where(last <= zero, zero, last)
     return leader, (following <= last * (1 + _TIE)) & (needed > 0)
 

@@ -1,7 +1,7 @@
 """Multi-hop neighbourhoods of users and items: what a prompt tells a language model of the user-item graph.
 
-The neighbours of a user are items, theirs are users, and so on. Each seed has a cut-off and a tree of its own: nothing
-in it is as late as the cut-off, and the pair that is to be predicted is not in it. DGL's samplers know no cut-off a
+The neighbours of a user are items, theirs are users, and so on. Each seed has a cut-off and a tree of its own: all of
+it is before the cut-off, and the pair that is to be predicted is not in it. DGL's samplers have no cut-off per
 seed, so the trees are drawn from the graph's edges sorted by time, for all seeds at once. Without cut-offs each edge of
 a tree is one that `dgl.sampling.sample_neighbors` may draw as well.
 """
@@ -74,7 +74,7 @@ class Hops:
         return len(self.seeds)
 
     def of(self, seed: int) -> list[Ints]:
-        """The nodes of one tree, an array a hop; those of one parent stand together.
+        """The nodes of one tree, an array per hop; those of one parent are adjacent.
 
         Raises:
             DataError: there is no tree of that number.
@@ -86,7 +86,7 @@ class Hops:
     def block(self, level: int) -> Any:
         """A hop as a DGL block: messages flow from its N nodes to the P nodes of the hop before.
 
-        The graph's numbers of the nodes and edges are in `dgl.NID` and `dgl.EID`. A node that stands in a tree twice
+        The graph's numbers of the nodes and edges are in `dgl.NID` and `dgl.EID`. A node that is in a tree twice
         is two nodes of the block, so that the blocks of a tree fit each other without another look-up.
 
         Raises:
@@ -139,7 +139,7 @@ class Neighbours:
         """(S,) how many of the distinct times lie before each cut-off.
 
         Raises:
-            DataError: there are no times to compare with, or a cut-off is missing or no number.
+            DataError: there are no times to compare with, or a cut-off is missing or not a number.
         """
         if before is None:
             return np.full(count, self._span - 1, dtype=np.int64)
@@ -165,7 +165,7 @@ class Neighbours:
             nodes: (n,).
             cut: (n,) see `cut`.
             banned: (2, n) neighbours that must not be taken, -1 for none.
-            fanout: most neighbours a node.
+            fanout: most neighbours per node.
             salt: (n,) the newest are taken where it is None, else a draw that depends on it and on the edge alone.
         """
         side = self._of[type]
@@ -193,9 +193,9 @@ def hops(
 ) -> Hops:
     """The neighbourhoods of users or items, `len(fanouts)` hops deep.
 
-    A tree never walks straight back (a user is no neighbour of the item that it was the parent of), and a repeated pair
-    counts once, at its newest event before the cut-off. A tree depends on its own seed, cut-off and excluded pair, and
-    not on the other seeds.
+    A tree never steps straight back (a user is not a neighbour of the item that it was the parent of), and a repeated
+    pair counts once, at its newest event before the cut-off. A tree depends on its own seed, cut-off and excluded pair,
+    and not on the other seeds.
 
     Args:
         graph: what `user_item` builds, or `Neighbours` of it.
@@ -205,15 +205,15 @@ def hops(
         before: (S,) seconds; only edges with an earlier time are walked. None walks all.
         exclude: (S,) for each seed the node of the other type whose edges with it are removed from its tree, -1 for
             none: the pair that is to be predicted.
-        everywhere: no tree names its excluded node at all, as one that must not meet itself behind its neighbours. (A
-            target that is missed in all histories would be given away; remove its pair alone.)
+        everywhere: remove the excluded node from its whole tree, as a user who must not appear behind the neighbours.
+            (A target that is missing in all histories would be revealed; remove its pair alone.)
         order: the most "recent" neighbours (without times: the last ones), or a "uniform" draw of them.
         seed: of the draw.
 
     Raises:
-        DataError: the graph is no user-item graph, a seed or an excluded node is none of its own, or there are cut-offs
+        DataError: the graph is not a user-item graph, a seed or an excluded node is not in it, or there are cut-offs
             and no times.
-        ConfigError: fanouts that are no list of numbers from 1, an unknown order or type, or a seed that is no number.
+        ConfigError: fanouts that are not numbers from 1, an unknown order or type, or a seed that is not a number.
 
     >>> from dglrec.graphs.user_item import user_item
     >>> graph = user_item(user=[0, 0, 1, 1], item=[0, 1, 1, 2], time=[1.0, 2.0, 3.0, 4.0])
@@ -227,7 +227,7 @@ def hops(
     most = fanouts.tolist() if isinstance(fanouts, np.ndarray) else fanouts
     if not isinstance(most, Sequence) or not most or not all(is_whole(number) and number > 0 for number in most):
         raise ConfigError(
-            f"fanouts are {fanouts!r}; expected at least one number a hop, each at least 1, such as [8, 8]"
+            f"fanouts are {fanouts!r}; expected at least one number per hop, each at least 1, such as [8, 8]"
         )
     if not is_whole(seed) or not 0 <= seed < 1 << 63:
         raise ConfigError(f"seed is {seed!r}; expected a whole number from 0 to 2**63 - 1")

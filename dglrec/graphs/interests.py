@@ -41,8 +41,8 @@ class Interests(NamedTuple):
 def weighted_cosine(vectors: Tensor, weight: Tensor | None = None) -> Tensor:
     """The mean over heads of the cosines of weighted vectors (MDGR Eq. 7 and 8).
 
-    L_ij = 1/delta sum_q cos(w_q * v_i, w_q * v_j): one weight vector a head, the same for both ends (which Eq. 7 writes
-    W_i and W_j), so that L is symmetric. A vector of zeros is similar to nothing.
+    L_ij = 1/delta sum_q cos(w_q * v_i, w_q * v_j): one weight vector per head, the same for both ends (which Eq. 7
+    writes W_i and W_j), so that L is symmetric. A vector of zeros is similar to nothing.
 
     Shapes: vectors (B, n, d), weight (delta, d), by default one head of ones -> (B, n, n).
 
@@ -68,7 +68,7 @@ def sparsify(similarity: Tensor, cluster: Tensor, gamma: float, rank: Rank = "cl
     * "matrix": the ceil(gamma n^2) largest of all n^2 entries, diagonal (1 each) and pairs across clusters included;
       those across clusters are then dropped. With eight clusters hardly any pair within a cluster is, at gamma .5.
     * "pairs": of all pairs, the ceil(gamma p) most similar ones, and those across clusters stay, as in SURGE. Only then
-      can what an item gathers move it into another cluster: along edges within clusters, clusters only contract.
+      can the neighbours of an item move it into another cluster: along edges within clusters, clusters only contract.
 
     Shapes: similarity (B, n, n), symmetric; cluster (B, n) int64, -1 where there is no item -> (B, n, n) bool.
 
@@ -102,7 +102,7 @@ def sparsify(similarity: Tensor, cluster: Tensor, gamma: float, rank: Rank = "cl
     pairs = ranked.sum(1)  # (B,)
     if rank != "matrix":
         kept = _share(gamma, pairs)
-    else:  # the diagonal comes first; each pair stands in the matrix twice
+    else:  # the diagonal comes first; each pair is in the matrix twice
         number = valid.sum(1)
         kept = (_share(gamma, number * number) - number + 1).clamp(min=0) // 2
     largest = value.topk(max(int(kept.max()), 1), dim=1).values  # (B, K), sorted
@@ -114,7 +114,7 @@ def sparsify(similarity: Tensor, cluster: Tensor, gamma: float, rank: Rank = "cl
 
 
 def _share(gamma: float, count: Tensor) -> Tensor:
-    """ceil(gamma * count), not one more where the product is whole but for rounding."""
+    """ceil(gamma * count), not one more where the product is whole up to rounding."""
     return (gamma * count.double() - 1e-9).ceil().long()
 
 
@@ -132,7 +132,7 @@ def dense_interests(
 
     Args:
         vectors: (B, n, d); a tensor or a NumPy array, as are mask and weight.
-        k: interests a user; a user of fewer items has as many as items.
+        k: interests per user; a user with fewer items has one per item.
         gamma: share of pairs that become edges, see `sparsify`.
         mask: (B, n) bool, True where there is an item; everywhere by default.
         method: "ward", "kmeans" or "birch".
@@ -167,16 +167,16 @@ def interests(
 ) -> Any:
     """The interest sub-graphs of many users as one DGL graph: item -`similar`-> item.
 
-    A node is an item at its place in a history, so an item that a user took twice is two nodes. Nodes stand in the
+    A node is an item at its place in a history, so an item that a user repeats is several nodes. Nodes are in the
     order of users and, within a user, of the history; edges in the order of (user, source, target). Each pair is there
     in both directions, and each node has a loop. Node data: `cluster` (int64, from 0 within the user); edge data:
-    `similarity` (float32). The graph is batched by user: `dgl.unbatch(graph)` gives one graph a user.
+    `similarity` (float32). The graph is batched by user: `dgl.unbatch(graph)` gives one graph per user.
 
     Args:
         vectors: (T, d), the histories of all users one after the other, or (B, n, d), padded at the end; a tensor or a
             NumPy array, as are lengths and weight.
         lengths: (B,) integer, items of each user.
-        k: interests a user; a user of fewer items has as many as items.
+        k: interests per user; a user with fewer items has one per item.
         gamma: share of pairs that become edges, see `sparsify`.
         method: "ward", "kmeans" or "birch".
         weight: (delta, d) of `weighted_cosine`.

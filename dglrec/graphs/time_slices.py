@@ -58,7 +58,7 @@ def time_slices(
         user, item, time: instead of a log, (E,) integer indices and (E,) seconds (or datetime64), in any order.
         num_users, num_items: number of nodes, where larger than the largest index + 1.
         unique: merge repeats of a (user, item) pair within a slice into its first edge, as A_t of the papers, which
-            holds 0 and 1; False: one edge an interaction.
+            holds 0 and 1; False: one edge per interaction.
 
     Returns:
         A `dgl.DGLGraph` on the CPU, ready for any DGL code.
@@ -89,7 +89,7 @@ def time_slices(
 
 
 def _merged(pair: Ints, slice_of: Ints) -> tuple[Ints, Ints, Ints]:
-    """Repeats of a pair within a slice as one edge: the first events, in order, how many they stand for, and the last.
+    """Repeats of a pair within a slice as one edge: the first events, in order, how many each is for, and the last.
 
     Args:
         pair: (E,) a number for each (slice, user, item); events are sorted by (user, position).
@@ -130,7 +130,7 @@ def slice_boundaries(
     number of events before it is nearest to t / n of all (of two, the earlier one), and is moved as little as possible
     where slices would be empty otherwise. A slice begins at the time of its first event. Repeats count.
 
-    "month": the first moment, in UTC, of each month after that of the first event, to that of the last.
+    "month": the start, in UTC, of each month after that of the first event, to that of the last.
 
     Args:
         time: (E,) seconds or datetime64 in any order, or an `InteractionLog`.
@@ -227,7 +227,7 @@ def _given(boundaries: Any, seconds: Floats) -> Floats:
         )
     dates = raw.dtype.kind == "M"
     if dates and np.isnat(raw).any():
-        raise DataError("a boundary is NaT; expected a moment for each slice after the first")
+        raise DataError("a boundary is NaT; expected a time for each slice after the first")
     values = raw.astype("datetime64[us]").astype(np.float64) / 1e6 if dates else raw.astype(np.float64)
     begin, end = seconds.min(), seconds.max()
 
@@ -249,7 +249,7 @@ def _given(boundaries: Any, seconds: Floats) -> Floats:
 
 
 def _months(seconds: Floats) -> Floats:
-    """The first moments of the calendar months after the first one, in UTC."""
+    """The starts of the calendar months after the first one, in UTC."""
     limits = np.array([math.floor(seconds.min()), math.floor(seconds.max())])
     first, last = limits.astype("datetime64[s]").astype("datetime64[M]").astype(np.int64)
     if last - first >= _MOST_MONTHS:
@@ -264,7 +264,7 @@ def slice_names(graph: Any) -> list[str]:
     """The relations user -> item of a graph of time slices, in the order of time: ["t0", "t1", ...].
 
     Raises:
-        DataError: it is no graph of time slices.
+        DataError: it is not a graph of time slices.
 
     >>> slice_names(time_slices(user=[0] * 12, item=[0] * 12, time=range(12), n=12))[-2:]
     ['t10', 't11']
@@ -272,7 +272,7 @@ def slice_names(graph: Any) -> list[str]:
     found = {name for source, name, _ in graph.canonical_etypes if source == "user" and re.fullmatch(r"t\d+", name)}
     names = [f"t{t}" for t in range(len(found))]
     if not found or set(names) != found:
-        raise DataError(f"relations {', '.join(graph.etypes)} are no slices t0, t1, ...; build them with time_slices()")
+        raise DataError(f"relations {', '.join(graph.etypes)} are not slices t0, t1, ...; make them with time_slices()")
     return names
 
 
@@ -282,7 +282,7 @@ def slice_times(graph: Any) -> Floats:
     What a graph knows ends at `np.nanmax(slice_times(graph))`: with a split by time, before any query.
 
     Raises:
-        DataError: it is no graph of time slices, or its edges have no `time`.
+        DataError: it is not a graph of time slices, or its edges have no `time`.
 
     >>> slice_times(time_slices(user=[0, 0, 1], item=[0, 0, 1], time=[1.0, 2.0, 9.0], n=2)).tolist()
     [[1.0, 2.0], [9.0, 9.0]]

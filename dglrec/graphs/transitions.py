@@ -27,14 +27,14 @@ def transitions(
 ) -> Any:
     """The heterograph of which item came after which: item -`next`-> item and, the other way, item -`previous`-> item.
 
-    One edge an ordered pair of items, sorted by (source, target) in `next`; both relations list the edges in the same
-    order. An item that was taken twice in a row has an edge to itself. Edge features are `count` (int64), how often the
+    One edge per ordered pair of items, sorted by (source, target) in `next`; both relations list the edges in the same
+    order. An item that follows itself has an edge to itself. Edge features are `count` (int64), how often the
     pair occurred, and, where there are times, `time` (float64 seconds) of the newest occurrence: an edge knows of
     nothing later. Cost and memory grow with events times `reach`.
 
     Args:
         log: an `InteractionLog`; all of its items become nodes. Give the training log, `split.train`: a log that holds
-            test events has edges from the last training item to the item that is asked for.
+            test events has edges from the last training item to the target.
         user, item, time, num_items: instead of a log, arrays as in `user_item`.
         reach: a pair occurs where the target is one of the next `reach` items of the same user.
         max_seconds: pairs further apart in time are left out, as between two sessions; None keeps them.

@@ -1,4 +1,4 @@
-"""The user-item heterograph, and the packed sequences that it is at the same time.
+"""The user-item heterograph, and the packed sequences that it also is.
 
 Edges are sorted by (user, position), so the row pointers of the relation user -> item are the offsets of the users'
 histories and its columns are the items: graph encoders and sequential encoders read one structure.
@@ -84,7 +84,7 @@ def user_item(
 ) -> Any:
     """The heterograph of who touched what: user -`interacts`-> item and item -`interacted_by`-> user.
 
-    One edge an interaction, sorted by (user, position); both relations list the edges in the same order. Edge features
+    One edge per interaction, sorted by (user, position); both relations list the edges in the same order. Edge features
     are `position` (int64, from 0, within the user) and, where the log has times, `time` (float64 seconds).
 
     Args:
@@ -190,7 +190,7 @@ def sequences(graph: Any, relation: str = "interacts") -> Sequences:
 
 
 def _sorted(user: Tensor, position: Tensor | None) -> bool:
-    """Whether edges stand in the order of (user, position)."""
+    """Whether edges are in the order of (user, position)."""
     backwards = user[1:] < user[:-1]
     if position is not None:
         backwards |= (user[1:] == user[:-1]) & (position[1:] < position[:-1])

@@ -406,7 +406,7 @@ def test_a_file_in_the_working_directory_needs_no_ending(tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     Path("Beauty.txt").write_text("1 2 3\n")
     assert len(load("Beauty.txt", format="lists")) == 2
-    with pytest.raises(DataError, match=r"Beauty.txt is no table that can be read; .* or a format such as 'lists'"):
+    with pytest.raises(DataError, match=r"Beauty.txt is not a table that can be read; .* or a format such as 'lists'"):
         load("Beauty.txt")
 
 
@@ -415,7 +415,7 @@ def test_what_is_no_file_on_disk_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.csv")
     (tmp_path / "zeros.csv").symlink_to("/dev/zero")
     for name in ("pipe.csv", "zeros.csv"):  # reading either would not end
-        with pytest.raises(DataError, match=f"{name} is no file and no folder"):
+        with pytest.raises(DataError, match=f"{name} is neither a file nor a folder"):
             load(tmp_path / name)
     (tmp_path / "loop.csv").symlink_to("loop.csv")
     with pytest.raises(DataError, match=r"no file or folder .*loop.csv \(.*symbolic links"):

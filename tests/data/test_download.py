@@ -221,7 +221,7 @@ def test_a_slow_server_is_waited_for_and_a_dead_one_is_not(
         monkeypatch.setattr(download, "_connect", once(connect, 1))
         with pytest.raises(Interrupted, match="broke off"):
             get("other")
-    with pytest.raises(download._Broken, match=r"bytes a second"):
+    with pytest.raises(download._Broken, match=r"bytes per second"):
         site.block, site.pause_s = 10, 0.02
         connect(site.url, cache / "crawls", None)
     with pytest.raises(download._Broken, match=r"timed out"):

@@ -237,7 +237,7 @@ def test_scores_take_candidates_blocks_and_new_histories(log: InteractionLog, sp
 def test_wrong_arguments_are_named(world: process.DriftWorld, log: InteractionLog) -> None:
     with pytest.raises(DataError, match="sees is 'all'; expected 'history' or 'state'"):
         DriftOracle(world, sees="all")  # type: ignore[arg-type]
-    with pytest.raises(DataError, match="is none of this sample"):
+    with pytest.raises(DataError, match="is not in this sample"):
         sample_oracle("drift", items=400, log=log)
     with pytest.raises(DataError, match="made with the same arguments"):
         sample_oracle("drift", seed=1).labels(log)

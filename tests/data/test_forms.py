@@ -232,7 +232,7 @@ def test_lists_of_items_have_an_order_and_no_times(tmp_path: Path) -> None:
 def test_the_two_files_of_lightgcn_are_one_log_with_its_split(tmp_path: Path) -> None:
     train, test = "0 10 11 12 13\n1 12 10 14\n2 11 14\n", "0 14\n1 11 13\n2\n"  # user 2 has no test items
     (tmp_path / "train.txt").write_text(train)
-    with pytest.raises(DataError, match=r"is no table that can be read; .* or test\.txt beside it"):
+    with pytest.raises(DataError, match=r"is not a table that can be read; .* or test\.txt beside it"):
         load(tmp_path / "train.txt")
     with pytest.raises(DataError, match=r"holds no interactions; .*, or test\.txt beside train\.txt$"):
         load(tmp_path)
@@ -366,10 +366,10 @@ BAD = {
         "r.json",
         "yelp",
         yelp() + "1,2,3\n",
-        r"line 4: '1,2,3' is no JSON .*; expected a JSON object in every line",
+        r"line 4: '1,2,3' is not JSON .*; expected a JSON object in every line",
     ),
-    "no number": ("r.json", "yelp", yelp().replace("5.0", "NaN"), r"line 1: .* is no JSON \(NaN is no number there\)"),
-    "no object": ("r.json", "yelp", yelp() + "[1]\n", r"line 4: '\[1\]' is no JSON object; expected a JSON object"),
+    "no number": ("r.json", "yelp", yelp().replace("5.0", "NaN"), r"line 1: .* is not JSON \(NaN is not a number"),
+    "no object": ("r.json", "yelp", yelp() + "[1]\n", r"line 4: '\[1\]' is not a JSON object; expected a JSON object"),
     "no business": (
         "r.json",
         "yelp",
@@ -416,7 +416,7 @@ BAD = {
         reviews() + '{"reviewerID": "a", "asin": "\\ud800", "overall": 5, "unixReviewTime": 3}\n',
         r'line 4: asin is "\\ud800"; half a pair of \\u escapes is no character',
     ),
-    "deep json": ("r.json", "amazon-reviews", reviews() + "[" * 100_000 + "\n", r"line 4: .* is no JSON"),
+    "deep json": ("r.json", "amazon-reviews", reviews() + "[" * 100_000 + "\n", r"line 4: .* is not JSON"),
     "a user alone": ("b.txt", "lists", "1 2 3\n4\n", r"line 2: '4' is alone in its line; expected a user"),
     "commas in lists": ("b.txt", "lists", "1,2,3\n", r"line 1: '1,2,3' is alone in its line"),
     "commas and spaces in lists": ("b.txt", "lists", "1 2\n3 4, 5\n", r"line 2: '4,' ends with a separator"),
@@ -435,14 +435,14 @@ BAD = {
     "json without a format": ("r.jsonl", None, yelp(), r"or the format of its lines: 'amazon-reviews', .*, 'yelp'$"),
     "packed recbole": ("r.inter.gz", None, "", r"or format='recbole'$"),
     "an archive": ("ml-1m.zip", None, "", r"unpack it first$"),
-    "unknown form": ("b.txt", None, lines(","), r"is no table that can be read"),
+    "unknown form": ("b.txt", None, lines(","), r"is not a table that can be read"),
 }
 BAD_BYTES = {
     "utf-16": ("ratings.dat", lines("::").encode("utf-16"), r"is encoded as UTF-16, in line 1"),
     "latin-1": ("u.data", lines("\t").encode() + "caf\xe9\t1\t2\t3\n".encode("latin-1"), r"line 4: .* is not UTF-8"),
     "zero bytes": ("UserBehavior.csv", b"1,2,\0,pv,3\n", r"holds zero bytes, in line 1"),
-    "latin-1 in lists": ("train.txt", b"1 caf\xe9\n", r"is no table that can be read"),
-    "not packed": ("reviews_a.json.gz", reviews().encode(), r"is damaged or no gzip file, in line 1"),
+    "latin-1 in lists": ("train.txt", b"1 caf\xe9\n", r"is not a table that can be read"),
+    "not packed": ("reviews_a.json.gz", reviews().encode(), r"is damaged or not a gzip file, in line 1"),
     "compressed": ("ratings.dat", gzip.compress(b"1::2::3::4\n"), r"is compressed"),
 }
 

@@ -126,7 +126,7 @@ def test_all_that_the_oracle_uses_is_in_the_training_log(split: Split) -> None:
 def test_what_is_refused(split: Split) -> None:
     with pytest.raises(DataError, match="hops needs more than 24"):
         sample("hops", items=20)
-    with pytest.raises(DataError, match="none of this sample"):
+    with pytest.raises(DataError, match="not in this sample"):
         sample_oracle("hops", items=100, log=split.log)
     strangers = type(split.test).from_histories([[1, 2]])
     with pytest.raises(DataError, match="knows its users by number"):

@@ -164,7 +164,7 @@ def test_scores_take_candidates_blocks_and_new_histories(split: Split, oracle: I
 def test_wrong_arguments_are_named(world: process.InterestWorld, log: InteractionLog) -> None:
     with pytest.raises(DataError, match="sees is 'all'; expected 'history' or 'state'"):
         InterestOracle(world, sees="all")  # type: ignore[arg-type]
-    with pytest.raises(DataError, match="is none of this sample"):
+    with pytest.raises(DataError, match="is not in this sample"):
         sample_oracle("interests", users=400, items=400, log=log)
     other = sample_oracle("interests", **SIZE, seed=1)
     with pytest.raises(DataError, match="made with the same arguments"):

@@ -249,7 +249,7 @@ def test_load_refuses_what_save_did_not_write(log: InteractionLog, tmp_path: Pat
         InteractionLog.load(path)
     for content in (b"", b"hello", pickle.dumps(log.user)):
         path.write_bytes(content)
-        with pytest.raises(DataError, match="damaged or no saved log"):
+        with pytest.raises(DataError, match="damaged or not a saved log"):
             InteractionLog.load(path)
     np.savez(path, user=log.user)
     with pytest.raises(DataError, match="not a log"):
@@ -306,7 +306,7 @@ def test_a_changed_array_is_noticed_even_where_zip_is_fine(log: InteractionLog, 
         InteractionLog.load(path)
     del arrays["item"]
     np.savez(path, **arrays)
-    with pytest.raises(DataError, match="no complete log"):
+    with pytest.raises(DataError, match="not a complete log"):
         InteractionLog.load(path)
 
 

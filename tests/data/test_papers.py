@@ -129,7 +129,7 @@ def test_between_takes_dates_and_seconds() -> None:
         DataError, match=r"no event of 'four' is between 1980-01-01 and 1981-01-01; they are from 0 to 172800"
     ):
         log.between("1980-01-01", "1981-01-01")
-    with pytest.raises(DataError, match="'last year' is no date"):
+    with pytest.raises(DataError, match="'last year' is not a date"):
         log.between("last year", 5)
     with pytest.raises(DataError, match="has no times"):
         InteractionLog.from_arrays(["a"], ["b"]).between(0, 1)

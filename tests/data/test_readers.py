@@ -273,10 +273,10 @@ BAD_BYTES = {
         r"line 3: a field has more than 131,072 characters; is a closing quote or a line end missing",
     ),
     "compressed.tsv": (gzip.compress(tsv().encode()), r"is compressed; give it a name that ends in \.gz"),
-    "plain.tsv.gz": (tsv().encode(), r"is damaged or no gzip file, in line 1"),
+    "plain.tsv.gz": (tsv().encode(), r"is damaged or not a gzip file, in line 1"),
     "empty.tsv.gz": (b"", r"is empty"),
-    "no.parquet": (b"hello", r"is damaged or no parquet file \(.*\); fetch or save it again"),
-    "picture.png": (b"hello", r"is no table that can be read; expected a name that ends in \.tsv\.gz"),
+    "no.parquet": (b"hello", r"is damaged or not a parquet file \(.*\); fetch or save it again"),
+    "picture.png": (b"hello", r"is not a table that can be read; expected a name that ends in \.tsv\.gz"),
     "open quote.csv": (b'user_id,item_id\na,"x\nb,y\n', r"line|cannot be read"),
     "stray quote.csv": (b'user_id,item_id\n"a",x\nb,5" pan\n', r"line 3: a quote within a field; double it"),
     "quote after.csv": (b'user_id,item_id\n"a\n1","x"\n"b"c,x\n', r"line 4: a quote within a field; double it"),
@@ -432,7 +432,7 @@ def test_a_panic_of_polars_is_an_error(tmp_path: Path, monkeypatch: pytest.Monke
         raise pl.exceptions.PanicException("entered\0unreachable code\nand more")
 
     monkeypatch.setattr(pl.LazyFrame, "collect", panic)
-    with pytest.raises(DataError, match=r"is damaged or no parquet file \(entered\?unreachable code\)"):
+    with pytest.raises(DataError, match=r"is damaged or not a parquet file \(entered\?unreachable code\)"):
         read_interactions(tmp_path / "log.parquet")
 
 

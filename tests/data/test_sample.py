@@ -173,7 +173,7 @@ def test_the_oracle_follows_a_filtered_log() -> None:
     assert oracle.scores(test).shape == (len(test), log.num_items)
     assert oracle.best_scores(test, k=(10,))["recall@10"] > 0.3
     assert evaluate(oracle, test, k=10)["recall@10"] > 0.3
-    with pytest.raises(DataError, match="is none of sample"):
+    with pytest.raises(DataError, match="is not in sample"):
         sample_oracle("shop", users=300, items=50, log=log)
 
 

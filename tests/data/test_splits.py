@@ -246,7 +246,7 @@ def test_shares_are_quantiles_of_the_times() -> None:
         ({"valid_time": 5}, "go together"),
         ({"valid_time": 5, "test_time": 5}, "expected test to be later"),
         ({"valid_time": 0, "test_time": 5}, "nothing to train on"),
-        ({"valid_time": 2, "test_time": 99}, "before and after the moment at which test starts"),
+        ({"valid_time": 2, "test_time": 99}, "before and after the time at which test starts"),
         ({"valid_share": 0.6, "test_share": 0.5}, "sum to less than 1"),
         ({"targets": "some"}, "targets is 'some'"),
     ],

@@ -46,7 +46,7 @@ def test_a_changed_byte_ends_no_session(tmp_path: Path, capfd: pytest.CaptureFix
         pytest.skip("this polars survives them all")
     path = Path(done.stdout.splitlines()[-1])
     with pytest.raises(
-        DataError, match=r"parquet is damaged or no parquet file \(.*(allocation|ends a process)"
+        DataError, match=r"parquet is damaged or not a parquet file \(.*(allocation|ends a process)"
     ) as error:
         read_interactions(path)
     assert len(str(error.value).splitlines()) == 1

@@ -311,7 +311,7 @@ def test_under_a_split_by_time_no_query_sees_a_slice_that_ends_after_it():
         ),
         ({"by": [[20.0]]}, "of shape"),
         ({"by": ["2020-01-31"]}, r'hold <U10 .*, such as np\.array\(\["2020-01-31"\], dtype="datetime64\[D\]"\)'),
-        ({"by": np.array(["NaT"], dtype="datetime64[D]")}, "a boundary is NaT; expected a moment"),
+        ({"by": np.array(["NaT"], dtype="datetime64[D]")}, "a boundary is NaT; expected a time"),
         ({"n": 3, "time": [1e9, np.nextafter(1e9, 2e9), 1e9 + 2.4e-7]}, "too close for 3 slices .* by='equal_counts'"),
         ({"by": True}, "boundaries hold bool"),
         ({"by": None}, "boundaries hold object"),
@@ -342,10 +342,10 @@ def test_a_log_without_times_says_what_can_be_done():
 
 
 def test_other_graphs_are_no_slices(split):
-    with pytest.raises(DataError, match="are no slices"):
+    with pytest.raises(DataError, match="are not slices"):
         slice_names(dglrec.graphs.user_item(split.train))
     graph = dgl.heterograph({("user", "t0", "item"): ([0], [0]), ("user", "t2", "item"): ([0], [0])})
-    with pytest.raises(DataError, match="are no slices"):
+    with pytest.raises(DataError, match="are not slices"):
         slice_names(graph)
     bare = dgl.heterograph({("user", "t0", "item"): ([0], [0]), ("item", "t0_by", "user"): ([0], [0])})
     with pytest.raises(DataError, match="have no 'time'"):

@@ -1,4 +1,4 @@
-"""Readers of tables: a file or a frame with one interaction a row -> an InteractionLog.
+"""Readers of tables: a file or a frame with one interaction per row -> an InteractionLog.
 
 A tidy table has the columns `user_id item_id rating timestamp`; the last two may be absent or empty. Files are .tsv,
 .csv (either also as .gz) or .parquet; `dglrec.data.forms` has the forms of other sources that are read. Reading takes
@@ -10,8 +10,8 @@ From a file to a log:
     interactions.py   read_interactions, from_frame: the parts put together
     titles.py         read_items: titles and texts of items
     tables.py         the fast path: fields between separators
-    lists.py          a user and its items a line
-    objects.py        a JSON object a line
+    lists.py          a user and its items per line
+    objects.py        a JSON object per line
     parquet.py        Parquet
     lines.py          the slow path: find_problems, first_duplicate
     header.py         which column is which

@@ -23,13 +23,13 @@ _OTHER_SPELLINGS = {
 
 @dataclass(frozen=True)
 class Wanted:
-    """The columns that are read of a table, under our names.
+    """The columns that are read from a table, under our names.
 
     Attributes:
         required: those that it must have.
         optional: those that it may have; what only looks like one of them is a mistake.
         columns: our name -> the table's, where it is another one.
-        more: those that are taken where they are there; what only looks like one of them is no mistake.
+        more: those that are read where they are there; what only looks like one of them is no mistake.
     """
 
     required: tuple[str, ...]
@@ -39,7 +39,7 @@ class Wanted:
 
     @classmethod
     def of_interactions(cls, columns: Mapping[str, str] | None, form: Form | None = None) -> Wanted:
-        """What is read of interactions; the caller's names of columns go before those of the form."""
+        """What is read of interactions; the caller's names of columns override those of the form."""
         required: tuple[str, ...] = ("user_id", "item_id")
         if form is None:
             return cls(required, ("rating", "timestamp"), columns or {})

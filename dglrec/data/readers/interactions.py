@@ -39,7 +39,7 @@ def read_interactions(
     Args:
         path: a .tsv, .csv, .tsv.gz, .csv.gz or .parquet file with a header.
         columns: the file's names of the columns, such as {"user_id": "uid"}; those not named have their own name.
-        order: "time" sorts each user's rows by time; "file" drops the times and keeps the rows as they stand.
+        order: "time" sorts each user's rows by time; "file" drops the times and keeps the rows as they are.
         titles: item id -> title.
         name: name of the log; the file's name without suffix by default.
         format: a key of `dglrec.data.forms.FORMATS`; None: tidy, or as the file's name says.

@@ -46,7 +46,7 @@ def find_problems(
 
 
 def problems_of(path: Path, form: Form, wanted: Wanted, use_time: bool = True) -> Iterator[Problem]:
-    """What is wrong with a text file of a known form of which some columns are wanted, in the order of the lines."""
+    """What is wrong with a text file of a known form, in the wanted columns, in the order of the lines."""
     try:
         check_bloat(path)  # line by line it would take hours to find out
         rows = _rows(path, form)
@@ -73,7 +73,7 @@ def problems_of(path: Path, form: Form, wanted: Wanted, use_time: bool = True) -
         if not row:
             blank = line if blank is None else blank
             continue
-        if blank is not None:  # blank lines at the end are nobody's mistake
+        if blank is not None:  # blank lines at the end are no mistake
             yield Problem(blank, "the line is empty; take it out")
             blank = None
         is_empty = False

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def read_objects(path: Path, form: Form, wanted: Wanted, problems: Iterator[Problem]) -> dict[str, polars.Series]:
-    """The wanted columns of a file with a JSON object a line, as text; what is absent is null.
+    """The wanted columns of a file with a JSON object per line, as text; what is absent is null.
 
     Args:
         path: the file; a plain one is streamed, for reviews hold texts that are left alone.
@@ -105,15 +105,15 @@ def _parsed(line: str) -> dict[str, Any]:
     try:
         found = json.loads(line, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise csv.Error(f"{shown(line.rstrip())} is no JSON ({_first_line(error)}); {expected}") from error
+        raise csv.Error(f"{shown(line.rstrip())} is not JSON ({_first_line(error)}); {expected}") from error
     if not isinstance(found, dict):
-        raise csv.Error(f"{shown(line.rstrip())} is no JSON object; {expected}")
+        raise csv.Error(f"{shown(line.rstrip())} is not a JSON object; {expected}")
     return found
 
 
 def _no_constant(name: str) -> float:
     """Refuses what Python alone takes for JSON."""
-    raise ValueError(f"{name} is no number there")
+    raise ValueError(f"{name} is not a number there")
 
 
 def _fitting(found: Mapping[str, Any]) -> str:

@@ -42,6 +42,6 @@ def read_parquet(path: Path, wanted: Wanted) -> dict[str, polars.Series]:
         raise DataError(f"no file {path}") from error
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise DataError(
-            f"{path} is damaged or no parquet file ({_first_line(error)}); fetch or save it again"
+            f"{path} is damaged or not a parquet file ({_first_line(error)}); fetch or save it again"
         ) from error
     return {column: frame[name] for column, name in ours.items()}

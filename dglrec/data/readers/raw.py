@@ -12,8 +12,8 @@ from typing import Any
 
 from ...errors import DataError
 
-# What a packed file may unpack to: so many times its own size, or so many bytes if that is more. Tables pack to about a
-# fifth; what packs to less than a hundredth was made to fill somebody's memory.
+# What a packed file may unpack to: this many times its own size, or this many bytes if that is more. Tables pack to
+# about a fifth; what packs to less than a hundredth was made to fill the memory.
 MOST_PACKED = 100
 _ALWAYS_UNPACKED = 1 << 24
 
@@ -26,7 +26,7 @@ class BloatError(DataError):
 
 
 def most_unpacked(packed: int) -> int:
-    """Bytes that a packed file of so many bytes may unpack to."""
+    """Bytes that a packed file of `packed` bytes may unpack to."""
     return max(_ALWAYS_UNPACKED, MOST_PACKED * packed)
 
 
@@ -88,7 +88,7 @@ def _unreadable(path: Path, error: Exception, line: int = 1) -> DataError:
     if isinstance(error, EOFError):
         return DataError(f"{path} is cut off in line {line}: the compressed file has no end; fetch it again")
     if isinstance(error, gzip.BadGzipFile):
-        return DataError(f"{path} is damaged or no gzip file, in line {line} ({error}); fetch it again")
+        return DataError(f"{path} is damaged or not a gzip file, in line {line} ({error}); fetch it again")
     if isinstance(error, FileNotFoundError):
         return DataError(f"no file {path}")
     if isinstance(error, OSError):
@@ -97,7 +97,7 @@ def _unreadable(path: Path, error: Exception, line: int = 1) -> DataError:
 
 
 def check_bloat(path: Path) -> None:
-    """Unpacks a packed file once; damage is left to those who read it, for the lines before may be worth a look.
+    """Unpacks a packed file once; damage is left to those who read it, as the lines before may be worth a look.
 
     Raises:
         BloatError: it unpacks to more than a table would.

@@ -32,7 +32,7 @@ def first_error(path: Path, problems: Iterator[Problem]) -> DataError | None:
 
 
 def reason(error: csv.Error | DataError) -> str:
-    """What an error says; for Python's `csv` speaks of its own use on line ends of an old Macintosh, and of limits."""
+    """What an error says, reworded where Python's `csv` speaks of its own use (old Macintosh line ends, limits)."""
     if "new-line character" in str(error):
         return STRAY_RETURN
     if "field limit" in str(error):
