@@ -480,7 +480,7 @@ def test_what_is_refused(split, tmp_path):
         make(dglrec.leave_one_out(long), budget=30, titles=30)  # the question fits, the longest title does not
     with pytest.raises(ConfigError, match="a prompt without neighbours takes"):
         dglrec.models.preset("sid", split, **TINY, budget=3)
-    with pytest.raises(ConfigError, match=r"embeddings='learned' are taken from no run"):
+    with pytest.raises(ConfigError, match=r"embeddings='learned' are not taken from a run"):
         make(split, embeddings="learned", source="runs/lightgcn")
     with pytest.raises(ConfigError, match="no more heads than dimensions"):
         make(split, dim=2, heads=4)
@@ -511,7 +511,7 @@ def test_what_is_refused(split, tmp_path):
         with pytest.raises(ConfigError, match="expected 'tiny', or the name or folder of a T5"):
             make(split, backbone=blank_name)
     with pytest.raises(
-        ConfigError, match=r"sid says the names of its 20 most likely items .*: ask for top\(queries, k\)"
+        ConfigError, match=r"sid generates the names of its 20 most likely items .*: use top\(queries, k\)"
     ):
         dglrec.models.preset("sid", split, **TINY).scores(split.test)
 
