@@ -2,7 +2,7 @@
 
 A window becomes a graph of its most similar items. Attention over that graph, guided by an item's neighbourhood and by
 the candidate, gathers what concerns the candidate; the most important items go through a recurrent unit, and a small
-network scores its state, the weighted sum of all items, and the candidate. Only the graph is not computed again for
+network scores its state, the weighted sum of all items, and the candidate. Everything except the graph is computed for
 each candidate, positive or negative, so that a full ranking costs M passes per user: it is exact, and slow.
 
 As in the authors' code, the graph keeps the upper half of its entries, and pooling takes the 30 most important items in
