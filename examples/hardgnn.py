@@ -20,7 +20,7 @@ Commands:
     python examples/hardgnn.py --k 0 --lam 0                     exactly SelfGNN
     python examples/hardgnn.py --data ml-latest-small --by equal_counts --slices 5 --negatives 999
 
-In the sample "drift" items belong to communities. Random items belong to a user's communities by chance alone; mined
+In the sample "drift" items belong to communities. Random items belong to a user's communities only by chance; mined
 ones mostly do, which makes them hard.
 
 Numbers to expect on test, under the protocol that is printed, and the time on an AMD EPYC of 2 cores:

@@ -66,7 +66,7 @@ def rounds(query):
 
 # A user whose history mixes few enough planted interests for the clusters to separate them.
 oracle = dglrec.data.sample_oracle(**sample, log=log)
-planted = oracle.labels(split.test).reshape(len(split.test), -1)  # (Q, n), -1 where an item came by chance
+planted = oracle.labels(split.test).reshape(len(split.test), -1)  # (Q, n), -1 where an item is random
 several = [len(np.unique(row[row >= 0])) for row in planted]
 chosen = int(np.argmin(np.abs(np.array(several) - (args.clusters - 2))))
 query, planted = split.test[chosen : chosen + 1], planted[chosen]

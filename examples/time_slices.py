@@ -66,7 +66,7 @@ for t, (first, last) in enumerate(times):
     print(f"{names[t]:>5}  {days[0]:<11} {days[1]:<11}{counts} {changed} {density[t]:8.3%}")
 
 # 3. Message passing over all slices -----------------------------------------------------------------------------------
-# By DGL alone: multi_update_all sends along all relations and writes one field per slice. Without its own field name
+# With DGL only: multi_update_all sends along all relations and writes one field per slice. Without its own field name
 # for each, DGL would leave silent slices out and order the others by name. dglrec.nn.SliceEncoder computes such sums
 # for training, all slices in one pass, and is tested to equal DGL.
 

@@ -61,7 +61,7 @@ class Backbone(nn.Module):
     """
 
     tokenize: Callable[[str], list[int]]
-    _work: tuple[int, int] = (0, 0)  # tokens that were encoded in training, and padding beside them
+    _work: tuple[int, int] = (0, 0)  # tokens that were encoded in training, and their padding
 
     def __init__(
         self, name: str, texts: Sequence[str], dim: int, layers: int, heads: int, inner: int, dropout: float

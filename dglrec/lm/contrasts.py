@@ -100,7 +100,7 @@ class Contrasts(nn.Module):
 
         Args:
             fast: the encoder that learns.
-            encode: gives an encoder's outputs for the batch's prompts; called once per encoder, for all it needs.
+            encode: gives an encoder's outputs for the batch's prompts; called once per encoder, with all its names.
             user, item: (B,) the users and items of the batch's prompts.
         """
         c = self.config

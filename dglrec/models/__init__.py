@@ -135,7 +135,7 @@ PRESETS = {
     "selfgnn-inductive": Preset(
         SelfGNN,
         _INDUCTIVE,
-        "not in the paper: the same, with users made of their items alone, up to the slice before the target's",
+        "not in the paper: the same, with users computed from their items only, up to the slice before the target's",
     ),
     "selfgnn-causal": Preset(
         SelfGNN,

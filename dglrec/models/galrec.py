@@ -172,7 +172,7 @@ class GALRec(PromptModel):
         return HopPrompts.of(found, asked, self.device)
 
     def loss(self, batch: HopPrompts) -> dict[str, Tensor]:
-        """Eq. 18: the next item (Eq. 1, over the item tokens alone), and the three contrasts with their weights."""
+        """Eq. 18: the next item (Eq. 1, over the item tokens only), and the three contrasts with their weights."""
         terms = {"next_item": item_cross_entropy(self._answers(batch), self.item_vectors(), batch.target)}  # Eq. 1
         if self.contrasts is None:
             return terms

@@ -151,7 +151,7 @@ class MDGR(WindowModel):
         def of_chunk(encoded: Tensor, items: Tensor) -> Tensor:
             count, vectors = items.shape[1], self.item(items)  # (B, c, d)
             each = Padded(*(part.repeat_interleave(count, 0) for part in window))  # a window for each candidate
-            target = vectors.flatten(0, 1)  # (B * c, d): p_t in all rounds; Eq. 6 makes phi of a history's items alone
+            target = vectors.flatten(0, 1)  # (B * c, d): p_t in all rounds; Eq. 6 makes phi of a history's items only
             interests = self._interests(each, encoded.repeat_interleave(count, 0), target)  # (B * c, k, d + 1)
             return window_logits(interests, augmented(target[:, None], 1.0, 1.0)).view(-1, count)
 

@@ -52,7 +52,7 @@ class MIPConfig:
         dim: size d of items and interests.
         k: clusters, and thus interests, per window.
         heads: attention heads, each of size d.
-        time_size: size of the encoding of days, beside the item, in queries and keys.
+        time_size: size of the encoding of days that is appended to the item in queries and keys.
         hidden: size of the hidden layer in the net of the weights.
         bounded: weights between 0 and 2, see `InterestWeight`; the authors' have no upper bound.
         limit: attention logits are cut off above it.

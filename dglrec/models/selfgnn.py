@@ -47,7 +47,7 @@ class SelfGNNConfig:
         by: how the training log is cut: "equal_lengths" of time (paper and code), "equal_counts" of events, which is
             better where a log grows fast, or calendar months, 60 at most.
         tables: "slices", separate vectors for each slice (E_t of Eq. 1); "shared", one table of users and one of items,
-            learned from the events of all slices; or "items", one table of items, of which users are made.
+            learned from the events of all slices; or "items", one table of items, from which users are computed.
         past: a training target's user is fused from the slices before the target's only, as in later queries; else
             from all slices, including the target's own edge, as in the paper.
         layers: propagations L within a slice.

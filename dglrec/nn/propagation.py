@@ -1,7 +1,7 @@
 """LightGCN propagation (He et al., SIGIR 2020, Eq. 3, 7 and 8) over a user-item heterograph.
 
 `message_passing` uses DGL and is the reference. `LightGCNEncoder` takes the CSR form of both relations from the
-DGL graph once, normalises once, and sums over neighbours with `embedding_bag`, on CPU and CUDA alike: no E x d array is
+DGL graph once, normalises once, and sums over neighbours with `embedding_bag`, on both CPU and CUDA: no E x d array is
 made. The normalised adjacency A is symmetric and propagation is a polynomial of it, so that the gradient is the same
 polynomial of the gradient, and the layers in between need not be kept.
 """
@@ -80,7 +80,7 @@ class Adjacency(nn.Module):
         return bool(user.sum() + item.sum() < 2 * len(self.user_items))
 
     def neighbour_sums(self, users: Tensor, items: Tensor, rows: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """A x at some users and items alone."""
+        """A x at some users and items only."""
         return (
             _weighted_sum(items, *_rows(rows[0], self.user_items, self.user_offsets, self.user_weight)),
             _weighted_sum(users, *_rows(rows[1], self.item_users, self.item_offsets, self.item_weight)),
@@ -119,7 +119,7 @@ def _scale(degree: Tensor) -> Tensor:
 class _Propagation(torch.autograd.Function):
     """All rows, or some, of the propagated tables. The gradient is propagation again, as A is symmetric.
 
-    The last layer sums over the neighbours of the wanted rows alone.
+    The last layer sums only over the neighbours of the wanted rows.
     """
 
     @staticmethod
@@ -176,7 +176,7 @@ class LightGCNEncoder(Keeping):
     def forward(
         self, graph: Any, x: tuple[Tensor, Tensor], rows: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Propagate `x` = (users, items) over a DGL graph, or over an `Adjacency` taken from one before."""
+        """Propagate `x` = (users, items) over a DGL graph, or over an `Adjacency` made from one."""
         adjacency = graph if isinstance(graph, Adjacency) else Adjacency(graph).to(x[0].device)
         if rows is not None and x[0].device.type == "cpu" and adjacency.spares_work(rows):
             return self._propagate(adjacency, *x, *rows)

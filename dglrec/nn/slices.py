@@ -4,7 +4,7 @@ In slice t, z^(u) = LeakyReLU(A_t e^(v)) and z^(v) = LeakyReLU(A_t^T e^(u)) (Eq.
 
 `slice_message_passing` uses DGL and is the reference. `SliceEncoder` takes all slices from the DGL graph once, as
 one block-diagonal matrix in CSR form over the (slice, node) pairs that have an edge at all; sums over neighbours are
-`embedding_bag`, on CPU and CUDA alike. Silent pairs are not part of the sums: their layers are all e_0. So the cost of
+`embedding_bag`, on both CPU and CUDA. Silent pairs are not part of the sums: their layers are all e_0. So the cost of
 the sums is that of the edges, however many slices they are in, and no E x d array is made. The gradient is written by
 hand: the sums are linear, and of the activations their signs are enough.
 """
@@ -262,7 +262,7 @@ class SliceEncoder(nn.Module):
     def forward(
         self, graph: Any, x: tuple[Tensor, Tensor], rows: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Propagate `x` = (users, items) over a graph of `time_slices`, or a `SliceAdjacency` taken from one before.
+        """Propagate `x` = (users, items) over a graph of `time_slices`, or a `SliceAdjacency` made from one.
 
         Raises:
             DataError: tables that do not fit the graph.
