@@ -5,7 +5,7 @@
 For anyone who wants the user-item graph for their own code. `dglrec.graphs.user_item` takes a log or plain arrays and
 gives a DGL heterograph, which all of DGL works on:
 
-    user -interacts-> item        one edge an interaction, sorted by (user, position)
+    user -interacts-> item        one edge per interaction, sorted by (user, position)
     item -interacted_by-> user    the same edges the other way round, in the same order
 
 Edges have `position` (0 for a user's oldest) and, where there are times, `time` in seconds. The steps below are: from a
@@ -36,7 +36,7 @@ graph = dglrec.graphs.user_item(log)
 print(f"1. {log}\n{graph}\n")
 
 # 2. From plain arrays -------------------------------------------------------------------------------------------------
-# Whatever the ids are, np.unique turns them into indices from 0. Rows may stand in any order: edges are sorted by time
+# Whatever the ids are, np.unique turns them into indices from 0. Rows may be in any order: edges are sorted by time
 # within each user. unique=True merges repeated pairs into one edge and keeps their number as `count`.
 
 who = np.array(["bob", "ann", "ann", "bob", "ann"])
@@ -53,7 +53,7 @@ for u, i, seconds in zip(*small.edges(etype="interacts"), small.edges["interacts
 print(f"   merged: {merged.num_edges('interacts')} edges, counts {merged.edges['interacts'].data['count'].tolist()}\n")
 
 # 3. DGL's neighbour samplers ------------------------------------------------------------------------------------------
-# A sampler goes against the edges: for users it samples the edges item -interacted_by-> user. DGL draws at random here;
+# A sampler walks edges backwards: for users it samples the edges item -interacted_by-> user. DGL draws at random here;
 # training in dglrec never does.
 
 dgl.seed(0)
@@ -70,8 +70,8 @@ walks, _ = dgl.sampling.random_walk(graph, seeds[:3], metapath=["interacts", "in
 print("   random walks user, item, user, item: " + "; ".join(str(walk.tolist()) for walk in walks) + "\n")
 
 # 4. Message passing by hand -------------------------------------------------------------------------------------------
-# "Who took this also took": a 1 at one item goes to its users, and from them to all of their items. copy_u and sum send
-# rows as they are, so no array with a row an edge is made.
+# "Users of this item also use": a 1 at one item goes to its users, and from them to all of their items. copy_u and sum
+# send rows as they are, so no array with one row per edge is made.
 
 pairs = dglrec.graphs.user_item(log, unique=True)
 degree = pairs.in_degrees(etype="interacts")  # (M,) users of each item
@@ -79,7 +79,7 @@ start = int(degree.argmax())
 copy, add = dgl.function.copy_u("x", "m"), dgl.function.sum("m", "x")
 pairs.nodes["item"].data["x"] = torch.nn.functional.one_hot(torch.tensor([start]), pairs.num_nodes("item")).float().T
 pairs.update_all(copy, add, etype="interacted_by")  # (U, 1): 1 for the item's users
-pairs.update_all(copy, add, etype="interacts")  # (M, 1): how many of them took each item
+pairs.update_all(copy, add, etype="interacts")  # (M, 1): how many of them have each item
 together = pairs.nodes["item"].data["x"][:, 0]
 assert int(together[start]) == int(degree[start])
 
@@ -89,11 +89,11 @@ def name(number: int) -> str:
     return str((log.titles is not None and log.titles[number]) or log.item_ids[number])
 
 
-# Popular items are together with everything; cosine similarity asks for more than that.
+# Popular items occur together with every item; cosine similarity corrects for that.
 similar = together / (degree * degree[start]).clamp(min=1).sqrt()
 similar[start] = 0
 neighbours = similar.topk(8).indices.tolist()
-print(f"4. users of {name(start)!r} ({int(degree[start])} of them) also took:")
+print(f"4. users of {name(start)!r} ({int(degree[start])} of them) also have:")
 for number in neighbours[:5]:
     print(f"   {int(together[number]):3} of {int(degree[number]):3} users of {name(number)!r}")
 
@@ -113,8 +113,8 @@ if log.time is not None:
     print(f"\n6. the first 80 % of the time: {past.num_edges('interacts')} of {graph.num_edges('interacts')} edges")
 
 # 7. networkx, and a picture -------------------------------------------------------------------------------------------
-# The graph around the item of step 4, projected onto items: an edge where two items share users, as wide as there are
-# many. Node 0 .. U-1 are users, U .. U+M-1 items.
+# The graph around the item of step 4, projected onto items: an edge where two items share users, wider the more there
+# are. Node 0 .. U-1 are users, U .. U+M-1 items.
 
 num_users = graph.num_nodes("user")
 source, target = (ends.numpy() for ends in pairs.edges(etype="interacts"))
@@ -141,7 +141,7 @@ nx.draw_networkx_nodes(projected, place, ax=right, node_color=colour, node_size=
 titles = {node: name(node - num_users)[:28] for node in projected}
 above = {node: (x, y + 0.15) for node, (x, y) in place.items()}
 nx.draw_networkx_labels(projected, above, titles, ax=right, font_size=8)
-right.set_title(f"Items most alike to {name(start)!r} (edges: common users)")
+right.set_title(f"Items most similar to {name(start)!r} (edges: common users)")
 right.margins(0.15)
 right.axis("off")
 

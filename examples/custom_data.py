@@ -6,9 +6,9 @@ Writes the orders of a small bookshop as CSV, as another program might have left
 
     look at the file      dglrec.data.check
     read it               dglrec.load(path, columns=..., items=..., k_core=5)
-    cut it                dglrec.leave_one_out, or dglrec.time_point for a test that lies in the future for everybody
+    cut it                dglrec.leave_one_out, or dglrec.time_point for a test in the future of all users
     train, test           dglrec.fit, dglrec.evaluate
-    save, load, recommend for somebody new
+    save, load, recommend for a new user
 
 To use your own file, give it and its columns:
 
@@ -30,7 +30,7 @@ parser.add_argument("--csv", help="your file; without it one is written")
 parser.add_argument("--user", default="customer", help="its column of user ids")
 parser.add_argument("--item", default="product", help="its column of item ids")
 parser.add_argument("--time", default="bought_at", help="its column of times: seconds since 1970")
-parser.add_argument("--k-core", type=int, default=5, help="keep users and items with so many events")
+parser.add_argument("--k-core", type=int, default=5, help="keep users and items with at least this many events")
 parser.add_argument("--epochs", type=int, default=20)
 parser.add_argument("--out", default="runs", help="where the new folder goes")
 args = parser.parse_args()
@@ -40,7 +40,7 @@ folder = next(name for name in names if not name.exists())
 folder.mkdir(parents=True)
 
 # 1. A file ------------------------------------------------------------------------------------------------------------
-# 600 readers with two favourite genres each, who go through a series in order as a rule.
+# 600 readers with two favourite genres each, who usually read a series in order.
 
 orders, books = args.csv, None
 if orders is None:
@@ -75,14 +75,14 @@ if not report.ok:
     raise SystemExit(2)
 
 # 3. Reading, filtering ------------------------------------------------------------------------------------------------
-# Columns that are not named (order_number) are left alone. Ids stay yours, as text.
+# Columns that are not named (order_number) are ignored. Ids are kept as they are, as text.
 
 log = dglrec.load(orders, columns=columns, items=books, k_core=args.k_core, name="bookshop")
 print(f"\n{log}, filters {log.filters}")
 
 # 4. Two ways to cut ---------------------------------------------------------------------------------------------------
-# leave_one_out: the papers' way. Each user's last item is asked for, and the model knows what other users did later.
-# time_point: the way of the world. Nothing after a moment is known; users ask for all that they take from then on.
+# leave_one_out: as in the papers. Each user's last item is the target, and the model knows what other users did later.
+# time_point: as in practice. Nothing after a cut-off is known; the targets are all of a user's items from then on.
 
 train = {"lr": 5e-3, "batch_size": 256, "epochs": args.epochs}
 small = {"layers": 1, "dropout": 0.2, "attention_dropout": 0.2, "seen": "mask", "train": train}
@@ -95,12 +95,12 @@ for split in (dglrec.leave_one_out(log), dglrec.time_point(log, valid_share=0.1,
         print(f"  {one.preset:12} recall@10 {metrics['recall@10']:.4f} +-{metrics.standard_errors['recall@10']:.4f}")
     print(f"  queries older than what the model may know: {split.counts['older_share_test']:.0%}")
 
-# 5. Somebody new ------------------------------------------------------------------------------------------------------
-# The run folder holds all that is needed: weights, ids, titles, the split. No user id is asked for.
+# 5. A new user --------------------------------------------------------------------------------------------------------
+# The run folder holds all that is needed: weights, ids, titles, the split. No user id is needed.
 
 model = dglrec.load_model(run.folder)
 history = log.item_ids[log.item[log.user == 0]].tolist()[:3]
-print(f"\nsomebody who took {', '.join(history)} may like:\n{model.recommend(history=history, k=5)}")
+print(f"\na new user with the history {', '.join(history)} may like:\n{model.recommend(history=history, k=5)}")
 
 # 6. The graph, for other code -----------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """GAL-Rec: a small T5 that reads a user's neighbourhood in the graph, with and without graph-aware learning.
 
 Paper: Guan et al., Enhancing Collaborative Semantics of Language Model-Driven Recommendations via Graph-Aware Learning.
-docs/galrec.md walks through its equations, whose numbers stand below.
+docs/galrec.md walks through its equations, whose numbers are used below.
 
 What calls what:
 
@@ -10,7 +10,7 @@ What calls what:
       dglrec.fit(model, split)                          dglrec/train.py
         GALRec.before_training                          external embeddings, Eq. 2 and 3
         GALRec.batches                                  prompts of a batch's users and items
-          dglrec.graphs.hops                            who touched the same items, before the moment of the target
+          dglrec.graphs.hops                            other users of the same items, before the target's time
           Prompter                                      token numbers (dglrec/lm/prompts.py)
         GALRec.loss                                     Eq. 18; what `fit` calls for each batch
           Backbone.answers, item_cross_entropy          Eq. 1
@@ -21,8 +21,8 @@ What calls what:
 
 Commands (they need the extra: pip install "dglrec[lm]"):
 
-    python examples/galrec.py                              a sample where neighbours tell what comes next, offline
-    python examples/galrec.py --picture hops.png           and how the hops' vectors lie, as in Figure 4
+    python examples/galrec.py                              a sample where neighbours show what comes next, offline
+    python examples/galrec.py --picture hops.png           and how the hops' vectors are spread, as in Figure 4
     python examples/galrec.py --data amazon-beauty --backbone google/flan-t5-small --device cuda
 
 Where to look next: examples/hop_prompts.py prints a prompt; PAIRS in dglrec/lm/contrasts.py are the six contrasts.
@@ -40,10 +40,10 @@ parser.add_argument("--data", default="sample", help="a data set (see dglrec dat
 parser.add_argument("--preset", default="galrec-lightgcn", help="galrec-lightgcn, galrec-sasrec or galrec-text")
 parser.add_argument("--backbone", default="tiny", help="tiny, or the name or folder of a T5")
 parser.add_argument("--hops", type=int, default=2, choices=[1, 2, 3])
-parser.add_argument("--epochs", type=int, help="most epochs (6 on the sample, 20 else)")
+parser.add_argument("--epochs", type=int, help="maximum number of epochs (6 on the sample, 20 else)")
 parser.add_argument("--seed", type=int, default=2020)
 parser.add_argument("--device", default="auto")
-parser.add_argument("--picture", type=Path, help="draw how the vectors of the hops lie to this PNG")
+parser.add_argument("--picture", type=Path, help="PNG file for a picture of how the hops' vectors are spread")
 args = parser.parse_args()
 
 # Data -----------------------------------------------------------------------------------------------------------------
@@ -78,5 +78,5 @@ if args.picture is not None:
     from dglrec.lm.spread import spread
 
     points = {name: spread(model).points for name, model in models.items()}
-    save_densities(points, args.picture, f"what the encoder makes of hops, {log.name}")
+    save_densities(points, args.picture, f"the encoder's outputs by hop, {log.name}")
     print(f"\n{args.picture}")

@@ -1,7 +1,7 @@
 """GSAU (rec): a graph encoder and a sequential encoder in one embedding space, joined by alignment and uniformity.
 
 Paper: Cao et al., Graph-Sequential Alignment and Uniformity: Toward Enhanced Recommendation Systems, WWW 2025
-Companion, https://doi.org/10.1145/3701716.3715498. docs/gsau.md walks through its equations, whose numbers stand below.
+Companion, https://doi.org/10.1145/3701716.3715498. docs/gsau.md goes through its equations, which are cited by number.
 
 What calls what:
 
@@ -46,11 +46,11 @@ parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--data", default="sample", help="a data set (see dglrec data list) or a file")
 parser.add_argument("--align", action="store_true", help="GSAU: alignment in place of cross-entropy")
 parser.add_argument("--gamma", type=float, default=0.1, help="weight of uniformity, Eq. 10")
-parser.add_argument("--epochs", type=int, help="most epochs (12 on the sample, 300 else)")
+parser.add_argument("--epochs", type=int, help="maximum number of epochs (12 on the sample, 300 else)")
 parser.add_argument("--seed", type=int, default=2020)
 parser.add_argument("--device", default="auto")
 parser.add_argument("--out", help="folder of the run; without it nothing is written")
-parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+parser.add_argument("--resume", action="store_true", help="continue the run in --out")
 args = parser.parse_args()
 
 # Data -----------------------------------------------------------------------------------------------------------------
@@ -61,8 +61,8 @@ print(split)
 
 # Model ----------------------------------------------------------------------------------------------------------------
 # The defaults are the authors' settings. They learn slowly: the cross-entropy of a unit vector with raw items is nearly
-# flat at first. On the sample we take the liberty of cosines over a temperature, less dropout and a larger learning
-# rate, so that there is something to see in a minute.
+# flat at first. On the sample, cosines over a temperature, less dropout and a larger learning rate are used instead, so
+# that there is something to see in a minute.
 
 fields = {"gamma": args.gamma, "train": {"seed": args.seed}}
 if args.data.startswith("sample"):
@@ -87,7 +87,7 @@ user, item = F.normalize(users[edges.user]), F.normalize(items[edges.item])  # (
 
 raw = model.sequence_encoder(prefixes.history, model.item.weight, last=True)  # Eq. 3, (B, d)
 sequence, target = F.normalize(raw), F.normalize(model.item(prefixes.target))  # (B, d) each, the pairs of Eq. 8
-negative = target.roll(-1, dims=0)  # rows are in random order: another row's target is an item that is not theirs
+negative = target.roll(-1, dims=0)  # rows are in random order: another row's target is not an item of the user's
 
 terms = {
     "graph_alignment": alignment(user, item),  # Eq. 4

@@ -1,4 +1,4 @@
-"""HardGNN: SelfGNN, and items that are near a user without being the user's; where they come from, what they change.
+"""HardGNN: SelfGNN with hard negatives, items near a user but not in the history; where they come from, what they do.
 
 Paper: Lin, Cramer, Zhao, Yuan, Self-Supervised Sequential Recommendation with Hard Negative Graph Contrastive Learning.
 docs/hardgnn.md walks through what it adds to SelfGNN; examples/selfgnn.py has the rest.
@@ -17,18 +17,18 @@ What calls what:
 Commands:
 
     python examples/hardgnn.py                                   a sample, offline
-    python examples/hardgnn.py --k 0 --lam 0                     SelfGNN, to the bit
+    python examples/hardgnn.py --k 0 --lam 0                     exactly SelfGNN
     python examples/hardgnn.py --data ml-latest-small --by equal_counts --slices 5 --negatives 999
 
-In the sample "drift" items belong to communities. Random items are of a user's communities by chance alone; mined ones
-are mostly from there, which is what makes them hard.
+In the sample "drift" items belong to communities. Random items belong to a user's communities only by chance; mined
+ones mostly do, which makes them hard.
 
 Numbers to expect on test, under the protocol that is printed, and the time on an AMD EPYC of 2 cores:
 
     sample          recall@10 .292, ndcg@10 .137; 13 seconds on 1 thread
 
 With standard errors of .02 and .01 this is level with SelfGNN (examples/selfgnn.py): hard negatives show no gain here,
-though most of what is mined is of communities that the user follows, those of three training items or more.
+although most mined items belong to communities that the user follows (with three training items or more).
 
 Where to look next: HardGNN.mine in dglrec/models/hardgnn.py.
 """
@@ -93,4 +93,4 @@ if args.k:
         np.add.at(count, (train.user, group[train.item]), 1)
         own = count >= 3
         found = own[np.arange(log.num_users)[:, None], group[hard]].mean()
-        print(f"{found:.0%} of the mined items are of a community that the user follows; by chance {own.mean():.0%}")
+        print(f"{found:.0%} of the mined items belong to a community that the user follows; by chance {own.mean():.0%}")

@@ -1,11 +1,11 @@
-"""A user's neighbourhood, hop after hop, and the prompt that tells a language model of it.
+"""A user's neighbourhood, hop by hop, and the prompt that describes it to a language model.
 
 What calls what:
 
     examples/hop_prompts.py
-      dglrec.graphs.user_item(split.train)      who touched what, in training alone
-      dglrec.lm.hop_prompts.history_of          a test query: the history, and the moment that it is asked for
-      dglrec.lm.hop_prompts.around_users        who else touched these items before that moment, and what besides
+      dglrec.graphs.user_item(split.train)      users and their items, in training alone
+      dglrec.lm.hop_prompts.history_of          a test query: the history, and the time of its target
+      dglrec.lm.hop_prompts.around_users        other users of these items before that time, and their other items
         dglrec.graphs.hops                      all trees at once (dglrec/graphs/hops.py)
       dglrec.lm.prompts.Prompter                token numbers under a budget
 
@@ -30,7 +30,7 @@ parser.add_argument("--data", default="sample", help="a data set (see dglrec dat
 parser.add_argument("--query", type=int, default=0, help="number of the test query")
 parser.add_argument("--hops", type=int, default=2, choices=[1, 2, 3])
 parser.add_argument("--fanout", type=int, default=8, help="neighbours of each neighbour")
-parser.add_argument("--budget", type=int, default=256, help="most tokens of the prompt")
+parser.add_argument("--budget", type=int, default=256, help="maximum number of tokens in the prompt")
 args = parser.parse_args()
 
 # The neighbourhood ----------------------------------------------------------------------------------------------------
@@ -47,7 +47,7 @@ for number, hop in enumerate(found, 1):
     print(f"hop {number}: {len(ids)} {'items' if number % 2 else 'users'}, newest first: {', '.join(ids[:8])} ...")
 
 # The prompt -----------------------------------------------------------------------------------------------------------
-# A token for each word here; a model has a tokenizer of its own, and a token for each user and item in any case.
+# One token per word here; a model has a tokenizer of its own, and always one token per user and item.
 
 words = list(dict.fromkeys(" ".join(texts()).split()))
 spoken = np.array([*words, "</s>", *log.user_ids.tolist(), *log.item_ids.tolist()], dtype=object)

@@ -1,7 +1,7 @@
 """One user's interests as graphs: before training, after it, and how they move while the graph is built m times.
 
 MDGR ("Learning Multi-interest Embedding with Dynamic Graph Cluster for Sequential Recommendation", Xiao et al.)
-clusters the items of each history and connects, within a cluster, the pairs that are most alike:
+clusters the items of each history and connects, within a cluster, the pairs that are most similar:
 
     item vectors -> graphs.interests -> Ward's clusters -> weighted cosine (Eq. 7, 8) -> top pairs (Eq. 9) -> DGL graph
 
@@ -11,7 +11,7 @@ is known which interest each item was chosen for, so that the clusters can be ch
 Commands:
 
     python examples/interest_graphs.py                      a minute; writes runs/interests.png
-    python examples/interest_graphs.py --preset mdgr        as the paper prints it: items are told apart much later
+    python examples/interest_graphs.py --preset mdgr        as the paper prints it: items are distinguished much later
 """
 
 import argparse
@@ -43,7 +43,7 @@ parser.add_argument("--out", default="runs/interests.png", help="the picture")
 args = parser.parse_args()
 if args.rounds < 1 or args.preset == "mdgr-dgc":
     parser.error(
-        "without a round no graph is built, and --preset mdgr-dgc has none; take --rounds 1 or more of another"
+        "without a round no graph is built, and --preset mdgr-dgc has none; use another preset and --rounds 1 or more"
     )
 
 # 1. A model, before and after training --------------------------------------------------------------------------------
@@ -64,9 +64,9 @@ def rounds(query):
         return [vectors[0] for vectors, _ in model.rounds(history, model.encode(history))]
 
 
-# A user whose history is a mixture that Ward, given the planted interests themselves, could take apart.
+# A user whose history mixes few enough planted interests for the clusters to separate them.
 oracle = dglrec.data.sample_oracle(**sample, log=log)
-planted = oracle.labels(split.test).reshape(len(split.test), -1)  # (Q, n), -1 where an item came by chance
+planted = oracle.labels(split.test).reshape(len(split.test), -1)  # (Q, n), -1 where an item is random
 several = [len(np.unique(row[row >= 0])) for row in planted]
 chosen = int(np.argmin(np.abs(np.array(several) - (args.clusters - 2))))
 query, planted = split.test[chosen : chosen + 1], planted[chosen]
@@ -77,7 +77,7 @@ dglrec.fit(model, split)
 after = rounds(query)
 
 # 2. The graphs --------------------------------------------------------------------------------------------------------
-# For one user; a list of lengths gives many at once, batched, and `dgl.unbatch` takes them apart. The similarity of
+# For one user; a list of lengths gives many at once, batched, and `dgl.unbatch` separates them. The similarity of
 # each edge and the cluster of each node are features, ready for message passing.
 
 

@@ -1,4 +1,4 @@
-"""LightGCN: who is near whom in the user-item graph, by propagation without weights, trained by BPR.
+"""LightGCN: propagation without weights over the user-item graph, trained by BPR.
 
 Paper: He et al., LightGCN: Simplifying and Powering Graph Convolution Network for Recommendation, SIGIR 2020,
 https://doi.org/10.1145/3397271.3401063. The settings are those of RecBole, which GSAU's Table 1 compares with: two
@@ -26,10 +26,10 @@ Numbers to expect on test, under the protocol that is printed, and the time on a
     sample          recall@10 .255, ndcg@10 .136; 5 seconds on 1 thread
     amazon-beauty   recall@10 .0428, ndcg@10 .0214; .31 hours on 1 thread
 
-The order of the items, which LightGCN does not see, is most of what there is to learn in the sample: the best reachable
+Most of what can be learned in the sample is in the order of the items, which LightGCN does not see: the best reachable
 recall@10 is .70. `dglrec reproduce gsau-table1` prints the paper's figures beside those measured with this package.
 
-Where to look next: Adjacency in dglrec/nn/propagation.py, which never makes an array with a row an edge;
+Where to look next: Adjacency in dglrec/nn/propagation.py, which never makes an array with one row per edge;
 examples/build_graphs.py, the graph alone.
 """
 
@@ -45,11 +45,11 @@ from dglrec.nn import message_passing
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--data", default="sample", help="a data set (see dglrec data list) or a file")
 parser.add_argument("--layers", type=int, default=2)
-parser.add_argument("--epochs", type=int, help="most epochs (40 on the sample, 300 else)")
+parser.add_argument("--epochs", type=int, help="maximum number of epochs (40 on the sample, 300 else)")
 parser.add_argument("--seed", type=int, default=2020)
 parser.add_argument("--device", default="auto")
 parser.add_argument("--out", help="folder of the run; without it nothing is written")
-parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+parser.add_argument("--resume", action="store_true", help="continue the run in --out")
 args = parser.parse_args()
 
 # Data -----------------------------------------------------------------------------------------------------------------
@@ -93,6 +93,6 @@ print(f"\n{run.test()}")
 counts = dglrec.evaluate(dglrec.models.preset("popularity", split), split.test, k=(10, 50))
 print("popularity, same protocol: " + ", ".join(f"{name} {value:.4f}" for name, value in counts.items()))
 
-# Somebody new has no row in the user table: the history alone is propagated once (`fold_in`).
+# A new user has no row in the user table: the history alone is propagated once (`fold_in`).
 history = log.item_ids[log.item[:3]].tolist()
 print(f"\nafter {history}:\n{model.recommend(history=history, k=5)}")

@@ -1,14 +1,14 @@
-"""The first minute with dglrec: from a log of who took what to a trained recommender.
+"""The first minute with dglrec: from a log of interactions to a trained recommender.
 
     python examples/quickstart.py
 
-Needs no download and no GPU, and takes well under a minute on two cores. It draws the log of a small shop whose right
-answers are known, cuts it into a past and a future, and compares models that only count with two that learn:
+Needs no download and no GPU, and takes well under a minute on two cores. It draws the log of a small shop whose best
+scores are known, cuts it into a past and a future, and compares models that only count with two that learn:
 
     data.sample -> leave_one_out -> models.preset -> fit -> evaluate -> model.recommend
 
-Numbers to expect, recall@10 on test: .50 for counting transitions, .54 for SASRec and for GSAU (rec), .70 for one who
-knows the rules of the shop.
+Numbers to expect, recall@10 on test: .50 for counting transitions, .54 for SASRec and for GSAU (rec), .70 for an
+oracle that knows the rules of the shop.
 
 Everything it writes goes into a new folder under `runs/`.
 """
@@ -36,7 +36,7 @@ names = (Path(args.out) / f"quickstart-{number}" for number in count(1))
 folder = next(name for name in names if not name.exists())
 
 # Data -----------------------------------------------------------------------------------------------------------------
-# In the shop a user shops in one department, and often takes the item that goes with the last one. Some items are more
+# In the shop a user shops in one department, and often buys the item that goes with the last one. Some items are more
 # popular than others, a tenth of all steps is noise, and in the middle of the period part of the assortment changes.
 
 log = dglrec.data.sample("shop", users=args.users, items=args.items, seed=args.seed)
@@ -45,8 +45,8 @@ graph = dglrec.graphs.user_item(split.train)  # a DGL graph; the models below bu
 print(f"{log}\n{split}\n{graph.num_edges('interacts'):,} edges in the training graph\n")
 
 # Models ---------------------------------------------------------------------------------------------------------------
-# In this shop nobody takes an item twice, so all models mask the items of the history. The two that learn are small
-# here, with a large learning rate, to be done in seconds. GSAU (rec) compares cosines over a temperature, which needs
+# In this shop no user buys an item twice, so all models mask the items of the history. The two that learn are small
+# here, with a large learning rate, to finish in seconds. GSAU (rec) compares cosines over a temperature, which needs
 # fewer epochs than the paper's form; that one is `examples/gsau.py`.
 
 cosine = {"normalise_item": True, "temperature": 0.1, "rank": "cosine"}
@@ -71,7 +71,7 @@ for model in models:
     print(f"{model.preset:12} {how}", flush=True)
 
 oracle = dglrec.data.sample_oracle("shop", users=args.users, items=args.items, seed=args.seed)
-best = oracle.best_scores(split.test, k=(10, 50))  # what one who knows the process can expect
+best = oracle.best_scores(split.test, k=(10, 50))  # what to expect with the process known
 
 # Results --------------------------------------------------------------------------------------------------------------
 
@@ -90,7 +90,7 @@ table = {name: metrics.to_dict() for name, metrics in results.items()}  # each w
 
 user = str(log.user_ids[0])
 history = log.item[log.user == 0]
-print(f"\n{user} took, most recent last:")
+print(f"\nlast items of {user}, most recent last:")
 print("\n".join(f"      {log.item_ids[item]:9} {log.titles[item]}" for item in history[-5:]))
 print("gsau-rec recommends:")
 print(models[-1].recommend(user=user, k=5))

@@ -25,8 +25,8 @@ Numbers to expect on test, under the protocol that is printed, and the time on a
     sample          recall@10 .496, ndcg@10 .325; 21 seconds on 1 thread
     amazon-beauty   recall@10 .0813, ndcg@10 .0410; .86 hours on 1 thread
 
-In the sample nobody takes an item twice, so that masking seen items helps: recall@10 is .529 then, and .70 the best
-reachable. `dglrec reproduce gsau-table1` prints the paper's figures beside those measured with this package.
+In the sample no user has an item twice, so that masking seen items helps: recall@10 is .529 then; the best reachable is
+.70. `dglrec reproduce gsau-table1` prints the paper's figures beside those measured with this package.
 
 Where to look next: position_batches in dglrec/batches.py, and CausalTransformer, which pads in attention only.
 """
@@ -43,11 +43,11 @@ from dglrec.streams import Streams
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--data", default="sample", help="a data set (see dglrec data list) or a file")
 parser.add_argument("--targets", choices=("positions", "prefixes"), default="positions", help="what a step holds")
-parser.add_argument("--epochs", type=int, help="most epochs (20 on the sample, 300 else)")
+parser.add_argument("--epochs", type=int, help="maximum number of epochs (20 on the sample, 300 else)")
 parser.add_argument("--seed", type=int, default=2020)
 parser.add_argument("--device", default="auto")
 parser.add_argument("--out", help="folder of the run; without it nothing is written")
-parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+parser.add_argument("--resume", action="store_true", help="continue the run in --out")
 args = parser.parse_args()
 
 # Data -----------------------------------------------------------------------------------------------------------------
@@ -66,7 +66,7 @@ print(f"{sum(weights.numel() for weights in model.parameters()):,} parameters; t
 
 # A batch --------------------------------------------------------------------------------------------------------------
 # Histories lie one after the other. In "positions" every position predicts the item after it, so that a window is read
-# once for all of its targets; in "prefixes" each target brings its own history along.
+# once for all of its targets; in "prefixes" each target has its own copy of the history.
 
 batch = next(model.batches(split, Streams(args.seed)))
 tokens, targets = len(batch.history.items), len(batch.target)

@@ -1,4 +1,4 @@
-"""SelfGNN: a graph for each time slice, read in their order; and which slices the model learns to trust.
+"""SelfGNN: one graph per time slice, read in order; and which slices the model learns to trust.
 
 Paper: Liu, Xia, Huang, SelfGNN: Self-Supervised Graph Neural Networks for Sequential Recommendation, SIGIR 2024.
 docs/selfgnn.md walks through its equations, whose numbers (those of HardGNN's paper) are used below.
@@ -24,15 +24,15 @@ Commands:
     python examples/selfgnn.py --slices 1                        the same model without slices
     python examples/selfgnn.py --data ml-latest-small --by equal_counts --slices 5 --negatives 999
 
-In the sample "drift" users turn to something else at known times, and the last slices of a quarter of them are noise.
+In the sample "drift" users' interests change at known times, and the last slices of a quarter of the users are noise.
 
 Numbers to expect on test, under the protocol that is printed, and the time on an AMD EPYC of 2 cores:
 
     sample          recall@10 .312, ndcg@10 .145; 12 seconds on 1 thread
 
 Their standard errors are .02 and .01, and transitions, which count what follows what, are within them. The weights w
-do not tell the noisy users from others here, for with beta = 1e-6 they hardly learn; docs/selfgnn.md says where they
-do. `dglrec reproduce hardgnn-table1` prints what was measured on real data.
+do not distinguish the noisy users from others here, as with beta = 1e-6 they hardly learn; docs/selfgnn.md says where
+they do. `dglrec reproduce hardgnn-table1` prints what was measured on real data.
 
 Where to look next: examples/time_slices.py, the graph alone; examples/hardgnn.py, hard negatives.
 """
@@ -69,14 +69,14 @@ print(split)
 print("edges of the slices: " + ", ".join(str(graph.num_edges(t)) for t in dglrec.graphs.slice_names(graph)))
 
 # Model ----------------------------------------------------------------------------------------------------------------
-# On the small sample less is enough, of everything; the fields are explained by help(dglrec.models.SelfGNNConfig).
+# On the small sample smaller values are enough; the fields are explained by help(dglrec.models.SelfGNNConfig).
 
 fields = {"slices": args.slices, "by": args.by, "train": {"seed": args.seed, "epochs": 150}}
 if args.data == "sample":
     fields |= {"dim": 32, "heads": 4, "negatives": 20, "max_length": 40, "dropout": 0.1, "pool": "mean", "reg": 1e-4}
     fields["train"] |= {"epochs": 40, "lr": 5e-3, "batch_size": 128}
 if args.slices == 1:
-    fields["past"] = False  # a single slice ends before no target
+    fields["past"] = False  # a single slice does not end before any target
 if args.epochs is not None:
     fields["train"]["epochs"] = args.epochs
 model = dglrec.models.preset(args.preset, split, **fields)
@@ -106,7 +106,7 @@ for name in ("popularity", "transitions"):
     print(f"{name}, same protocol: " + ", ".join(f"{metric} {value:.4f}" for metric, value in counts.items()))
 
 # Which slices count ---------------------------------------------------------------------------------------------------
-# w of Eq. 10, learned without being told whose slices are noise.
+# w of Eq. 10, learned without knowing whose slices are noise.
 
 weights = model.slice_weights().cpu().numpy()  # (T, U)
 print("\nreliability of the slices, mean over users: " + ", ".join(f"{value:.3f}" for value in weights.mean(1)))
@@ -114,5 +114,5 @@ if args.data == "sample":
     noisy = dglrec.data.sample_oracle("drift", log=log, **drift).noisy
     late = weights[-2:].mean(0)  # (U,)
     below = np.mean(late[noisy][:, None] < late[~noisy])
-    print(f"of the last two, users whose noise is there ({noisy.sum()}) have less than others in {below:.0%} of pairs;")
+    print(f"in the last two, noisy users ({noisy.sum()}) have lower values than others in {below:.0%} of pairs;")
     print("50% is no difference, and 6% to either side is within chance")

@@ -1,4 +1,4 @@
-"""How the graph changes with time: one relation a slice, what DGL does with them, and a picture. Nothing is trained.
+"""How the graph changes with time: one relation per slice, what DGL does with them, and a picture. Nothing is trained.
 
     python examples/time_slices.py
     python examples/time_slices.py --data sample:shop --by equal_counts
@@ -8,9 +8,9 @@ SelfGNN and HardGNN cut the time of a log into slices and learn from each slice'
 
     log -> graphs.time_slices -> user -t0-> item, item -t0_by-> user, user -t1-> item, ... -> multi_update_all
 
-All users and items are nodes of every slice; who is silent in one has no edge there. In the sample "drift", half of the
-users turn to something else wherever a slice begins, and the last two slices of a quarter of them are noise; in "shop",
-a fifth of the items leaves and another fifth comes in the middle of the time.
+All users and items are nodes of every slice; a node without events in one has no edge there. In the sample "drift", the
+interests of half of the users change wherever a slice begins, and the last two slices of a quarter of the users are
+noise; in "shop", a fifth of the items leaves and another fifth comes in the middle of the time.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--data", default="sample:drift", help="a data set, or a file (see dglrec data list)")
 parser.add_argument("--by", default="equal_lengths", choices=["equal_lengths", "equal_counts", "month"])
-parser.add_argument("--n", type=int, default=6, help="number of slices, but for months")
+parser.add_argument("--n", type=int, default=6, help="number of slices, except by month")
 parser.add_argument("--out", default="runs/time_slices.png", help="the picture")
 args = parser.parse_args()
 
@@ -66,13 +66,13 @@ for t, (first, last) in enumerate(times):
     print(f"{names[t]:>5}  {days[0]:<11} {days[1]:<11}{counts} {changed} {density[t]:8.3%}")
 
 # 3. Message passing over all slices -----------------------------------------------------------------------------------
-# By DGL alone: multi_update_all sends along all relations and writes one field a slice. Without a name of its own for
-# each, DGL would leave silent slices out and order the others by name. dglrec.nn.SliceEncoder does such sums for
-# training, all slices in one pass, and is tested to equal DGL.
+# With DGL only: multi_update_all sends along all relations and writes one field per slice. Without its own field name
+# for each, DGL would leave silent slices out and order the others by name. dglrec.nn.SliceEncoder computes such sums
+# for training, all slices in one pass, and is tested to equal DGL.
 
 
 def sums(source: str, target: str, ends: str, x: torch.Tensor) -> torch.Tensor:
-    """What the target nodes of each slice get from their neighbours there: (nodes, d) -> (T, nodes, d)."""
+    """What the target nodes of each slice receive from their neighbours there: (nodes, d) -> (T, nodes, d)."""
     with graph.local_scope():
         graph.nodes[source].data["x"] = x
         copy = dgl.function.copy_u("x", "m")
@@ -82,12 +82,12 @@ def sums(source: str, target: str, ends: str, x: torch.Tensor) -> torch.Tensor:
         return torch.stack([data.get(name, nothing) for name in names])
 
 
-# Ones sent to the items are their degrees. Are the popular items of one slice those of the other?
+# The sums of ones are the items' degrees. Are the popular items of one slice also popular in the other?
 popularity = sums("user", "item", "", torch.ones(graph.num_nodes("user"), 1))[:, :, 0]  # (T, M)
 unit = torch.nn.functional.normalize(popularity, dim=1)
 alike, what = (unit @ unit.T).numpy(), "Item degrees in two slices: cosine"  # (T, T)
 
-# Of a sample the groups of items are known: what a user gets from them is what the user was after in a slice.
+# In a sample the groups of items are known: what a user receives from them are the user's interests in a slice.
 kind = args.data.partition(":")[2]
 if kind in ("drift", "shop"):
     oracle = dglrec.data.sample_oracle(kind, log=log)
@@ -101,8 +101,8 @@ if kind in ("drift", "shop"):
 
     everybody, order = np.ones(graph.num_nodes("user"), dtype=bool), range(len(names))
     alike = np.array([[mean_cosine(one, two, everybody) for two in order] for one in order])  # (T, T)
-    what = "What a user is after in two slices: cosine"
-    print(f"\nwhat a user is after in a slice and in the next: cosine {alike.diagonal(1).mean():.2f}")
+    what = "A user's interests in two slices: cosine"
+    print(f"\na user's interests in a slice and in the next: cosine {alike.diagonal(1).mean():.2f}")
 if kind == "drift":
     print(f"in the first and in the last: {alike[0, -1]:.2f}")
     late = [mean_cosine(-2, -1, who) for who in (oracle.noisy, ~oracle.noisy)]

@@ -1,4 +1,4 @@
-"""T5 as a backbone: an encoder and a decoder over vectors, packed prompts in, one state a prompt out.
+"""T5 as a backbone: an encoder and a decoder over vectors, packed prompts in, one state per prompt out.
 
 `transformers` is imported when a backbone is made. `tiny` is a small T5 from its config, with a tokenizer trained on
 the given texts, so that it needs no download; any other name is that of a T5 on the hub, or a folder.
@@ -20,7 +20,7 @@ from ..nn.attention import Buckets, biased_attention, query_attention
 from ..nn.dropout import Dropout
 
 TINY = "tiny"
-SLOTS = {"cpu": 1 << 14, "cuda": 1 << 18}  # tokens that are encoded together at most, padding among them
+SLOTS = {"cpu": 1 << 14, "cuda": 1 << 18}  # maximum number of tokens encoded together, with padding
 MEND = 'pip install "dglrec[lm]"'
 _PATIENCE = 10  # seconds for the hub to answer
 
@@ -56,12 +56,12 @@ class Backbone(nn.Module):
         pretrained: whether weights were loaded.
 
     Raises:
-        ConfigError: `transformers` is not installed, there is no such model here and it cannot be fetched, or "tiny"
+        ConfigError: `transformers` is not installed, the model is not on this machine and cannot be fetched, or "tiny"
             has more heads than dimensions.
     """
 
     tokenize: Callable[[str], list[int]]
-    _work: tuple[int, int] = (0, 0)  # tokens that were encoded in training, and padding beside them
+    _work: tuple[int, int] = (0, 0)  # tokens that were encoded in training, and their padding
 
     def __init__(
         self, name: str, texts: Sequence[str], dim: int, layers: int, heads: int, inner: int, dropout: float
@@ -91,7 +91,7 @@ class Backbone(nn.Module):
             _quicken(stack)
 
     def encode(self, encoder: nn.Module, vectors: Tensor, lengths: np.ndarray) -> Tensor:
-        """The encoder's states of all tokens of all prompts, (T, d); in training what is encoded is counted.
+        """The encoder's states of all tokens of all prompts, (T, d); in training, encoded tokens are counted.
 
         Args:
             encoder: this backbone's, or its momentum copy.
@@ -113,7 +113,7 @@ class Backbone(nn.Module):
 
         Args:
             encoder, vectors, lengths: see `encode`.
-            at: numbers of tokens among all T.
+            at: indices of tokens among all T.
         """
         states = self.encode(encoder, vectors, lengths)
         if at is not None:
@@ -123,13 +123,13 @@ class Backbone(nn.Module):
         return F.embedding_bag(tokens, states, starts, mode="mean")
 
     def answers(self, vectors: Tensor, lengths: np.ndarray) -> Tensor:
-        """The decoder's first state for each prompt, (B, d): what is said next is one token."""
+        """The decoder's first state for each prompt, (B, d): the answer is one token."""
         states = self.encode(self.encoder, vectors, lengths)
         said = self.begin.expand(len(lengths), -1)
         return first_states(self.decoder, said, states, Buckets(lengths, states.device, several=True))
 
     def figures(self) -> dict[str, float]:
-        """Tokens that were encoded in training since this was asked last, and the share of padding in attention."""
+        """Tokens that were encoded in training since the last call, and the share of padding in attention."""
         (tokens, padding), self._work = self._work, (0, 0)
         return {"tokens": tokens, "padding": padding / max(tokens + padding, 1)}
 
@@ -138,7 +138,7 @@ class Backbone(nn.Module):
         return self.begin.expand(rows, 1, -1)
 
     def decode(self, states: Tensor, mask: Tensor, said: Tensor) -> Tensor:
-        """Decoder states (B, t, d) after what was said (B, t, d), on encoder states (B, L, d) with mask (B, L)."""
+        """Decoder states (B, t, d) after the tokens so far (B, t, d), on encoder states (B, L, d) with mask (B, L)."""
         found = self.decoder(
             inputs_embeds=said, encoder_hidden_states=states, encoder_attention_mask=mask, use_cache=False
         )
@@ -146,9 +146,9 @@ class Backbone(nn.Module):
 
 
 def encode(encoder: Any, vectors: Tensor, buckets: Buckets) -> Tensor:
-    """What a T5 encoder makes of packed prompts, (T, d) -> (T, d): its own layers on rows without padding.
+    """A T5 encoder's states of packed prompts, (T, d) -> (T, d): its own layers on rows without padding.
 
-    The library's own way through the encoder pads every layer, and takes each bucket through all of them by itself.
+    The library's own forward pass pads in every layer, and takes each bucket through all layers separately.
     """
     longest = buckets.shapes[0][1]
     bias = encoder.block[0].layer[0].SelfAttention.compute_bias(longest, longest)[0]  # (h, L, L), of all layers
@@ -165,7 +165,7 @@ def encode(encoder: Any, vectors: Tensor, buckets: Buckets) -> Tensor:
 def first_states(decoder: Any, said: Tensor, states: Tensor, buckets: Buckets) -> Tensor:
     """A T5 decoder's states after one token each, (B, d), over encoder states (T, d).
 
-    The one token looks at itself alone, so that its self-attention is its value.
+    The one token attends to itself only, so that its self-attention is its value.
     """
     x: Tensor = decoder.dropout(said)
     for block in decoder.block:
@@ -192,7 +192,7 @@ def padded_parts(states: Tensor, lengths: np.ndarray, widen: int = 1) -> Iterato
     Args:
         states: (T, d).
         lengths: (B,).
-        widen: how many times over each prompt will be read; parts are smaller by that.
+        widen: how many times each prompt will be read; parts are smaller by this factor.
     """
     device = states.device
     buckets = Buckets(lengths, device, several=True)
@@ -210,7 +210,7 @@ def padded_parts(states: Tensor, lengths: np.ndarray, widen: int = 1) -> Iterato
 
 
 def _quicken(stack: nn.Module) -> None:
-    """Dropout by the package's own module, and none of the attention's weights: a quarter of a step on a CPU."""
+    """Dropout by the package's own module, and none of the attention's weights: saves a quarter of a step on a CPU."""
     for module in list(stack.modules()):
         for name, part in list(module.named_children()):
             if type(part) is nn.Dropout:
@@ -249,15 +249,15 @@ def _fetched(transformers: Any, name: str) -> tuple[Any, Callable[[str], list[in
         failure = error
     try:
         if not is_here:
-            # Asked once whether it has such a model: to read it is to ask many times, with long pauses.
+            # One request whether the hub has such a model: reading it makes many requests, with long pauses.
             library("huggingface_hub").HfApi().model_info(name, timeout=_PATIENCE)
             return _read(transformers, name, local_files_only=False)
     except Exception as error:
         failure = error
     reason = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
     raise ConfigError(
-        f"backbone {name!r} is no {'folder' if is_here else 'model'} that can be read ({reason[:120]}); without a "
-        "network give the folder of a downloaded T5 (with model.safetensors), or backbone='tiny', "
+        f"backbone {name!r} is not a {'folder' if is_here else 'model'} that can be read ({reason[:120]}); without a "
+        "network, use the folder of a downloaded T5 (with model.safetensors), or backbone='tiny', "
         "which needs no download"
     ) from None
 

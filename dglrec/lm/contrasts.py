@@ -1,8 +1,8 @@
-"""GAL-Rec's graph-aware learning: what is said of a node is to be like what is said of its neighbours (Eq. 5 to 17).
+"""GAL-Rec's graph-aware learning: the encoding of a node shall be like those of its neighbours (Eq. 5 to 17).
 
 Six pairs of a query and a key are pulled together. Queries come from the encoder that learns, keys from a momentum copy
-of it, and what a query is told from are the keys of earlier batches, which wait in queues. How prompts are encoded is
-the caller's matter.
+of it, and the negatives of a query are the keys of earlier batches, which are kept in queues. The caller encodes the
+prompts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..data.log import InteractionLog
 from ..losses import info_nce
 from ..nn.momentum import Queue, follow, momentum_copy
 
-# What an encoder makes of the prompts of these names: E, (B, d) each.
+# An encoder's outputs for the prompts of these names: E, (B, d) each.
 Encode: TypeAlias = Callable[[nn.ModuleDict, list[str]], dict[str, Tensor]]
 
 KEYS = ("user 0", "item 0", "user far", "item far")  # what is in the four queues
@@ -40,12 +40,12 @@ class ContrastConfig:
 
     Attributes:
         lambda1, lambda2, lambda3: weights of the losses in Eq. 18; 0 leaves one out.
-        learner: which end of Eq. 5 and 6 has the gradient: the "near" one, hop 0, as the queue of Eq. 14 asks for, or
-            the "far" one, set against hop 0 of others, as the two equations are printed.
+        learner: which end of Eq. 5 and 6 has the gradient: the "near" one, hop 0, as the queue of Eq. 14 requires, or
+            the "far" one, contrasted with hop 0 of others, as the two equations are printed.
         temperature, queue, momentum: of Eq. 5 to 12, Eq. 14 and Eq. 17.
-        hide: what in a queue is no negative: the key's "own" node, or also all that training has "linked" to the query,
-            as the other takers of the item that Eq. 8 and 11 ask with.
-        key_dropout: whether the momentum encoder drops out in training, as the other does.
+        hide: what in a queue is not a negative: the key's "own" node, or also all nodes "linked" to the query in
+            training, such as the other users of the item that is the query in Eq. 8 and 11.
+        key_dropout: whether the momentum encoder has dropout in training, as the other has.
     """
 
     lambda1: float = 0.3
@@ -75,13 +75,13 @@ class Contrasts(nn.Module):
 
     Args:
         config: weights and settings.
-        fast: the encoder that learns, f_q of Eq. 14. It stays the caller's, who hands it over at each call.
-        dim: width d of what it says.
-        train: the training log, which says who took what.
+        fast: the encoder that learns, f_q of Eq. 14. The caller keeps it, and passes it at each call.
+        dim: width d of its outputs.
+        train: the training log, for the linked nodes.
 
     Attributes:
         slow: f_m of Eq. 14, the momentum copy.
-        queues: of `KEYS`, what it said in earlier batches.
+        queues: of `KEYS`, its outputs in earlier batches.
     """
 
     taken: Tensor  # user * M + item of the training pairs, ascending
@@ -100,8 +100,8 @@ class Contrasts(nn.Module):
 
         Args:
             fast: the encoder that learns.
-            encode: what an encoder makes of the batch's prompts; each encoder is asked once, for all that it is to say.
-            user, item: (B,) whom and what the batch's prompts are about.
+            encode: gives an encoder's outputs for the batch's prompts; called once per encoder, with all its names.
+            user, item: (B,) the users and items of the batch's prompts.
         """
         c = self.config
         weights = {1: c.lambda1, 2: c.lambda2, 3: c.lambda3}
@@ -124,7 +124,7 @@ class Contrasts(nn.Module):
         return terms
 
     def _linked(self, query: str, own: Tensor, key: str, others: Tensor) -> Tensor:
-        """(B, size) whether training joins nodes `own` (B, 1) to nodes `others` (size,); two of one side never are."""
+        """(B, size) whether training links nodes `own` (B, 1) and nodes `others` (size,); never two of one side."""
         if query[:4] == key[:4]:
             return torch.zeros_like(own == others)
         user, item = (own, others) if query.startswith("user") else (others, own)
@@ -132,7 +132,7 @@ class Contrasts(nn.Module):
         return self.taken[torch.searchsorted(self.taken, pair).clamp(max=len(self.taken) - 1)] == pair
 
     def after_batch(self, fast: nn.ModuleDict, stepped: bool) -> None:
-        """The queues take what the momentum copy said of the last batch, and where `stepped`, it follows `fast`."""
+        """The queues take the momentum copy's outputs for the last batch, and if `stepped`, it follows `fast`."""
         for name, (vectors, ids) in self._said.items():
             queue: Any = self.queues[name]
             queue.put(vectors, ids)  # Eq. 16

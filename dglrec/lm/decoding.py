@@ -1,4 +1,4 @@
-"""Decoding names: a trie of what may be said, and beam search in it."""
+"""Decoding names: a trie of all names, and beam search in it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..errors import ConfigError
 
 
 class Trie(nn.Module):
-    """The beginnings of all names; state 0 is the empty one.
+    """The beginnings of all names; state 0 is the empty beginning.
 
     Args:
         names: the token numbers of each item's name, 0 to `size` - 1, without the end token.
@@ -20,10 +20,10 @@ class Trie(nn.Module):
     Attributes:
         size: number of tokens, without the end.
         offsets: (states + 1,) int64, the ways on from state s are `offsets[s]` to `offsets[s + 1]`.
-        token: (ways,) int32, what is said on each of them.
+        token: (ways,) int32, the token of each way.
         target: (ways,) int32, the state that it leads to.
         item: (states,) int64, the item whose name, with its end, leads to the state; -1 for none.
-        depth: the longest name, with its end.
+        depth: number of tokens of the longest name, with its end.
     """
 
     offsets: Tensor
@@ -44,7 +44,7 @@ class Trie(nn.Module):
                 state = children[state][part]
             ends.append((state, item))
         if len({state for state, _ in ends}) < len(ends):
-            raise ConfigError("two items have one name; expected distinct names")
+            raise ConfigError("two items have the same name; expected distinct names")
         ways = [way for ways in children for way in ways.items()]
         named = torch.full((len(children),), -1)
         named[[state for state, _ in ends]] = torch.tensor([one for _, one in ends])
@@ -58,7 +58,7 @@ class Trie(nn.Module):
         self.depth = 1 + max(map(len, names), default=0)
 
     def after(self, state: Tensor) -> Tensor:
-        """The states after each token, (...) -> (..., size + 1) int64; -1 where no name goes on so."""
+        """The states after each token, (...) -> (..., size + 1) int64; -1 where no name continues so."""
         here = state.flatten()
         first, count = self.offsets[here], self.offsets[here + 1] - self.offsets[here]
         row = torch.arange(len(here), device=here.device).repeat_interleave(count)
@@ -71,12 +71,12 @@ class Trie(nn.Module):
 def beam_search(step: Callable[[Tensor], Tensor], trie: Trie, rows: int, beam: int) -> tuple[Tensor, Tensor]:
     """The `beam` best names of each row: items (B, beam), -1 where there are fewer, and log-probabilities (B, beam).
 
-    A name's score is the sum of the log-probabilities of its tokens and its end. With a beam as wide as the catalogue
-    this is scoring every item.
+    A name's score is the sum of the log-probabilities of its tokens and its end. With a beam as wide as the catalogue,
+    every item is scored.
 
     Args:
         step: the tokens so far (B, b, t) -> log-probabilities of the next token (B, b, size + 1).
-        trie: what may be said.
+        trie: all names.
         rows: B.
         beam: names to keep at each step.
     """

@@ -31,13 +31,13 @@ def from_model(
 ) -> tuple[Tensor, Tensor]:
     """h of users (U, d1) and items (M, d1) from a LightGCN or a SASRec, Eq. 3.
 
-    A user of SASRec is the state after the training history; one without a history is a zero vector.
+    A user's vector of SASRec is the state after the training history; without a history it is a zero vector.
 
     Args:
         kind: "lightgcn" or "sasrec".
-        split: what the vectors are for.
+        split: the split that the vectors are for.
         source: folder of a trained run of such a model on this split; "" trains one here.
-        dim, epochs, seed, device: of the training here, with all other settings as the preset has them.
+        dim, epochs, seed, device: of the training here, with all other settings of the preset.
 
     Raises:
         ConfigError: the run is of another model.
@@ -50,7 +50,7 @@ def from_model(
         model = checkpoint.load(source)
         if type(model).__name__.lower() != kind:
             raise ConfigError(
-                f"{source} is a run of {model.preset!r}; expected one of {kind!r}, or embeddings={kind!r} left out"
+                f"{source} is a run of {model.preset!r}; expected one of {kind!r}; or leave embeddings={kind!r} out"
             )
         if model.split.digest != split.digest:
             raise DataError(
@@ -68,7 +68,7 @@ def from_model(
 
 
 def _trained(model: Model, split: Split, epochs: int) -> Model:
-    """The model after so many epochs, as `fit` would train it, but without a look at validation."""
+    """The model after `epochs` epochs, trained as by `fit`, but without validation."""
     from ..train import make_optimizer
 
     optimizer, seed = make_optimizer(model.train_config, model.parameters()), model.train_config.seed
@@ -98,12 +98,12 @@ def _user_vectors(model: Model, train: InteractionLog) -> Tensor:
 
 
 def from_texts(log: InteractionLog, train: InteractionLog, encoder: str, dim: int) -> tuple[Tensor, Tensor]:
-    """h of users (U, d1) and items (M, d1) from all that the log says of an item, Eq. 2.
+    """h of users (U, d1) and items (M, d1) from all texts of an item in the log, Eq. 2.
 
-    A user is the mean of the training items, which the paper does not define.
+    A user is the mean of the user's training items; the paper does not define it.
 
     Args:
-        log: has the texts.
+        log: the log with the texts.
         train: the training log.
         encoder: "tfidf", or the name or folder of a sentence-transformers model.
         dim: d1; wider vectors are reduced to it by truncated SVD, narrower ones end in zeros.
@@ -119,11 +119,11 @@ def from_texts(log: InteractionLog, train: InteractionLog, encoder: str, dim: in
 
 
 def item_texts(log: InteractionLog, brief: bool = False) -> list[str]:
-    """What is said of each item: title, brand, categories and description, as far as the log has them.
+    """The text of each item: title, brand, categories and description, as far as the log has them.
 
     Args:
-        log: has the texts.
-        brief: the title alone, where there is one.
+        log: the log with the texts.
+        brief: the title alone, if there is one.
 
     Raises:
         DataError: the log has no texts, or an item has none.
@@ -131,7 +131,7 @@ def item_texts(log: InteractionLog, brief: bool = False) -> list[str]:
     whole = log.titles if log.texts is None else log.texts
     if whole is None:
         raise DataError(
-            f"{log.name!r} has no titles; load it with its items table, or ask for no texts (embeddings, titles)"
+            f"{log.name!r} has no titles; load it with its items table, or use no texts (embeddings, titles)"
         )
     titles = whole if log.titles is None or not brief else log.titles
     texts = [title or text for title, text in zip(titles.tolist(), whole.tolist(), strict=True)]
@@ -139,7 +139,7 @@ def item_texts(log: InteractionLog, brief: bool = False) -> list[str]:
     if without:
         raise DataError(
             f"{len(without)} of {len(texts)} items of {log.name!r} have no title, brand or categories, the first of "
-            f"them {str(log.item_ids[without[0]])!r}; fill in its items table, or ask for no texts (embeddings, titles)"
+            f"them {str(log.item_ids[without[0]])!r}; fill in its items table, or use no texts (embeddings, titles)"
         )
     return texts
 
@@ -152,7 +152,7 @@ def mean_of_items(items: Tensor, train: InteractionLog) -> Tensor:
 
 
 def standardised(vectors: Tensor, rows: Tensor) -> Tensor:
-    """Vectors whose columns have mean 0 and variance 1 over `rows`, so that all kinds are mapped on equal terms."""
+    """Vectors whose columns have mean 0 and variance 1 over `rows`, so that all kinds have the same scale."""
     known = vectors[rows]
     return (vectors - known.mean(0)) / known.std(0, correction=0).clamp(min=1e-6)
 
@@ -163,8 +163,8 @@ def _tfidf(texts: list[str]) -> Any:
 
     try:
         return TfidfVectorizer(sublinear_tf=True).fit_transform(texts)
-    except ValueError:  # no word of two letters in any of them
-        raise DataError("the texts hold no words to tell items apart by; choose embeddings without texts") from None
+    except ValueError:  # none of them has a word of two letters
+        raise DataError("the texts have no words that distinguish items; choose embeddings without texts") from None
 
 
 def _reduced(vectors: Any, dim: int) -> Any:
@@ -185,7 +185,7 @@ def _sentences(texts: list[str], encoder: str) -> Any:
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ConfigError(
-            f"text encoder {encoder!r} cannot be read ({reason[:120]}); without a network give the folder of a "
+            f"text encoder {encoder!r} cannot be read ({reason[:120]}); without a network, use the folder of a "
             "downloaded one, or text_encoder='tfidf', which needs no download"
         ) from None
     return np.asarray(model.encode(texts, batch_size=_SENTENCES, show_progress_bar=False))
@@ -194,10 +194,10 @@ def _sentences(texts: list[str], encoder: str) -> Any:
 def check_encoder(encoder: str) -> None:
     """Refuse a folder whose list of modules names Python classes that are not of sentence-transformers.
 
-    To load it would import them, from the folder too.
+    Loading it would import them, also from the folder.
 
     Raises:
-        ConfigError: it does.
+        ConfigError: it names such a class.
     """
     path = Path(encoder) / "modules.json"
     if encoder == TFIDF or not path.is_file():
@@ -209,6 +209,6 @@ def check_encoder(encoder: str) -> None:
     for kind in kinds:
         if not kind.startswith("sentence_transformers."):
             raise ConfigError(
-                f"{path} names the module {kind[:80]!r}, and to load it would run code that is not of "
-                "sentence-transformers; take an encoder of its own modules, or text_encoder='tfidf'"
+                f"{path} names the module {kind[:80]!r}, and loading it would run code that is not of "
+                "sentence-transformers; use an encoder that has only its modules, or text_encoder='tfidf'"
             )

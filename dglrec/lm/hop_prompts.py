@@ -23,7 +23,7 @@ class Asked:
     Attributes:
         user: (B,) int64, -1 for an unknown one.
         history: the items of each history, newest first.
-        time: (B,) float64 seconds of the question; without end where it is not known. None for a log without times.
+        time: (B,) float64 seconds of the question; infinite where it is not known. None for a log without times.
         target: (B,) int64, the answer; -1 where it is not known.
     """
 
@@ -53,7 +53,7 @@ def asked_batches(
 
 
 def history_of(queries: Queries, max_length: int) -> Asked:
-    """Queries as questions; those without a time may see all there is."""
+    """Queries as questions; those without a time may see all events."""
     sizes = np.minimum(queries.lengths, max_length)
     back, offsets = _ranges(np.zeros(len(sizes), dtype=np.int64), sizes)
     history = Neighbour(offsets, queries.items[np.repeat(queries.offsets[1:] - 1, sizes) - back])
@@ -64,7 +64,7 @@ def history_of(queries: Queries, max_length: int) -> Asked:
 def around_users(
     graph: Any, asked: Asked, fanouts: Sequence[int], before: Floats | None, order: Any, seed: int = 0
 ) -> list[Neighbour]:
-    """The histories, who else touched their items, and, with two fanouts, what these touched besides.
+    """The histories, the other users of their items, and, with two fanouts, the other items of these users.
 
     Args:
         graph: of the training log, or `Neighbours` of it.
@@ -85,7 +85,7 @@ def around_users(
 def around_items(
     graph: Any, asked: Asked, fanouts: Sequence[int], before: Floats | None, order: Any, seed: int = 0
 ) -> list[Neighbour]:
-    """Who touched the targets, the asking user apart, what these touched besides, and so on; see `around_users`."""
+    """The users of the targets except the query's own, the other items of these, and so on; see `around_users`."""
     trees = _without_askers(graph, asked.target, fanouts, asked.user, before, order, seed)
     each = np.arange(len(asked.user))
     return [Neighbour.of(level, each, len(each)) for level in trees.levels]
@@ -94,7 +94,7 @@ def around_items(
 def _without_askers(
     graph: Any, items: Ints, fanouts: Sequence[int], askers: Ints, before: Floats | None, order: Any, seed: int
 ) -> Hops:
-    """The trees of items (n,), none of which names its asker (n,), near or far."""
+    """The trees of items (n,), none of which has its asker (n,) at any hop."""
     asker: dict[str, Any] = {"exclude": askers, "everywhere": True}
     return hops(graph, items, fanouts, type="item", before=before, order=order, seed=seed, **asker)
 
@@ -106,7 +106,7 @@ class Packed:
     Attributes:
         offsets: (B + 1,) int64.
         values: (T,) int64.
-        rows: (T,) int64, the list that each value is of.
+        rows: (T,) int64, the list that each value belongs to.
         lengths: (B,) on the host.
     """
 
@@ -125,7 +125,7 @@ class Packed:
 
     @classmethod
     def joined(cls, parts: Sequence[Packed]) -> Packed:
-        """The lists of several, one behind the other."""
+        """The lists of several, one after the other."""
         lists, total = 0, 0
         offsets, rows = [parts[0].offsets[:1]], []
         for part in parts:
@@ -136,11 +136,11 @@ class Packed:
         return cls(torch.cat(offsets), values, torch.cat(rows), np.concatenate([part.lengths for part in parts]))
 
     def repeated(self, times: int) -> Packed:
-        """All lists so many times over."""
+        """All lists, `times` times."""
         return Packed.joined([self] * times)
 
     def first_from(self, least: int) -> Tensor:
-        """(B,) where the first value of each list that is at least `least` stands among all T; T if there is none."""
+        """(B,) the index among all T of the first value of each list that is at least `least`; T if there is none."""
         places = torch.arange(len(self.values), device=self.values.device)
         places = places.masked_fill(self.values < least, len(places))
         first = self.offsets.new_full((len(self.lengths),), len(places))
@@ -165,14 +165,14 @@ class HopPrompts:
 
     @classmethod
     def of(cls, prompts: dict[str, Packed], asked: Asked, device: torch.device) -> HopPrompts:
-        """The prompts that were made of questions, with the rest of what was asked."""
+        """The prompts that were made of questions, with the other parts of these."""
         history = Packed.of(asked.history.offsets, asked.history.nodes, device)
         target, user = (torch.as_tensor(part, device=device) for part in (asked.target, asked.user))
         return cls(prompts, history, target, user)
 
 
 class CutShare:
-    """The share of entries that the budget cut, over the prompts that were made since it was asked last."""
+    """The share of entries that the budget cut, over the prompts that were made since the last `figures()`."""
 
     def __init__(self) -> None:
         self._cut = self._entries = 0

@@ -1,12 +1,12 @@
 """Names of items for a language model: from the training log to strings of tokens (Hua et al., SIGIR-AP 2023).
 
-A name is a tuple of token strings. All names of a scheme are different, and those of the items that training has seen
-depend on nothing that is held out, not even on the order in which the source names users and items: where no event of
-a user orders them, their ids do. Items that training has not seen get the names that are left.
+A name is a tuple of token strings. All names of a scheme are different, and those of the items that are in training
+depend on nothing that is held out, not even on the order of users and items in the source: where no event of a user
+orders them, their ids do. Items that are not in training get the names that are left.
 
-    iid(train)    ("<item B004>",)             one token an item, whose meaning is to be learned
-    sid(train)    ("10", "05")                 numbers in the order in which training meets the items, user by user
-    cid(train)    ("<3>", "<3.1>", "<# 12>")   the path through clusters of items that the same users took, and a number
+    iid(train)    ("<item B004>",)             one token per item, whose meaning is learned
+    sid(train)    ("10", "05")                 numbers in the order of first appearance in training, user by user
+    cid(train)    ("<3>", "<3.1>", "<# 12>")   the path through clusters of items that share users, and a number
     p5(train)     ("83", "17")                 numbers in random order
 """
 
@@ -26,9 +26,9 @@ FIRST = 1001  # the smallest number that is a name, as in the public code
 
 
 def iid(train: InteractionLog) -> Names:
-    """One token an item.
+    """One token per item.
 
-    The preset `iid` does not ask for them: there row i of the token table is the name of item i.
+    The preset `iid` does not use them: there row i of the token table is the name of item i.
 
     >>> log = InteractionLog.from_arrays(["a", "a", "b"], ["x", "y", "y"])
     >>> iid(log)
@@ -48,9 +48,9 @@ def sid(train: InteractionLog) -> Names:
 
 
 def p5(train: InteractionLog, seed: int = 0) -> Names:
-    """Numbers in random order: P5's names without its leak, which came from numbers that went on into the test item.
+    """Numbers in random order: P5's names without its leak, where consecutive numbers continued into the test item.
 
-    The items of training are shuffled among themselves, and the unseen ones, which follow, among themselves.
+    The items of training are shuffled, and separately the unseen ones, which follow.
 
     >>> log = InteractionLog.from_arrays(["a", "a", "b"], ["x", "y", "z"])
     >>> sorted(p5(log))
@@ -64,17 +64,17 @@ def p5(train: InteractionLog, seed: int = 0) -> Names:
 def cid(train: InteractionLog, clusters: int = 20, largest: int = 500, seed: int = 0) -> Names:
     """The path of an item through clusters of clusters, and its number in the last of them.
 
-    Items are similar as often as they stand in one user's training history, each pair of events counting. Spectral
+    The similarity of two items is the number of pairs of their events in training histories of one user. Spectral
     clustering cuts all items into `clusters`, and every cluster of more than `largest` items again.
 
     Args:
         train: the training log.
-        clusters: clusters of a cut, N.
-        largest: most items that are not cut again, M.
+        clusters: number of clusters of a cut, N.
+        largest: maximum number of items that are not cut again, M.
         seed: of the clustering.
 
     Raises:
-        ConfigError: fewer than 2 clusters, or `largest` below 1, or one of them no whole number.
+        ConfigError: fewer than 2 clusters, or `largest` below 1, or one of them is not a whole number.
     """
     if not (is_whole(clusters) and is_whole(largest)) or clusters < 2 or largest < 1:
         raise ConfigError(
@@ -91,7 +91,7 @@ def cid(train: InteractionLog, clusters: int = 20, largest: int = 500, seed: int
                 names[item] = (*words, f"<# {place}>")
             continue
         own = together[items][:, items]
-        own.sort_indices()  # else its sums would be taken in the order of the source's ids
+        own.sort_indices()  # else its sums would depend on the order of the source's ids
         label = _spectral(own, clusters, largest, seed)
         todo += [((*path, part), items[label == part]) for part in np.unique(label).tolist()]
     for place, item in enumerate(unseen_items(train).tolist()):
@@ -100,7 +100,7 @@ def cid(train: InteractionLog, clusters: int = 20, largest: int = 500, seed: int
 
 
 def first_appearances(train: InteractionLog) -> Ints:
-    """Items in the order in which training meets them, user after user, users by id."""
+    """Items in the order of their first appearance in training, user after user, users by id."""
     place = np.empty(train.num_users, dtype=np.int64)
     place[np.argsort(train.user_ids, kind="stable")] = np.arange(train.num_users)
     items = train.item[np.argsort(place[train.user], kind="stable")]
@@ -109,17 +109,17 @@ def first_appearances(train: InteractionLog) -> Ints:
 
 
 def unseen_items(train: InteractionLog) -> Ints:
-    """Items that training does not meet, by id."""
+    """Items that are not in training, by id."""
     return by_id(train, np.setdiff1d(np.arange(train.num_items), train.item))
 
 
 def by_id(train: InteractionLog, items: Ints) -> Ints:
-    """Items in the order of their ids; their numbers are the source's, where held-out rows may come first."""
+    """Items in the order of their ids; their numbers depend on the source, where held-out rows may come first."""
     return items[np.argsort(train.item_ids[items], kind="stable")]
 
 
 def co_occurrence(train: InteractionLog) -> Any:
-    """(M, M) sparse: how many pairs of events of one user two items make; 0 on the diagonal."""
+    """(M, M) sparse: number of pairs of events of one user that two items have; 0 on the diagonal."""
     from scipy import sparse
 
     ones = np.ones(len(train))
@@ -131,7 +131,7 @@ def co_occurrence(train: InteractionLog) -> Any:
 
 
 def _spectral(affinity: Any, clusters: int, largest: int, seed: int) -> Ints:
-    """(n,) cluster of each item; where nothing holds items together, parts of equal size."""
+    """(n,) cluster of each item; parts of equal size where the affinity gives no clusters."""
     import warnings
 
     from sklearn.cluster import SpectralClustering
@@ -150,7 +150,7 @@ def _spectral(affinity: Any, clusters: int, largest: int, seed: int) -> Ints:
 
 
 def _numbered(order: Ints) -> Names:
-    """The names of items that are numbered in this order, all of them."""
+    """The names of all items, numbered in this order."""
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order))
     return [_pieces(FIRST + one) for one in place.tolist()]
@@ -166,12 +166,12 @@ def check_names(names: Names) -> None:
     """Refuse names that are empty or not all different.
 
     Raises:
-        DataError: two items have one name, or one has none.
+        DataError: two items have the same name, or one has none.
     """
     known: dict[tuple[str, ...], int] = {}
     for item, name in enumerate(names):
         if not name:
             raise DataError(f"item {item} has an empty name; expected at least one token")
         if name in known:
-            raise DataError(f"items {known[name]} and {item} have one name, {' '.join(name)}; expected distinct names")
+            raise DataError(f"items {known[name]} and {item} have the name {' '.join(name)!r}; expected distinct names")
         known[name] = item

@@ -1,12 +1,12 @@
 """Prompts: the neighbourhood of a user or an item in words, as token numbers, under a budget (GAL-Rec, section IV-B).
 
-A prompt of hop 0 names the node, one of hop 1 its neighbours too, one of hop 2 theirs as well:
+A prompt of hop 0 names the node, one of hop 1 also its neighbours, one of hop 2 also theirs:
 
     user U took A B C and so did users V W . what does the user take next ?
     item A taken by U V who took B C
 
-What stands in it is an entry: the tokens of a node's name, which stay together. Where a budget cuts, it takes the
-farthest hop's oldest entries first. All prompts of a batch are made at once from flat arrays.
+An entry of a prompt is the tokens of a node's name, which stay together. If the budget is exceeded, the farthest hop's
+oldest entries are cut first. All prompts of a batch are made at once from flat arrays.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..data.splits import _first_of_pairs, _ranges
 from ..errors import ConfigError, DataError
 from ..graphs import Hop
 
-# What stands before a node's own name, and before the names of its neighbours at each hop.
+# The words before a node's own name, and before the names of its neighbours at each hop.
 WORDS = {
     "user": ("user", "took", "and so did users", "who took"),
     "item": ("item", "taken by", "who took", "and so did users"),
@@ -68,7 +68,7 @@ class Neighbour:
 
     Attributes:
         offsets: (B + 1,) int64.
-        nodes: (N,) int64, those that are to be kept longest come first.
+        nodes: (N,) int64, those that are cut last come first.
     """
 
     offsets: Ints
@@ -89,9 +89,9 @@ class Prompter:
         tokenize: text -> token numbers; called once for each of `texts()`.
         user_names: (U + 1,) offsets and tokens of the users' names.
         item_names: (M + 1,) offsets and tokens of the items' names.
-        budget: most tokens of a prompt.
+        budget: maximum number of tokens in a prompt.
         end: the token that ends a prompt; None for none.
-        asker: the token that stands for a user without a name (-1); None for none.
+        asker: the token of a user without a name (-1); None for none.
     """
 
     def __init__(
@@ -124,12 +124,12 @@ class Prompter:
         Args:
             type: of the nodes, "user" or "item".
             nodes: (B,); a user may be -1, the asker.
-            hops: neighbours at hop 1, 2, ...; oldest stand first in the prompt, and are cut first.
-            question: ask what comes next, as the recommendation task does.
+            hops: neighbours at hop 1, 2, ...; the oldest come first in the prompt, and are cut first.
+            question: end with the question for the next item, as the recommendation task does.
 
         Raises:
             ConfigError: the budget is smaller than a prompt without any neighbour, or there are more hops than words,
-                or the type is another one.
+                or the type is unknown.
             DataError: a node or a neighbour has no name.
         """
         if type not in WORDS:
@@ -148,7 +148,7 @@ class Prompter:
             raise ConfigError(
                 f"budget is {self.budget} tokens, but a prompt without neighbours takes {used.max()}; raise the budget"
             )
-        # Each segment of a prompt: row, place within it, where its tokens start, how many they are.
+        # Each segment of a prompt: row, place within it, start and number of its tokens.
         each = np.arange(rows)
         fixed = [(word_start[0], word_length[0]), (own_start, own_length)]
         segments = [(each, np.full(rows, place), *_filled(part, rows)) for place, part in enumerate(fixed)]
@@ -159,7 +159,7 @@ class Prompter:
             row = np.repeat(each, np.diff(hop.offsets))
             self._check(here, hop.nodes, least=0)
             start, length = (part[hop.nodes] for part in self._names[here])
-            from_end = np.arange(len(row)) - hop.offsets[row]  # 0 for the newest, which stands last
+            from_end = np.arange(len(row)) - hop.offsets[row]  # 0 for the newest, which comes last
             cost = length + np.where(from_end == 0, word_length[number + 1], 0)
             kept = _running(cost, hop.offsets, row) + used[row] <= self.budget
             kept &= (cut[:, :number].sum(1) == 0)[row]  # nothing far is kept where something near was cut
@@ -187,7 +187,7 @@ class Prompter:
         wrong = np.flatnonzero((nodes < least) | (nodes >= count))
         if len(wrong):
             asker = ", or -1 for one without a name" if least < 0 else ""
-            raise DataError(f"a prompt is to name {type} {nodes[wrong[0]]}; there are {count} names, from 0{asker}")
+            raise DataError(f"a prompt cannot name {type} {nodes[wrong[0]]}; there are {count} names, from 0{asker}")
 
 
 def _filled(part: tuple[Ints, Ints], rows: int) -> tuple[Ints, Ints]:
@@ -196,7 +196,7 @@ def _filled(part: tuple[Ints, Ints], rows: int) -> tuple[Ints, Ints]:
 
 
 def _running(values: Ints, offsets: Ints, row: Ints) -> Ints:
-    """(n,) sum of each row's values up to and with each of them."""
+    """(n,) sum of each row's values up to and including each of them."""
     total = np.cumsum(values)
     before = np.concatenate([[0], total])[offsets[:-1]]
     return total - before[row]

@@ -1,4 +1,4 @@
-"""How the vectors of a model's hops lie: as points of a plane, which GAL-Rec's Figure 4 draws, and as one number."""
+"""How the vectors of a model's hops are spread: as points of a plane, as in GAL-Rec's Figure 4, and as one number."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _BLOCK = 128  # events whose prompts are encoded together
 
 @dataclass(frozen=True, eq=False)
 class Spread:
-    """How vectors lie, by the name of a hop, such as "user far".
+    """How vectors are spread, by the name of a hop, such as "user far".
 
     Attributes:
-        points: (n, 2) the unit vectors less their mean, in the two directions in which they differ most.
-        uniformity: log of the mean of exp(-2 d^2) over pairs of unit vectors: 0 where all are one, near -4 where they
+        points: (n, 2) the unit vectors minus their mean, in the two directions in which they differ most.
+        uniformity: log of the mean of exp(-2 d^2) over pairs of unit vectors: 0 if all are equal, near -4 if they
             fill the sphere.
     """
 
@@ -37,7 +37,7 @@ def spread(model: GALRec, events: int = EVENTS) -> Spread:
 
     Args:
         model: in evaluation mode.
-        events: how many, or a few more.
+        events: number of events, or a few more.
     """
     rows = np.flatnonzero(model.split.train.position > 0)
     rows = rows[:: max(1, len(rows) // events)]
@@ -51,7 +51,7 @@ def spread(model: GALRec, events: int = EVENTS) -> Spread:
 
 
 def plane(vectors: Any) -> Floats:
-    """(n, 2) vectors (n, d) less their mean, in their first two principal directions.
+    """(n, 2) vectors (n, d) minus their mean, in their first two principal directions.
 
     >>> np.abs(plane(np.array([[3.0, 1.0], [-3.0, 1.0]]))).round(2).tolist()
     [[3.0, 0.0], [3.0, 0.0]]
@@ -59,12 +59,12 @@ def plane(vectors: Any) -> Floats:
     given = np.asarray(vectors, dtype=np.float64)
     given = given - given.mean(0)
     _, _, directions = np.linalg.svd(given, full_matrices=False)
-    points: Floats = (given @ directions[:2].T).round(9) + 0.0  # no -0, whose angle is another
+    points: Floats = (given @ directions[:2].T).round(9) + 0.0  # no -0, which has another angle
     return points
 
 
 def angles(points: Any) -> Floats:
-    """(n,) radians of points (n, 2) around 0; 0 where all are one.
+    """(n,) radians of points (n, 2) around 0; 0 for a point at 0.
 
     >>> angles(np.array([[3.0, 0.0], [-3.0, 0.0]])).round(2).tolist()
     [0.0, 3.14]

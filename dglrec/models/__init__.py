@@ -1,4 +1,4 @@
-"""Models, one file a system, and presets named after the rows of the papers' tables."""
+"""Models, one file per system, and presets named after the rows of the papers' tables."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ _LARGE_STEPS = {"train.batch_size": 1024, "train.lr": 2e-3}
 
 PRESETS = {
     "popularity": Preset(Counts, {"what": "popularity"}, "number of training interactions of an item"),
-    "recency": Preset(Counts, {"what": "recency"}, "the same, fading with time"),
-    "transitions": Preset(Counts, {"what": "transitions"}, "what came right after the last item"),
+    "recency": Preset(Counts, {"what": "recency"}, "the same, where older interactions count less"),
+    "transitions": Preset(Counts, {"what": "transitions"}, "how often an item came right after the last one"),
     "lightgcn": Preset(LightGCN, {}, "He et al., SIGIR 2020, as in GSAU's Table 1"),
     "sasrec": Preset(SASRec, {}, "Kang and McAuley, ICDM 2018, as in GSAU's Table 1"),
     "bert4rec": Preset(BERT4Rec, {}, "Sun et al., CIKM 2019, as in GSAU's Table 1"),
@@ -65,7 +65,7 @@ PRESETS = {
         {"sequential": False, "gamma": 0.5, "seen": "mask"},
         "Wang et al., KDD 2022, as in GSAU's Table 1; w/o sequential in its Table 2",
     ),
-    "graphau": Preset(GraphAU, {}, "Yang et al., CIKM 2023, as GSAU's Table 1 has it"),
+    "graphau": Preset(GraphAU, {}, "Yang et al., CIKM 2023, as in GSAU's Table 1"),
     "graphau-original": Preset(
         GraphAU,
         {"form": "original", "dim": 32, "gamma": 0.4, "train.lr": 0.1, "train.batch_size": 2048},
@@ -109,16 +109,16 @@ PRESETS = {
     "mip": Preset(MIP, {}, "Shi et al., arXiv 2207.06652, as in MDGR's Table 2"),
     "comirec-sa": Preset(ComiRec, {"extractor": "attention"}, "Cen et al., KDD 2020: interests by self-attention"),
     "comirec-dr": Preset(
-        ComiRec, {"extractor": "routing", "train.lr": 5e-3}, "the same, interests by dynamic routing, with its own rate"
+        ComiRec, {"extractor": "routing", "train.lr": 5e-3}, "the same, by dynamic routing, with its own learning rate"
     ),
     "galrec-lightgcn": Preset(GALRec, {}, "Guan et al., GAL(LightGCN): graph-aware learning of a language model"),
     "galrec-sasrec": Preset(GALRec, {"embeddings": "sasrec"}, "the same on SASRec's embeddings"),
     "galrec-text": Preset(GALRec, {"embeddings": "text"}, "the same on embeddings of the items' texts"),
     "iid": Preset(
-        GALRec, {"embeddings": "learned", "gal": False, "hops": 1}, "Hua et al., SIGIR-AP 2023: a token an item"
+        GALRec, {"embeddings": "learned", "gal": False, "hops": 1}, "Hua et al., SIGIR-AP 2023: one token per item"
     ),
-    "sid": Preset(IndexedLM, {"scheme": "sid"}, "the same, numbers in the order of training as names"),
-    "cid": Preset(IndexedLM, {"scheme": "cid"}, "the same, paths through clusters as names"),
+    "sid": Preset(IndexedLM, {"scheme": "sid"}, "the same, items named by numbers in the order of training"),
+    "cid": Preset(IndexedLM, {"scheme": "cid"}, "the same, items named by paths through clusters"),
     "p5": Preset(IndexedLM, {"scheme": "p5"}, "Geng et al., RecSys 2022, with shuffled numbers"),
     "surge": Preset(SURGE, {}, "Chang et al., SIGIR 2021, as in MDGR's Table 2"),
     "selfgnn": Preset(SelfGNN, {}, "Liu et al., SIGIR 2024, by the equations that HardGNN's paper prints"),
@@ -135,12 +135,12 @@ PRESETS = {
     "selfgnn-inductive": Preset(
         SelfGNN,
         _INDUCTIVE,
-        "not in the paper: the same, where users are what their items say, up to the slice before the target's",
+        "not in the paper: the same, with users computed from their items only, up to the slice before the target's",
     ),
     "selfgnn-causal": Preset(
         SelfGNN,
         {**_INDUCTIVE, "instance": "causal", "loss": "softmax", "dropout": 0.5, **_LARGE_STEPS},
-        "not in the paper: the same with causal attention over a history, and each target against all items of a step",
+        "not in the paper: the same with causal attention over a history, and a softmax over all items of a step",
     ),
     "hardgnn": Preset(HardGNN, {}, "Lin et al., HardGNN: SelfGNN with hard negatives"),
     "hardgnn-code": Preset(

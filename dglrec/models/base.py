@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Model(nn.Module):
-    """Base of all models. A new one gives `Config`, `batches`, `loss`, and two vectors (or `scores`, or `top`).
+    """Base of all models. A new one defines `Config`, `batches`, `loss`, and both vectors (or `scores`, or `top`).
 
     Args:
         split: what to learn from; only `split.train` is read.
@@ -31,15 +31,16 @@ class Model(nn.Module):
         fields: changes to it, such as `gamma=0.2` or `train={"lr": 1e-4}`.
 
     Raises:
-        ConfigError: it is no split, or a field or value does not exist.
+        ConfigError: `split` is not a Split, or a field or value does not exist.
 
     Attributes:
         Config: the class of the config: a frozen dataclass with the fields `train` (TrainConfig) and `seen`.
         preset: name of the preset that the model was made from, or of its class.
-        default_split: how its paper splits a log, and so `dglrec train` where no other split is asked for.
-        default_negatives: among how many drawn items its paper ranks a target, and so `dglrec train`; None for all.
-        beam: number of items that a generative model can rank at most; None where all items have a score.
-        ranking_fields: fields of the config that are read when items are ranked and at no other time.
+        default_split: how its paper splits a log; the default of `dglrec train`.
+        default_negatives: number of drawn items that a target is ranked among in its paper, and by default in
+            `dglrec train`; None for all items.
+        beam: maximum number of items that a generative model can rank; None if all items have a score.
+        ranking_fields: fields of the config that are read only when items are ranked.
     """
 
     Config: ClassVar[type[Any]]
@@ -59,7 +60,7 @@ class Model(nn.Module):
         self.num_items = split.train.num_items
 
     def _preset(self) -> str:
-        """The preset that says most of this class and config; the name of the class if there is none."""
+        """The preset with the most fields that fits this class and config; the name of the class if none fits."""
         from . import PRESETS
 
         fitting = {
@@ -82,7 +83,7 @@ class Model(nn.Module):
         return seen
 
     def set_ranking(self, **fields: Any) -> None:
-        """Change how the model ranks, and nothing that it has learnt: fields of `ranking_fields`, after training too.
+        """Change how the model ranks, not what it has learnt: fields of `ranking_fields`, also after training.
 
         Raises:
             ConfigError: another field, whose change would need a new training, or a wrong value.
@@ -91,7 +92,7 @@ class Model(nn.Module):
         if fixed := [name for name in fields if name not in self.ranking_fields]:
             raise ConfigError(
                 f"{fixed[0]!r} is fixed once the model is made; {', '.join(self.ranking_fields)} can be set to rank "
-                "with the same weights, for the rest train a new model"
+                "with the same weights; to change another field, train a new model"
             )
         self.config = config
 
@@ -103,7 +104,7 @@ class Model(nn.Module):
 
     @property
     def targets_per_epoch(self) -> int:
-        """Every training position that has a past or, for graph models, every pair."""
+        """The number of training positions that have a past or, for graph models, of pairs."""
         return int((self.split.train.position > 0).sum())
 
     @property
@@ -120,34 +121,34 @@ class Model(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no loss: define loss()")
 
     def before_training(self) -> None:
-        """What a model takes from elsewhere, such as another model's vectors; `fit` calls it before the first epoch."""
+        """Load what comes from elsewhere, such as another model's vectors; `fit` calls this before the first epoch."""
 
     def after_batch(self, stepped: bool) -> None:
         """What a model does besides learning by gradient, such as filling a queue; `loss` itself changes nothing.
 
         Args:
-            stepped: whether the optimizer has stepped after the batch; with `train.accumulate` it does not after each,
-                and where too few batches are left at the end of an epoch, it steps, and this is called once more.
+            stepped: whether the optimizer has stepped after the batch; with `train.accumulate` it steps only after
+                several. If too few batches are left at the end of an epoch, it steps, and this is called once more.
         """
 
     def epoch_figures(self) -> dict[str, float]:
-        """What an epoch's row tells beside losses and metrics, such as "tokens"; `fit` asks after each epoch."""
+        """What an epoch's row holds besides losses and metrics, such as "tokens"; `fit` calls this after each epoch."""
         return {}
 
     def query_vectors(self, queries: Queries) -> Tensor:
-        """(B, K, d): one or more vectors a query."""
+        """(B, K, d): one or more vectors per query."""
         raise NotImplementedError(
             f"{type(self).__name__} has no query vectors: define query_vectors(), scores() or top()"
         )
 
     def item_vectors(self) -> Tensor:
-        """(M, d): one vector an item."""
+        """(M, d): one vector per item."""
         raise NotImplementedError(
             f"{type(self).__name__} has no item vectors: define item_vectors(), scores() or top()"
         )
 
     def scores(self, queries: Queries, items: Tensor | None = None) -> Tensor:
-        """How much each item fits each query: the largest dot product over the query's K vectors.
+        """How well each item fits each query: the largest dot product over the query's K vectors.
 
         Shapes: B queries, items (B, C) int64 or None for all -> (B, M) or (B, C).
         """
@@ -158,14 +159,14 @@ class Model(nn.Module):
 
     @property
     def scores_are_products(self) -> bool:
-        """Whether `scores` are largest dot products of query and item vectors, to be multiplied apart."""
+        """Whether `scores` are largest dot products of query and item vectors, which can be made separately."""
         return type(self).scores is Model.scores
 
     def score_slices(self, queries: Queries, size: int) -> Iterator[Tensor]:
         """The rows of `scores(queries)` in turn, about `size` numbers at a time, for the evaluator.
 
-        Each tensor may be overwritten, and is only good until the next: queries are encoded together, and their scores
-        made in one piece of memory that stays in the cache. A model with `scores` of its own is asked for them.
+        Each tensor is valid until the next one, which may overwrite it: queries are encoded together, and their scores
+        are computed in one buffer that stays in the cache. For a model with its own `scores`, these are called.
         """
         if not self.scores_are_products:
             step = max(1, size // max(1, self.num_items))
@@ -225,7 +226,7 @@ class WindowModel(Model):
         return math.ceil(windows / self.train_config.batch_size)
 
     def batches(self, split: Split, streams: Streams) -> Iterator[Windows]:
-        """`train.batch_size` windows a step."""
+        """`train.batch_size` windows per step."""
         c, rng = self.config, streams.numpy("windows")
         return window_batches(
             split, c.train.batch_size, rng, self.device, max_length=c.max_length, negatives=c.negatives
@@ -241,9 +242,9 @@ def largest_products(vectors: Tensor, table: Tensor, out: Tensor | None = None) 
 def candidate_products(vectors: Tensor, table: Tensor, items: Tensor) -> Tensor:
     """Largest dot product over K vectors with given items: (B, K, d), (M, d), (B, C) -> (B, C).
 
-    Fetching one item's vector costs as much as some 50 products with items that stand in order (d = 64, one core). So
-    where candidates are many, products with all items are made and those of the candidates taken out. A few queries at
-    a time: what is made stays in the cache.
+    Fetching one item's vector costs as much as about 50 products with consecutive items (d = 64, one core). So for many
+    candidates, products with all items are computed and those of the candidates selected. Only a few queries are
+    processed at a time, so that the products stay in the cache.
     """
     num_vectors, dim = vectors.shape[1:]
     dense = num_vectors * len(table) <= 32 * items.shape[1]
@@ -271,7 +272,7 @@ def check_times(split: Split, wanted: bool, without: str = "times=false") -> Non
     Args:
         split: what the model learns from.
         wanted: whether it reads times.
-        without: the fields with which it does not, for the message.
+        without: the settings with which it does not read them, for the message.
 
     Raises:
         ConfigError: times are wanted, and the training log has none.
@@ -289,7 +290,7 @@ def check_transformer(config: Any) -> None:
     check_limits(config, dim=">=1", layers=">=0", heads=">=1", inner=">=1", max_length=">=1")
     check_limits(config, dropout=">=0 <1", attention_dropout=">=0 <1")
     if config.dim % config.heads:
-        raise ConfigError(f"heads is {config.heads} and dim is {config.dim}; expected a dim that the heads divide")
+        raise ConfigError(f"heads is {config.heads} and dim is {config.dim}; expected a dim that is divisible by heads")
 
 
 def initialise(module: nn.Module, how: str) -> None:

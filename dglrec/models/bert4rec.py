@@ -1,9 +1,9 @@
-"""BERT4Rec: masked items are found from both sides (Sun et al., CIKM 2019), with cross-entropy over all items.
+"""BERT4Rec: masked items are predicted from both sides (Sun et al., CIKM 2019), with cross-entropy over all items.
 
 The variant that GSAU's Table 1 compares with is RecBole's. It reads every prefix of a history, without the item that
 comes after it. In half of the batches the last item of each prefix is masked, in the others every item with
-probability .2. With a head's vector z of a masked place, the item table E and a bias c, the loss of the place is the
-cross-entropy of softmax(E z + c) at the item that stood there.
+probability .2. With the head's vector z of a masked position, the item table E and a bias c, the loss of the position
+is the cross-entropy of softmax(E z + c) with the item that was masked.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class BERT4RecConfig:
         mask_ratio: share of the items that are masked; the last ones are learned, at most that share of `max_length`.
         last_share: share of the batches in which the last item alone is masked.
         targets: a step holds "prefixes" (RecBole: a user's last training item is in none of them, and never masked) or
-            whole "histories", one a user and epoch, of which every item may be masked.
-        recbole: RecBole's slips: a masked first item is not learned from, and when the next item is asked for, the
+            whole "histories", one per user and epoch, in which every item may be masked.
+        recbole: RecBole's errors: a masked first item is not learned from, and when the next item is predicted, the
             oldest one is left out, however short the history is.
         init: initial weights.
         seen: whether evaluation keeps (RecBole) or masks the items of the history.
@@ -64,7 +64,7 @@ class BERT4RecConfig:
 class BERT4Rec(Model):
     """A transformer that sees both sides of a masked item.
 
-    Shapes: items (M, d); queries -> vectors (B, 1, d + 1), whose last number, 1, meets the item's bias.
+    Shapes: items (M, d); queries -> vectors (B, 1, d + 1), whose last number, 1, multiplies the item's bias.
     """
 
     Config = BERT4RecConfig
@@ -82,13 +82,13 @@ class BERT4Rec(Model):
 
     @property
     def targets_per_epoch(self) -> int:
-        """The sequences; how many of their items are masked is drawn."""
+        """The number of sequences; how many of their items are masked is random."""
         if self.config.targets == "prefixes":
             return super().targets_per_epoch
         return int((np.diff(self.split.train.offsets) > 1).sum())
 
     def batches(self, split: Split, streams: Streams) -> Iterator[Cloze]:
-        """`train.batch_size` sequences a step."""
+        """`train.batch_size` sequences per step."""
         c, rng = self.config, streams.numpy("cloze")
         how = {"ratio": c.mask_ratio, "last_share": c.last_share, "first": not c.recbole, "form": c.targets}
         return cloze_batches(split.train, c.train.batch_size, c.max_length, rng, self.device, **how)  # type: ignore[arg-type]
@@ -99,12 +99,12 @@ class BERT4Rec(Model):
         return {"cross_entropy": item_cross_entropy(_with_one(vectors), self.item_vectors(), batch.target)}
 
     def query_vectors(self, queries: Queries) -> Tensor:
-        """The vector of a mask behind each history."""
+        """The vector of a mask after each history."""
         history = query_sequences(queries, self.config.max_length, self.device)
         return _with_one(self.encoder.ask(history, self.item.weight)).unsqueeze(1)
 
     def item_vectors(self) -> Tensor:
-        """The item table, and the biases beside it."""
+        """The item table, with the biases as its last column."""
         return torch.cat([self.item.weight, self.bias[:, None]], dim=1)  # (M, d + 1)
 
 

@@ -29,14 +29,14 @@ class ComiRecConfig:
         dim: size d of items and interests.
         extractor: "attention" (ComiRec-SA) or "routing" (ComiRec-DR).
         k: interests K.
-        steps: of the routing.
-        loss: "bce" of all candidates of a window, or "softmax", which sets each positive against the negatives of its
-            window, all read by the interest that fits the positive best (the paper's has negatives at random). The
-            first is the default: windows are measured by an AUC over all users at once, which asks for scores that
-            compare between users; and where the positive alone chooses, interests can share out the catalogue whatever
-            the history, each fitting its part, and still have a low loss.
-        max_length: most recent items that are read.
-        negatives: drawn for each prefix, where the split is not one by windows (those have their own).
+        steps: iterations of the routing.
+        loss: "bce" of all candidates of a window, or "softmax", which compares each positive with the negatives of its
+            window, all scored by the interest that fits the positive best (in the paper negatives are random). The
+            first is the default: windows are evaluated by an AUC over all users at once, which needs scores that are
+            comparable between users; and if the positive alone chooses the interest, the interests can divide the
+            catalogue among them, whatever the history is, and still have a low loss.
+        max_length: number of most recent items that are read.
+        negatives: number drawn for each prefix, unless the split is by windows (which have their own).
         seen: whether evaluation keeps or masks the items of the history.
     """
 
@@ -57,7 +57,7 @@ class ComiRecConfig:
 class SelfAttention(nn.Module):
     """ComiRec-SA: K mixtures of a window's items, V = A^T H with A = softmax_n(W_2 tanh(W_1 (H + P))).
 
-    W_1 makes 4 d numbers of an item and P, its place; items alone are mixed.
+    W_1 maps the sum of an item and P, the vector of its place, to 4 d numbers; only the items are mixed.
     """
 
     def __init__(self, dim: int, k: int, slots: int) -> None:
@@ -75,10 +75,10 @@ class SelfAttention(nn.Module):
 
 
 class DynamicRouting(nn.Module):
-    """ComiRec-DR: each item votes for each interest by a map of its place and that interest; votes that agree count.
+    """ComiRec-DR: each item votes for each interest by a map of its place and that interest; agreeing votes count more.
 
-    Logits start at 0 and are softmaxed over interests. Only the last step is learned through. An interest's maps start
-    alike at all places, so that votes can agree before places have been told apart.
+    Logits start at 0 and are softmaxed over interests. The gradient goes through the last step only. An interest's maps
+    start equal at all places, so that votes can agree before the model distinguishes places.
     """
 
     def __init__(self, dim: int, k: int, slots: int, steps: int) -> None:
@@ -110,7 +110,7 @@ def squash(vectors: Tensor) -> Tensor:
 
 
 class ComiRec(WindowModel):
-    """K interests a history; the score is the largest dot product.
+    """K interests per history; the score is the largest dot product.
 
     Shapes: items (M, d); queries -> vectors (B, K, d).
     """
@@ -130,7 +130,7 @@ class ComiRec(WindowModel):
             )
 
     def loss(self, batch: Windows) -> dict[str, Tensor]:
-        """Of what follows and what does not, each judged by the interest that fits it best, or as `loss` says."""
+        """Positives against negatives, each scored by the interest that fits it best, or as the field `loss` says."""
         interests = self._interests(batch_window(batch))  # (B, K, d)
         positive, negative = self.item(batch.positive), self.item(batch.negative)
         if self.config.loss == "bce":
@@ -151,7 +151,7 @@ class ComiRec(WindowModel):
 
 
 def chosen_softmax(interests: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-    """Cross-entropy of each positive against all negatives, both read by the interest that fits the positive best.
+    """Cross-entropy of each positive against all negatives, both scored by the interest that fits the positive best.
 
     Shapes: interests (B, K, d), positive (B, P, d), negative (B, N, d) -> scalar, the mean over positives.
     """

@@ -25,9 +25,9 @@ class CountsConfig:
     """What to count.
 
     Attributes:
-        what: "popularity" counts the training interactions of an item; "recency" lets each of them fade with time;
+        what: "popularity" counts the training interactions of an item; "recency" gives older ones less weight;
             "transitions" counts how often the item came right after the last item of the history.
-        half_life_days: time in which an interaction loses half its weight in "recency", seen from the end of training.
+        half_life_days: in "recency" an interaction that is this much older than the end of training has half weight.
         seen: whether evaluation masks or keeps the items of the history.
     """
 
@@ -43,7 +43,7 @@ class CountsConfig:
 class Counts(Model):
     """Popularity, recency or last-item transitions, counted in the training log.
 
-    Scores of "transitions" are counts plus popularity scaled below one, which orders what never followed the last item.
+    Scores of "transitions" are counts plus popularity scaled below one, which orders items without such a transition.
     """
 
     Config = CountsConfig
@@ -67,7 +67,7 @@ class Counts(Model):
             self._count = graph.edges["next"].data["count"].numpy()
 
     def batches(self, split: Split, streams: Streams) -> Iterator[Any]:
-        """Nothing is learned by steps."""
+        """There are no training steps."""
         return iter(())
 
     def scores(self, queries: Queries, items: Tensor | None = None) -> Tensor:

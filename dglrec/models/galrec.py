@@ -1,8 +1,8 @@
 """GAL-Rec: a language model that reads multi-hop neighbourhoods, and learns to aggregate as a graph network does.
 
 Users and items are tokens whose vectors are mapped from external embeddings. A T5 reads a user's neighbourhood and
-names the next item; beside that, contrastive losses pull together what it makes of a node alone, of its neighbours and
-of theirs. `docs/galrec.md` goes through the paper equation by equation. IID, a learned token an item, is a preset.
+predicts the next item; contrastive losses also pull together its encodings of a node alone, with its neighbours and
+with theirs. `docs/galrec.md` goes through the paper equation by equation. IID, one learned token per item, is a preset.
 """
 
 from __future__ import annotations
@@ -33,25 +33,24 @@ from .prompted import PromptConfig, PromptModel
 
 @dataclass(frozen=True)
 class GALRecConfig(ContrastConfig, PromptConfig):
-    """GAL-Rec with a small T5 trained from scratch; what the paper leaves open is as docs/galrec.md says.
+    """GAL-Rec with a small T5 trained from scratch; docs/galrec.md has the choices that the paper leaves open.
 
-    What it has in common with the models beside it is described in `PromptConfig`, what Eq. 5 to 17 take in
-    `ContrastConfig`.
+    The fields that related models share are described in `PromptConfig`, those of Eq. 5 to 17 in `ContrastConfig`.
 
     Attributes:
         embeddings: what the tokens' vectors are mapped from (Eq. 2 and 3): a trained "lightgcn" or "sasrec", the items'
             "text", or nothing, so that they are "learned" (IID).
         source: folder of a trained run of that model; "" trains it for `source_epochs` when training begins.
-        source_dim, source_epochs: width d1 of the external embeddings, and epochs of a training here.
+        source_dim, source_epochs: width d1 of the external embeddings, and epochs if they are trained here.
         text_encoder: of titles, brands, categories: "tfidf", or the name or folder of a sentence-transformers model.
         hops: how far the recommendation prompt and the farthest contrast reach.
         fanout: neighbours of each node of hop 1 at hop 2, and of those at hop 3.
-        order: whether the newest neighbours are taken, or a draw: a new one each step, and always the same to rank.
-        cutoffs: walk only edges from before the moment of the target; else all of training but the target's own.
-        titles: tokens of an item's title (of its other texts where it has none), at most, that stand before its own
-            token in a prompt; 0 for none.
-        asker: how the user whose next item is asked for is embedded: the mean of the "history" alone, which works for
-            anybody, or the user's own "row", as the paper has it; that row knows the training targets.
+        order: the most "recent" neighbours, or "uniform" draws: new ones at each step, always the same for ranking.
+        cutoffs: use only edges older than the target; else all training edges except the target's own.
+        titles: maximum number of tokens of an item's title (of its other texts if it has none) before its own token in
+            a prompt; 0 for none.
+        asker: how the user whose next item is predicted is embedded: the mean of the "history" alone, which works for
+            any user, or the user's own "row", as in the paper; that row knows the training targets.
         gal: graph-aware learning, Eq. 5 to 17.
         pool: E is the "mean" of the encoder's states, or the state of the "node".
     """
@@ -71,12 +70,12 @@ class GALRecConfig(ContrastConfig, PromptConfig):
     pool: Literal["mean", "node"] = "mean"
 
     def __post_init__(self) -> None:
-        PromptConfig.__post_init__(self)  # each part checks its own fields, and knows of no other
+        PromptConfig.__post_init__(self)  # each part checks its own fields only
         ContrastConfig.__post_init__(self)
         check_limits(self, source_dim=">=1", source_epochs=">=0", hops=f">=1 <={MAX_HOPS}", fanout=">=1", titles=">=0")
         if self.source and self.embeddings not in ("lightgcn", "sasrec"):
             raise ConfigError(
-                f"source is {self.source!r}, but embeddings={self.embeddings!r} are taken from no run; leave one out"
+                f"source is {self.source!r}, but embeddings={self.embeddings!r} are not taken from a run; leave one out"
             )
         if self.text_encoder != TFIDF and self.embeddings != "text":
             raise ConfigError(
@@ -86,7 +85,7 @@ class GALRecConfig(ContrastConfig, PromptConfig):
 
 
 class GALRec(PromptModel):
-    """T5 over prompts; the score of an item is the decoder's first state times the item's token vector, as T5 has it.
+    """T5 over prompts; the score of an item is the decoder's first state times the item's token vector, as in T5.
 
     Shapes: items (M, d); queries -> vectors (B, 1, d).
     """
@@ -101,7 +100,7 @@ class GALRec(PromptModel):
         c = self.config
         learned = c.embeddings == "learned"
         titles = item_texts(split.log, brief=True) if c.titles else []
-        if c.embeddings == "text":  # what `before_training` could not read is said before any work
+        if c.embeddings == "text":  # missing texts or encoders are reported before any work
             item_texts(split.log)
             check_encoder(c.text_encoder)
         with seeded(c.train.seed, "init"):
@@ -109,7 +108,7 @@ class GALRec(PromptModel):
             dim = self.backbone.dim
             named = c.gal or c.hops > 1 or c.asker == "row"
             self.tokens = NodeTokens(self.num_users, self.num_items, dim, None if learned else c.source_dim, named)
-            width = 0 if learned else c.source_dim  # until training begins, the embeddings are a draw
+            width = 0 if learned else c.source_dim  # until training begins, the embeddings are random
             self.register_buffer("known_users", torch.randn(self.num_users, width))
             self.register_buffer("known_items", torch.randn(self.num_items, width))
         self.contrasts = Contrasts(c, self._fast, dim, split.train) if c.gal else None
@@ -130,11 +129,11 @@ class GALRec(PromptModel):
 
     @property
     def _fast(self) -> nn.ModuleDict:
-        """f_q of Eq. 14: what reads prompts, and is learned by gradient; `contrasts.slow` is f_m."""
+        """f_q of Eq. 14: the part that reads prompts and is learned by gradient; `contrasts.slow` is f_m."""
         return nn.ModuleDict({"words": self.backbone.words, "tokens": self.tokens, "encoder": self.backbone.encoder})
 
     def batches(self, split: Split, streams: Streams) -> Iterator[HopPrompts]:
-        """`train.batch_size` targets a step, each with the prompts of its user and its item."""
+        """`train.batch_size` targets per step, each with the prompts of its user and its item."""
         for step, asked in enumerate(self.questions(split, streams)):
             yield self.prompts(asked, contrast=self.config.gal, seed=streams.torch_seed("neighbours", step))
 
@@ -152,12 +151,12 @@ class GALRec(PromptModel):
         self.known_items.copy_(standardised(items, torch.as_tensor(np.unique(split.train.item))))
 
     def prompts(self, asked: Asked, contrast: bool = True, seed: int = 0) -> HopPrompts:
-        """The recommendation prompts of what is asked, and, where they are wanted, those of the contrasts.
+        """The recommendation prompts of the questions and, if wanted, the prompts of the contrasts.
 
         Args:
             asked: B questions.
             contrast: whether the contrasts' prompts are wanted.
-            seed: of the neighbours where `order="uniform"` draws them.
+            seed: of the draw of neighbours with `order="uniform"`.
         """
         c, make, count = self.config, self.packed, len(asked.user)
         before = asked.time if c.cutoffs and self._neighbours.has_times else None
@@ -173,7 +172,7 @@ class GALRec(PromptModel):
         return HopPrompts.of(found, asked, self.device)
 
     def loss(self, batch: HopPrompts) -> dict[str, Tensor]:
-        """Eq. 18: the next item (Eq. 1, over the item tokens alone), and the three contrasts with their weights."""
+        """Eq. 18: the next item (Eq. 1, over the item tokens only), and the three contrasts with their weights."""
         terms = {"next_item": item_cross_entropy(self._answers(batch), self.item_vectors(), batch.target)}  # Eq. 1
         if self.contrasts is None:
             return terms
@@ -196,7 +195,7 @@ class GALRec(PromptModel):
         joined, history = Packed.joined([batch.prompts[name] for name in names]), batch.history.repeated(len(names))
         vectors = self._vectors(reader, joined, history)
         node = None
-        if self.config.pool == "node":  # its token is the first that is no word
+        if self.config.pool == "node":  # its token is the first that is not a word
             node = joined.first_from(self.backbone.words.num_embeddings)
         pooled = self.backbone.pooled(reader["encoder"], vectors, joined.lengths, node)
         return dict(zip(names, pooled.chunk(len(names)), strict=True))
@@ -206,18 +205,18 @@ class GALRec(PromptModel):
         return vectors
 
     def after_batch(self, stepped: bool) -> None:
-        """The queues take what the momentum encoder said (Eq. 16), and it follows the other (Eq. 17)."""
+        """The queues take the momentum encoder's outputs (Eq. 16), and it follows the other encoder (Eq. 17)."""
         if self.contrasts is not None:
             self.contrasts.after_batch(self._fast, stepped)
 
     @torch.no_grad()
     def hop_vectors(self, rows: Ints) -> dict[str, Tensor]:
-        """E of hop 0, hop 1 and the farthest, of the users and items of training events `rows` (n,): (n, d) each."""
+        """E of hops 0, 1 and the farthest, for the users and items of training events `rows` (n,): (n, d) each."""
         batch = self.prompts(targets_of(self.split.train, rows, self.config.max_length))
         return self._encode(self._fast, batch, [name for name in batch.prompts if name != "ask"])
 
     def query_vectors(self, queries: Queries) -> Tensor:
-        """What is to be named next, in one decoder step a user."""
+        """The decoder's state for the next item, in one decoder step per user."""
         asked = history_of(queries, self.config.max_length)
         return self._answers(self.prompts(asked, contrast=False)).unsqueeze(1)
 

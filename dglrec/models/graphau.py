@@ -7,14 +7,14 @@ of rows, A and U alignment and uniformity (`dglrec.losses`) over the B pairs of 
     1/L sum over n = 1..L of decay^(n-1) A_n + gamma / 2 (U(f(u^0)) + U(f(i^0)))
     A_1 = A(f(u^0), f(i^0)),  A_n = (A(f(u^0), f(i^(n-1))) + A(f(u^(n-1)), f(i^0))) / 2 for n > 1
 
-and ranks by u^0 i^0. What GSAU's Table 1 calls GraphAU (Cao et al., WWW 2025 Companion, public code) is another thing:
-the views V are u^1 .. u^L and the mean of all layers, none of them weighs more than another, and (u^0, i^0) is no pair:
+and ranks by u^0 i^0. What GSAU's Table 1 calls GraphAU (Cao et al., WWW 2025 Companion, public code) is different:
+the views V are u^1 .. u^L and the mean of all layers, all have the same weight, and (u^0, i^0) is not a pair:
 
     1 / (2 |V|) sum over v in V of [A(f(u^0), f(i^v)) + A(f(u^v), f(i^0))] + gamma (U(f(u^0)) + U(f(i^0)))
 
 It ranks by the means. Its gamma is half of the original's.
 
-Both forms learn from every interaction; the original's public code keeps ratings of 3 and less out of its loss.
+Both forms learn from every interaction; the original's public code leaves ratings of 3 or less out of its loss.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class GraphAUConfig:
         layers: propagations L.
         form: the "gsau" or the "original" loss, each with its own way to rank.
         gamma: weight of uniformity.
-        decay: of the original, what a hop weighs in comparison with the hop before it.
+        decay: of the original, the weight of a hop relative to the hop before it.
         init: initial weights.
         seen: whether evaluation masks or keeps the items of the history.
     """
@@ -65,7 +65,7 @@ class GraphAUConfig:
 
 
 class GraphAU(Model):
-    """Users and items that are drawn to their own pairs and to what the graph makes of them.
+    """Users and items that are aligned with their pairs and with the propagated vectors of those.
 
     Shapes: users (U, d), items (M, d); queries -> vectors (B, 1, d).
     """
@@ -82,8 +82,8 @@ class GraphAU(Model):
             initialise(self, c.init)
         last = c.layers if c.form == "gsau" else c.layers - 1
         self.hops = nn.ModuleList(LightGCNEncoder(n, "last") for n in range(1, last + 1))
-        self.encoder = LightGCNEncoder(c.layers if c.form == "gsau" else 0, "mean")  # what is ranked by
-        self.one_hop = LightGCNEncoder(1, "last")  # a user whom training did not know
+        self.encoder = LightGCNEncoder(c.layers if c.form == "gsau" else 0, "mean")  # for the ranking
+        self.one_hop = LightGCNEncoder(1, "last")  # for users who are not in training
         self.adjacency = Adjacency(user_item(split.train, unique=True))
 
     @property

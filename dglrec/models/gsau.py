@@ -1,6 +1,6 @@
 """GSAU: graph-sequential alignment and uniformity (Cao et al., WWW 2025 Companion, doi 10.1145/3701716.3715498).
 
-A graph encoder and a sequential encoder share one embedding space. Positive pairs of either are drawn together
+A graph encoder and a sequential encoder share one embedding space. Positive pairs of either are pulled together
 (alignment), all instances are spread over the unit sphere (uniformity), and sequences are pushed away from items that
 do not belong to them. `docs/gsau.md` goes through the paper equation by equation.
 """
@@ -37,20 +37,20 @@ class GSAUConfig:
 
     Attributes:
         dim: width d of the shared embedding space.
-        encoder: of sequences, "sasrec" or "bert4rec". With the second, sequential targets are the masked items of
-            prefixes in place of the items after them: see `BERT4RecConfig`, whose usual values are taken here.
+        encoder: of sequences, "sasrec" or "bert4rec". With "bert4rec", sequential targets are the masked items of
+            prefixes in place of the items after them: see `BERT4RecConfig`, whose default values are used here.
         mask_ratio: of "bert4rec".
         graph, sequential: whether the encoder takes part; without "sequential" the graph scores items.
         rec: cross-entropy over all items in place of the sequential alignment loss: GSAU (rec).
         gamma: weight of the uniformity terms (Eq. 10). DirectAU's own gamma is twice this one.
         ui_uniformity: the third subset of Eq. 9, sequences against items that are not theirs.
-        negatives: those items are the targets of other rows of the batch, whatever they are ("derangement", the code),
+        negatives: those items are the targets of other rows of the batch, seen or not ("derangement", the code),
             or of the first of eight other rows whose target is not in the user's history ("unseen", the paper).
         graph_layers: propagations L.
         combine: "mean" of the layers 0..L (code) or the "last" (Eq. 6 and 7 as printed).
         layers, heads, inner, max_length, dropout, attention_dropout: of the transformer.
         normalise_query: whether cross-entropy takes f(sequence) (code) or the raw sequence vector.
-        normalise_item, temperature: cross-entropy of cosines over a temperature, in place of raw items.
+        normalise_item, temperature: cross-entropy of cosines over a temperature, in place of products with raw items.
         rank: items are ranked by "dot" (code) or "cosine" (what alignment trains).
         init: initial weights (code: Xavier-normal over all tables and layers).
         seen: whether evaluation keeps or masks the items of the history (code: keeps, for sequence scores).

@@ -1,8 +1,8 @@
 """HardGNN: self-supervised sequential recommendation with hard negative graph contrastive learning (Lin et al.).
 
-It is SelfGNN with hard negatives: for each user the K items that are nearest to the user's vector, and in no training
-history of the user, are mined, and a contrastive loss pushes the user away from them. `docs/hardgnn.md` goes through
-what is added to SelfGNN.
+It is SelfGNN with hard negatives: for each user, the K items that are nearest to the user's vector and not in the
+user's training history are mined, and a contrastive loss pushes the user away from them. `docs/hardgnn.md` goes
+through what is added to SelfGNN.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ..slice_batches import Sliced
 from ..streams import Streams
 from .selfgnn import SelfGNN, SelfGNNConfig
 
-BLOCK_BYTES = {"cpu": 1 << 27, "cuda": 1 << 31}  # of users that are mined for at once: their histories and cosines
+BLOCK_BYTES = {"cpu": 1 << 27, "cuda": 1 << 31}  # of the histories and cosines of users mined at once
 SHARED = 50  # negatives of the public code, the same ones for the whole batch
 
 
@@ -38,17 +38,17 @@ class HardGNNConfig(SelfGNNConfig):
 
     Attributes:
         k: hard negatives of a user, K; with 0 there are none, and with contrast="own" no contrastive loss either.
-        lam: weight of the contrastive loss, lambda of Eq. 13; with k=0 and lam=0 the model is SelfGNN, to the bit.
+        lam: weight of the contrastive loss, lambda of Eq. 13; with k=0 and lam=0 the model is exactly SelfGNN.
         tau: temperature of Eq. 12; the paper gives none. The public code is run with .1 on Amazon and Gowalla, with its
             default of 1 on MovieLens.
         contrast: the negatives of Eq. 12 are the user's "own" mined ones (paper), or 50 drawn from those of the whole
             "batch", mined or not, the same for every user (code).
-        hard_in_rec: whether the mined items also stand in the place of the first K unseen items of L_rec (code), or in
+        hard_in_rec: whether the mined items also replace the first K unseen items of L_rec (code), or are used in
             Eq. 12 alone (paper).
         anchor: the user's vector of Eq. 11 and 12: the "instance"-level one (code; the paper says that attention over
             the recent items makes it), or that of the last time "slice".
-        refresh: steps between minings; 0 mines once, at the beginning of an epoch (what the code comes to with its 20
-            steps an epoch).
+        refresh: steps between minings; 0 mines once, at the beginning of an epoch (in effect as the code, with its 20
+            steps per epoch).
     """
 
     k: int = 3
@@ -67,10 +67,10 @@ class HardGNNConfig(SelfGNNConfig):
 
 
 class HardGNN(SelfGNN):
-    """SelfGNN, each of whose users has K mined items to be told from the target.
+    """SelfGNN with K mined items per user, which it learns to distinguish from the target.
 
     Raises:
-        ConfigError: K is larger than the catalogue less some user's history, and mining is asked for.
+        ConfigError: items are mined, and some user has fewer than K items outside of the history.
     """
 
     Config = HardGNNConfig
@@ -78,7 +78,7 @@ class HardGNN(SelfGNN):
 
     def __init__(self, split: Split, config: HardGNNConfig | None = None, **fields: Any) -> None:
         super().__init__(split, config, **fields)
-        self._history = split.train.pair_keys  # mining leaves these out, and knows of no other events
+        self._history = split.train.pair_keys  # mining leaves out these events only
         if self.mines:
             self._check_k()
 
@@ -97,7 +97,7 @@ class HardGNN(SelfGNN):
             )
 
     def batches(self, split: Split, streams: Streams) -> Iterator[Sliced]:
-        """SelfGNN's batches, each with what was mined last for its users by the weights of that moment."""
+        """SelfGNN's batches, each with the items last mined for its users, by the weights at that time."""
         c, hard = self.config, None
         for step, batch in enumerate(super().batches(split, streams)):
             if self.mines:
@@ -110,7 +110,7 @@ class HardGNN(SelfGNN):
             yield batch
 
     def _with_hard(self, batch: Sliced, hard: Tensor) -> Sliced:
-        """The batch with its mined items (B, K); those that it does not have yet stand behind its other items."""
+        """The batch with its mined items (B, K); those that it does not have yet come after its other items."""
         distinct, place = torch.unique(hard, return_inverse=True)  # (n,) ascending, (B, K)
         known = torch.searchsorted(batch.items, distinct).clamp(max=len(batch.items) - 1)  # items ascend
         new = batch.items[known] != distinct
@@ -153,7 +153,7 @@ class HardGNN(SelfGNN):
             return torch.cat(found)
 
     def _blocks(self, sizes: Ints) -> list[tuple[int, int]]:
-        """Users in blocks of about so many bytes as `BLOCK_BYTES` allows, one at least; `sizes` (U,) items are read."""
+        """Users in blocks of about `BLOCK_BYTES` bytes, at least one user each; `sizes` (U,) items are read."""
         numbers = self.num_items + (8 * self.config.dim * sizes if self.config.anchor == "instance" else 0 * sizes)
         before = (np.cumsum(numbers) - numbers) * self.item.element_size()  # (U,) bytes of the users before
         block = before // BLOCK_BYTES.get(self.device.type, BLOCK_BYTES["cpu"])
@@ -166,7 +166,7 @@ class HardGNN(SelfGNN):
         terms = self.terms(batch, encoded)
         anchor = encoded.instance if c.anchor == "instance" else encoded.user_slices[-1]  # (B, d)
         target = encoded.item[batch.target]  # (B, d)
-        if batch.shared is not None:  # each pair counts, so that users with many weigh more
+        if batch.shared is not None:  # each pair counts, so that users with many pairs weigh more
             contrast = info_nce(anchor[batch.row], target[batch.row], encoded.item[batch.shared], c.tau)
             terms["info_nce"] = c.lam * contrast
         elif c.lam and batch.hard is not None:

@@ -1,7 +1,7 @@
-"""SID, CID and P5: a language model that says the name of the next item, token after token (Hua et al., SIGIR-AP 2023).
+"""SID, CID and P5: a language model that generates the name of the next item by tokens (Hua et al., SIGIR-AP 2023).
 
-A T5 reads the names of a history's items and learns to say that of the next one. What it says is looked for by beam
-search in the trie of all names, so that it is always an item. The names come from `dglrec.lm.indexing`.
+A T5 reads the names of a history's items and learns to generate that of the next one. Beam search in the trie of all
+names looks for it, so that the result is always an item. The names come from `dglrec.lm.indexing`.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from .prompted import PromptConfig, PromptModel, t5_training
 
 @dataclass(frozen=True)
 class IndexedConfig(PromptConfig):
-    """How items are named, and the T5 that says the names; the same small one as GAL-Rec's, see `PromptConfig`.
+    """How items are named, and the T5 that generates the names: as small as GAL-Rec's, see `PromptConfig`.
 
     Attributes:
         scheme: numbers in the order of "sid", paths through the clusters of "cid", or the shuffled numbers of "p5".
         clusters, largest: N and M of "cid".
-        beam: names that are followed, and so items that are ranked.
+        beam: number of names that beam search keeps, and thus of items that are ranked.
     """
 
     scheme: Literal["sid", "cid", "p5"] = "sid"
@@ -89,7 +89,7 @@ class IndexedLM(PromptModel):
         return names
 
     def batches(self, split: Split, streams: Streams) -> Iterator[HopPrompts]:
-        """`train.batch_size` targets a step."""
+        """`train.batch_size` targets per step."""
         yield from map(self._prompts, self.questions(split, streams))
 
     def _prompts(self, asked: Asked) -> HopPrompts:
@@ -115,23 +115,23 @@ class IndexedLM(PromptModel):
         yield from padded_parts(self.backbone.encode(self.backbone.encoder, vectors, ask.lengths), ask.lengths, widen)
 
     def _speak(self, states: Tensor, mask: Tensor, said: Tensor) -> Tensor:
-        """Logits (b, t + 1, size + 1) of each next token after what was said (b, t)."""
+        """Logits (b, t + 1, size + 1) of each next token after the tokens so far (b, t)."""
         vectors = torch.cat([self.backbone.start(len(said)), self.name(said)], 1)
         return self.backbone.decode(states, mask, vectors) @ self.name.weight.T * self.backbone.dim**-0.5
 
     def scores(self, queries: Queries, items: Tensor | None = None) -> Tensor:
-        """There are none of all items.
+        """Not available: the model does not score all items.
 
         Raises:
-            ConfigError: always; it says what to call.
+            ConfigError: always; it says what to call instead.
         """
         raise ConfigError(
-            f"{self.preset} says the names of its {self.beam} most likely items and has no scores of all: ask for "
+            f"{self.preset} generates the names of its {self.beam} most likely items and does not score all items: use "
             f"top(queries, k) with k up to {self.beam} (beam=), or recommend(), or evaluate()"
         )
 
     def top(self, queries: Queries, k: int) -> tuple[Tensor, Tensor]:
-        """The k most likely items of each query, of `beam` names that are followed: ids (B, k), log-probabilities."""
+        """The k most likely items of each query, among the `beam` names kept: ids (B, k), log-probabilities."""
         ask = self._prompts(history_of(queries, self.config.max_length)).prompts["ask"]
         items: list[Tensor] = []
         scores: list[Tensor] = []

@@ -39,12 +39,12 @@ from ..nn.interests import (
 from ..streams import seeded
 from .base import WindowModel, check_times
 
-EXACT_WINDOWS = 1024  # windows that are run at once where each candidate has its own, in training as in evaluation
+EXACT_WINDOWS = 1024  # windows that are run at once if each candidate has its own, in training and evaluation
 
 
 @dataclass(frozen=True)
 class MDGRConfig:
-    """MDGR as printed; what the paper leaves open has the reading that its relatives MIP and SURGE suggest.
+    """MDGR as printed; what the paper leaves open is read as in the related models MIP and SURGE.
 
     Attributes:
         dim: size d of items and interests.
@@ -54,24 +54,24 @@ class MDGRConfig:
         encoding: size of either encoding (`time_size` of MIP). The paper's d_m = 1 would leave one frequency.
         heads: attention heads H of Eq. 4 and 5, each over all of Eq. 2, its values the plain item vectors.
         dropout: of Eq. 6; the rate is not stated, and MIP's code never applies its own.
-        residual: add the item's own vector to what Eq. 6 gives. As printed an item is what it gathers alone, and items
-            of one history, which gather from the same, are hardly told apart by the clustering.
+        residual: add the item's own vector to the result of Eq. 6. As printed, an item is only what it gathers, and as
+            all items of a history gather from the same ones, the clustering can hardly distinguish them.
         method: how items are clustered: "ward", "kmeans" or "birch".
         delta: weight vectors of the similarity (Eq. 7 and 8).
         gamma: share of the pairs within clusters that become edges (Eq. 9).
         rank: what Eq. 9 ranks, "clusters", "matrix" or "pairs"; see `graphs.interests.sparsify`.
         learn_metric: add the similarity to the logits of Eq. 12. Else the threshold of Eq. 9 gives the weights of Eq. 7
-            no gradient, and they stay as they were drawn.
+            no gradient, and they keep their random initial values.
         hops: steps of the normalised adjacency that make the cluster vector of Eq. 10.
         graph_heads: heads H of Eq. 13.
         weights: interest weights (Eq. 15); without them each is 1 (row -W).
-        weight_width: size of the layer between in the net of Eq. 15 (`hidden` of MIP).
-        bounded: weights between 0 and 2, see `InterestWeight`; as printed they have no upper end.
-        candidate: what stands for the target in Eq. 11. "free": the most recent item, so that a user has one set of
-            interests whatever is ranked. "exact": each candidate's row of the item table in turn, positive or negative
-            alike, at as many times the cost.
-        max_length: items of a history that are read, the most recent ones.
-        negatives: drawn for each positive where the split has no windows with negatives of their own.
+        weight_width: size of the hidden layer in the net of Eq. 15 (`hidden` of MIP).
+        bounded: weights between 0 and 2, see `InterestWeight`; as printed they have no upper bound.
+        candidate: what is used as the target in Eq. 11. "free": the most recent item, so that a user has one set of
+            interests for all items. "exact": each candidate's row of the item table in turn, positive or negative, at
+            a cost that is multiplied by the number of candidates.
+        max_length: number of most recent items of a history that are read.
+        negatives: number drawn for each positive, unless the split has windows with their own negatives.
         seen: whether evaluation keeps or masks the items of the history.
     """
 
@@ -145,13 +145,13 @@ class MDGR(WindowModel):
     def _exact_logits(self, window: Padded, encoded: Tensor, items: Tensor) -> Tensor:
         """Eq. 16 of items (B, C), each the target of its own rounds, on about `EXACT_WINDOWS` windows at a time.
 
-        Of those no more is kept for the gradient than their logits: the rounds are run again on the way back.
+        Only their logits are kept for the gradient: the backward pass runs the rounds again.
         """
 
         def of_chunk(encoded: Tensor, items: Tensor) -> Tensor:
             count, vectors = items.shape[1], self.item(items)  # (B, c, d)
             each = Padded(*(part.repeat_interleave(count, 0) for part in window))  # a window for each candidate
-            target = vectors.flatten(0, 1)  # (B * c, d): p_t in all rounds; Eq. 6 makes phi of a history's items alone
+            target = vectors.flatten(0, 1)  # (B * c, d): p_t in all rounds; Eq. 6 makes phi of a history's items only
             interests = self._interests(each, encoded.repeat_interleave(count, 0), target)  # (B * c, k, d + 1)
             return window_logits(interests, augmented(target[:, None], 1.0, 1.0)).view(-1, count)
 
@@ -159,7 +159,7 @@ class MDGR(WindowModel):
         return torch.cat([checkpoint(of_chunk, encoded, chunk, use_reentrant=False) for chunk in chunks], 1)
 
     def encode(self, window: Padded) -> Tensor:
-        """(B, n, d): the items' vectors as Eq. 6 gives them, each of which knows of the other items."""
+        """(B, n, d): the items' vectors as Eq. 6 gives them, each of which depends on the other items."""
         c = self.config
         items = self.item(window.items)  # Eq. 1, (B, n, d)
         parts = [items]
@@ -184,7 +184,7 @@ class MDGR(WindowModel):
         return augmented(interests, weight * scale, weight * bias)  # Eq. 16
 
     def rounds(self, window: Padded, vectors: Tensor, target: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Vectors (B, n, d), as Eq. 6 gives them and then m times moved, each with the interests of the items (B, n).
+        """Vectors (B, n, d), as Eq. 6 gives them and then moved m times, each with the interests of the items (B, n).
 
         Args:
             window: B histories.
@@ -210,7 +210,7 @@ class MDGR(WindowModel):
         """One step of attention along the edges: (B, n, d) -> (B, n, d)."""
         if target is None:
             target = vectors[:, -1]  # phi_t moves from round to round, as all items do
-        near = propagated(graph.edges, vectors, self.config.hops)  # stands for an item's cluster in Eq. 10
+        near = propagated(graph.edges, vectors, self.config.hops)  # represents an item's cluster in Eq. 10
         similarity = graph.similarity if self.config.learn_metric else None
         moved = [head(vectors, near, target, graph.edges, similarity) for head in self.graph_attention]
         return vectors + torch.stack(moved).mean(0)  # Eq. 13, with the residual of SURGE
@@ -218,7 +218,7 @@ class MDGR(WindowModel):
     def clusters(self, queries: Queries) -> tuple[Tensor, Tensor]:
         """The interest of each item of the histories before the first round and after the last: (B, n), (B, n).
 
-        Histories stand at the right; -1 is where there is no item.
+        Histories are aligned on the right; -1 where there is no item.
         """
         window = query_window(queries, self.config.max_length, self.device)
         found = [cluster for _, cluster in self.rounds(window, self.encode(window))]
@@ -244,7 +244,7 @@ class MDGR(WindowModel):
 
     @property
     def scores_are_products(self) -> bool:
-        """Not where each candidate has interests of its own."""
+        """False if each candidate has interests of its own."""
         return self.config.candidate == "free"
 
 
@@ -252,7 +252,7 @@ class ClusterAttention(nn.Module):
     """One head of Eq. 10 to 13: additive attention of an item to its neighbours in the interest sub-graph.
 
     The leaky ReLU before the softmax is SURGE's. Without it alpha_i is the same for all neighbours j of i, and the
-    softmax over them drops it.
+    softmax over them cancels it.
     """
 
     def __init__(self, dim: int) -> None:

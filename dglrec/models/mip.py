@@ -1,11 +1,11 @@
 """MIP: a weighted multi-interest model for retrieval (Shi et al., arXiv 2207.06652), in its weighted form.
 
-The items of a window are clustered by their own embeddings. Attention within each cluster, asked by its most recent
-item, gives an interest; how many items an interest has, and how long ago they were, give its weight. An item is as good
-as its best interest finds it.
+The items of a window are clustered by their own embeddings. Attention within each cluster, with its most recent
+item as the query, gives an interest; the number of its items, and how long ago they were, give its weight. An item's
+score is that of its best interest.
 
-What the authors' code does and the form here does not: it computes an interest at every item and drops all but those at
-the last item of a cluster, which comes to the same; it never applies its dropout layer, so there is none; it clips the
+What the authors' code does and the form here does not: it computes an interest at every item and keeps only those at
+the last item of a cluster, with the same result; it never applies its dropout layer, so there is none; it clips the
 gradient's norm at 10 and takes batches of 64 windows, where the defaults here are those of MDGR's comparison
 (`train.clip=10`, `train.batch_size=64`); and its weights of the last epoch, not those of the best one, are tested. Its
 preparation of the data puts item 0 in place of the first record of the first user, in Amazon and MovieLens, which
@@ -50,15 +50,15 @@ class MIPConfig:
 
     Attributes:
         dim: size d of items and interests.
-        k: clusters, and so interests, a window.
-        heads: of the attention, each of size d.
-        time_size: size of the encoding of days, beside the item, in queries and keys.
-        hidden: size of the layer between in the net of the weights.
-        bounded: weights between 0 and 2, see `InterestWeight`; the authors' have no upper end.
+        k: clusters, and thus interests, per window.
+        heads: attention heads, each of size d.
+        time_size: size of the encoding of days that is appended to the item in queries and keys.
+        hidden: size of the hidden layer in the net of the weights.
+        bounded: weights between 0 and 2, see `InterestWeight`; the authors' have no upper bound.
         limit: attention logits are cut off above it.
         times: whether days are read; without them all items count as of one day.
-        max_length: most recent items that are read.
-        negatives: drawn for each prefix, where the split is not one by windows (those have their own).
+        max_length: number of most recent items that are read.
+        negatives: number drawn for each prefix, unless the split is by windows (which have their own).
         seen: whether evaluation keeps or masks the items of the history.
     """
 
@@ -84,7 +84,7 @@ class MIPConfig:
 class MIP(WindowModel):
     """Interests of clusters, each with a weight; the score is the largest of scale * weight * cosine + bias.
 
-    Histories without times, as of somebody new, count as of one day.
+    Histories without times, such as those of new users, count as of one day.
 
     Shapes: items (M, d + 1); queries -> vectors (B, k, d + 1), see `augmented`.
     """
@@ -104,7 +104,7 @@ class MIP(WindowModel):
             self.bias = nn.Parameter(torch.zeros(()))
 
     def loss(self, batch: Windows) -> dict[str, Tensor]:
-        """Binary cross-entropy of what follows and what does not."""
+        """Binary cross-entropy of positives and negatives."""
         interests = self._interests(batch_window(batch))
         positive, negative = (
             window_logits(interests, augmented(self.item(items), 1.0, 1.0))

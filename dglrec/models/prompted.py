@@ -1,4 +1,4 @@
-"""What GAL-Rec and the models beside it share: a T5 that reads prompts, and the questions that it learns from."""
+"""What GAL-Rec and related models share: a T5 that reads prompts, and the questions that it learns from."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def t5_training(weight_decay: float = 1e-3) -> TrainConfig:
 
 @dataclass(frozen=True)
 class PromptConfig:
-    """The T5 and its prompts, as all these models have them.
+    """The T5 and its prompts, the same in all these models.
 
     Attributes:
         backbone: "tiny", or the name or folder of a T5.
         dim, layers, heads, inner, dropout: of "tiny"; a pre-trained T5 has its own.
-        max_length: items of a history that a prompt names, the newest; in GAL-Rec also users of an item, at hop 1.
-        budget: most tokens of a prompt.
+        max_length: number of newest items of a history in a prompt; in GAL-Rec also of users of an item, at hop 1.
+        budget: maximum number of tokens in a prompt.
         epoch_targets: targets of an epoch, drawn anew each time; 0 for all.
         seen: whether evaluation keeps or masks the items of the history.
     """
@@ -77,7 +77,7 @@ class PromptModel(Model):
 
     @property
     def targets_per_epoch(self) -> int:
-        """Every training position that has a past, or as many as `epoch_targets` says."""
+        """The number of training positions that have a past, at most `epoch_targets`."""
         return min(super().targets_per_epoch, self.config.epoch_targets or len(self.split.train))
 
     def questions(self, split: Split, streams: Streams) -> Iterator[Asked]:
@@ -86,12 +86,12 @@ class PromptModel(Model):
         return asked_batches(split.train, self.targets_per_epoch, c.train.batch_size, c.max_length, rng)
 
     def packed(self, type: str, nodes: Ints, hops: Sequence[Neighbour], question: bool = False) -> Packed:
-        """Prompts on the model's device, see `Prompter`; in training it is counted what the budget cuts."""
+        """Prompts on the model's device, see `Prompter`; in training, what the budget cuts is counted."""
         made = self._prompter(type, nodes, hops, question)
         if self.training:
             self._cut.add(made, hops)
         return Packed.of(made.offsets, made.tokens, self.device)
 
     def epoch_figures(self) -> dict[str, float]:
-        """Tokens that were encoded, in all prompts, the share of padding, and that of entries which the budget cut."""
+        """Number of encoded tokens in all prompts, the share of padding, and the share of entries cut by the budget."""
         return self.backbone.figures() | self._cut.figures()

@@ -74,7 +74,7 @@ class SASRec(Model):
             initialise(self, c.init)
 
     def batches(self, split: Split, streams: Streams) -> Iterator[Positions | Prefixes]:
-        """`train.batch_size` targets a step, in the form that `targets` names."""
+        """`train.batch_size` targets per step, in the form that `targets` names."""
         c, rng = self.config, streams.numpy("batches")
         if c.targets == "positions":
             stride = c.stride or max(1, c.max_length // 2)

@@ -1,9 +1,9 @@
 """SelfGNN: self-supervised graph neural networks for sequential recommendation (Liu, Xia, Huang, SIGIR 2024).
 
 The log is cut into time slices. In each slice users and items exchange vectors along its own graph; over the slices a
-recurrent cell and attention make one long-term vector a node; over the items of a history attention makes another
-vector of the user. The scores of each slice are taught by those of the long-term vectors, with a weight that says how
-far a user's slice can be trusted. `docs/selfgnn.md` goes through the equations, numbered as in HardGNN's paper.
+recurrent cell and attention make one long-term vector per node; over the items of a history attention makes another
+vector of the user. The scores of the long-term vectors teach those of each slice, with a weight that says how far a
+user's slice can be trusted. `docs/selfgnn.md` goes through the equations, numbered as in HardGNN's paper.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ..slice_batches import Sliced, SliceEdges, slice_batches
 from ..streams import Streams, seeded
 from .base import Model, check_times, initialise, query_sequences
 
-MONTHS = 60  # slices at most, where the calendar decides how many there are: each has tables of its own
+MONTHS = 60  # maximum number of slices with by="month": each has its own tables
 CHUNK = 8192  # nodes that are fused at once in evaluation
 REGULARISED = (  # as in the public code: neither attention, recurrent cells, norms nor biases
     "user", "item", "instance.position.weight", "reliability.inner.weight", "reliability.outer.weight",
@@ -39,19 +39,19 @@ REGULARISED = (  # as in the public code: neither attention, recurrent cells, no
 
 @dataclass(frozen=True)
 class SelfGNNConfig:
-    """SelfGNN as HardGNN's paper prints it; what the paper leaves open has the value of the authors' public code.
+    """SelfGNN as HardGNN's paper prints it; what the paper leaves open is set as in the authors' public code.
 
     Attributes:
         dim: width d of users and items.
-        slices: number of time slices T; not read with by="month".
+        slices: number of time slices T; not used with by="month".
         by: how the training log is cut: "equal_lengths" of time (paper and code), "equal_counts" of events, which is
             better where a log grows fast, or calendar months, 60 at most.
-        tables: "slices", vectors of each slice's own (E_t of Eq. 1), or "shared", one table of users and one of items,
-            learned from the events of all slices; "items", one table of items, and users are what their items say.
-        past: a training target's user is fused from the slices before the target's alone, as in the queries that
-            follow; else from all slices, the target's own edge among them, as in the paper.
+        tables: "slices", separate vectors for each slice (E_t of Eq. 1); "shared", one table of users and one of items,
+            learned from the events of all slices; or "items", one table of items, from which users are computed.
+        past: a training target's user is fused from the slices before the target's only, as in later queries; else
+            from all slices, including the target's own edge, as in the paper.
         layers: propagations L within a slice.
-        norm: "sum" over neighbours (the code, and Eq. 1 with A_t of 0 and 1), or "symmetric", as LightGCN's, which the
+        norm: "sum" over neighbours (the code, and Eq. 1 with A_t of 0 and 1), or "symmetric", as in LightGCN, which the
             paper names as its inspiration.
         slope: of every LeakyReLU; the paper gives none.
         interval: "fusion" (Eq. 3 to 5), or the "mean" of the slices, an ablation.
@@ -61,22 +61,22 @@ class SelfGNNConfig:
         heads: attention heads, of both levels.
         dropout: of the recurrent states (code).
         instance: "attention" over positions (Eq. 6 to 8), "collapsed" (code: items are summed before attention, see
-            `InstanceEncoder`), or "none", an ablation. In neither, "causal" attends backwards and reads the newest
+            `InstanceEncoder`), or "none", an ablation. "causal", in neither, attends backwards and reads the newest
             position, so that with targets="prefixes" the targets of a history share one pass.
         instance_layers: layers L_a of Eq. 7.
         max_length: items of a history that are read, M.
-        pool: Eq. 8 is a "sum"; with "mean" long histories do not count for more.
+        pool: "sum", as in Eq. 8, or "mean", with which long histories do not have more weight.
         activate: LeakyReLU of the instance-level vector in the score (code; Eq. 9 has none).
-        loss: "hinge" of pairs (code), or "bce" (paper). Hinge is the default, for it made the numbers. In neither,
-            "softmax" sets each target against all items of its batch, whoever's they are.
-        targets: "users", one target a user and epoch, among the most recent ones (code; the paper does not say), or
+        loss: "hinge" of pairs (code), or "bce" (paper). Hinge is the default: the published numbers used it. "softmax",
+            in neither, compares each target with all items of its batch, those of other users too.
+        targets: "users", one target per user and epoch, among the most recent ones (code; the paper does not say), or
             "prefixes", each item of each history that has a past.
         recent: with "users", how far back the target may be: any of the last `recent` + 1 training items, but none of
-            a user's first three where there are others (code).
-        negatives: each target is set against as many uniform unseen items, or as many as the user has training items
-            where these are fewer (code).
+            a user's first three if there are others (code).
+        negatives: number of uniform unseen items that each target is compared with, at most as many as the user has
+            training items (code).
         beta: weight of Eq. 10, which is a sum over thousands of pairs (Eq. 13).
-        ssl_edges: pairs of edges drawn a user and slice, at most half of the user's edges there (code).
+        ssl_edges: pairs of edges drawn per user and slice, at most half of the user's edges there (code).
         ssl_width: hidden units of the reliability w.
         reg: weight of the sum of squares of tables, positions and the weights of w (code).
         seen: whether evaluation masks or keeps the items of the history.
@@ -117,9 +117,9 @@ class SelfGNNConfig:
         check_limits(self, dropout=">=0 <1", instance_layers=">=0", max_length=">=1", recent=">=0", negatives=">=1")
         check_limits(self, beta=">=0", ssl_edges=">=1", ssl_width=">=1", reg=">=0")
         if self.past and self.slices == 1 and self.by != "month":
-            raise ConfigError("past=True needs slices before a target's, and slices is 1; take more, or past=False")
+            raise ConfigError("past=True needs slices before a target's, and slices is 1; use more, or past=False")
         if self.dim % self.heads:
-            raise ConfigError(f"heads is {self.heads} and dim is {self.dim}; expected a dim that the heads divide")
+            raise ConfigError(f"heads is {self.heads} and dim is {self.dim}; expected a dim that is divisible by heads")
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,8 +136,8 @@ class Encoded:
 class SelfGNN(Keeping, Model):
     """Short-term vectors by slice, long-term vectors over slices and over histories; the score is their dot product.
 
-    A user whom training did not know is folded in (`fold_in_slices`): the history's items, in the slices of their times
-    (in the last one where there are no times), are the neighbours of a user without vectors of its own.
+    A user who is not in training is folded in (`fold_in_slices`): the history's items, in the slices of their times
+    (in the last one if there are no times), are the neighbours of a user without vectors of its own.
 
     Shapes: slices of users (T, U, d) and items (T, M, d); queries -> vectors (B, 1, d), items -> (M, d).
 
@@ -158,7 +158,7 @@ class SelfGNN(Keeping, Model):
         self.boundaries = slice_boundaries(split.train, c.by, n=None if c.by == "month" else c.slices)
         if c.past and not len(self.boundaries):
             raise ConfigError(
-                f"past=True needs slices before a target's, and {split.log.name!r} lies in one month; take "
+                f"past=True needs slices before a target's, and {split.log.name!r} covers one month only; use "
                 "by='equal_counts' with slices=5, or past=False"
             )
         if c.by == "month" and len(self.boundaries) >= MONTHS:
@@ -192,13 +192,13 @@ class SelfGNN(Keeping, Model):
 
     @property
     def targets_per_epoch(self) -> int:
-        """One for each user with a target, or every item with a past."""
+        """The number of users with a target, or of items with a past."""
         if self.config.targets == "prefixes":
             return super().targets_per_epoch
         return int((np.diff(self.split.train.offsets) > 1).sum())
 
     def batches(self, split: Split, streams: Streams) -> Iterator[Sliced]:
-        """`train.batch_size` targets a step, each with its history, unseen items, and edges for Eq. 10."""
+        """`train.batch_size` targets per step, each with its history, unseen items, and edges for Eq. 10."""
         c = self.config
         yield from slice_batches(
             split.train,
@@ -253,9 +253,9 @@ class SelfGNN(Keeping, Model):
         return terms
 
     def self_augmented(self, batch: Sliced, encoded: Encoded) -> Tensor:
-        """Of two edges a slice shall prefer the one that the long term prefers, as far as the users' slice is reliable.
+        """Of two edges, a slice should prefer the one with the higher long-term score, as far as the slice is reliable.
 
-        No gradient goes through the long-term scores; it goes through their weights, and through the slice's scores.
+        The gradient goes through the weights of the long-term scores and the slice's scores, not the long-term scores.
         """
         weight = self.reliability(encoded.user, encoded.user_slices).flatten()[batch.edge_node]  # w, (2, S)
         t, row, item = batch.edge_node // len(batch.user), batch.edge_node % len(batch.user), batch.edge_item
@@ -270,7 +270,7 @@ class SelfGNN(Keeping, Model):
     # --- Scores --------------------------------------------------------------------------------------------------
 
     def all_vectors(self) -> tuple[Tensor, Tensor]:
-        """Long-term vectors of all users (U, d) and items (M, d); in evaluation they are made once and kept."""
+        """Long-term vectors of all users (U, d) and items (M, d); in evaluation they are computed once and kept."""
         return self.once("vectors", tuple(self.parameters()), self._all_vectors)
 
     def _all_vectors(self) -> tuple[Tensor, Tensor]:
@@ -278,7 +278,7 @@ class SelfGNN(Keeping, Model):
         return self.fuse(users, 0), self.fuse(items, 1)
 
     def fuse(self, slices: Tensor, side: int) -> Tensor:
-        """Long-term vectors of many nodes of one side, some at a time: (T, A, d) -> (A, d)."""
+        """Long-term vectors of many nodes of one side, in chunks: (T, A, d) -> (A, d)."""
         return torch.cat([self.fusion(part, side) for part in slices.split(CHUNK, 1)])
 
     def _item_layers(self) -> list[Tensor]:
@@ -304,7 +304,7 @@ class SelfGNN(Keeping, Model):
 
     @torch.no_grad()
     def slice_weights(self) -> Tensor:
-        """(T, U): the learned reliability w of each user's slices, between 0 and 1 (see Eq. 10's page)."""
+        """(T, U): the learned reliability w of each user's slices, between 0 and 1 (Eq. 10 in docs/selfgnn.md)."""
         with _eval_mode(self):
             rows = (torch.arange(size, device=self.device) for size in (self.num_users, 0))
             short, _ = self.encoder(self.adjacency, (self.user, self.item), tuple(rows))

@@ -1,14 +1,14 @@
 """SURGE: sequential recommendation with graph neural networks (Chang et al., SIGIR 2021).
 
-A window becomes a graph of its most similar items. Attention over that graph, steered by an item's surroundings and by
+A window becomes a graph of its most similar items. Attention over that graph, guided by an item's neighbourhood and by
 the candidate, gathers what concerns the candidate; the most important items go through a recurrent unit, and a small
-network judges its state, the weighted sum of all items, and the candidate. All but the graph itself is made anew for
-each candidate, positive or negative alike, so that a full ranking costs M passes a user: it is exact, and slow.
+network scores its state, the weighted sum of all items, and the candidate. Everything except the graph is computed for
+each candidate, positive or negative, so that a full ranking costs M passes per user: it is exact, and slow.
 
 As in the authors' code, the graph keeps the upper half of its entries, and pooling takes the 30 most important items in
 their order, where the paper has a soft assignment with three more losses; the threshold lets no gradient through, so
-that the metric's weights stay as they began. Their attention nets also read a - q beside a and q, which a linear layer
-makes of the two, and are softmaxed before they are added, which makes them nearly constant: both are left out.
+that the metric's weights keep their initial values. Their attention nets also read a - q, which a linear layer can
+compute from a and q, and are softmaxed before they are added, which makes them nearly constant: both are left out.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ class SURGEConfig:
         dim: size d of items.
         keep: share of a window's pairs of items that become edges.
         pool: items that go through the recurrent unit.
-        hidden: size of the layer between in the attention nets; twice that, and that, in the last network.
+        hidden: size of the hidden layer in the attention nets; the last network has one of twice this and one of this.
         targets: positives of a window that a step learns from, drawn anew each epoch, with as many of its negatives.
-        max_length: most recent items that are read.
-        negatives: drawn for each prefix, where the split is not one by windows (those have their own).
+        max_length: number of most recent items that are read.
+        negatives: number drawn for each prefix, unless the split is by windows (which have their own).
         seen: whether evaluation keeps or masks the items of the history.
     """
 
@@ -71,7 +71,7 @@ class Graph(NamedTuple):
         items: (B, n, d).
         mask: (B, n) bool.
         edges: (B, n, n) bool, loops included.
-        around: (B, n), how much an item's surroundings speak for it.
+        around: (B, n), how important an item's neighbourhood makes it.
     """
 
     items: Tensor
@@ -83,7 +83,7 @@ class Graph(NamedTuple):
 def metric_graph(similarity: Tensor, mask: Tensor, keep: float) -> Tensor:
     """The pairs whose similarity, relative to its row, is among the largest share `keep`; and loops.
 
-    Shapes: similarity (B, n, n), mask (B, n) -> (B, n, n) bool, not symmetric, for rows are scaled to [0, 1] first.
+    Shapes: similarity (B, n, n), mask (B, n) -> (B, n, n) bool, not symmetric, as rows are scaled to [0, 1] first.
     """
     pairs = mask.unsqueeze(1) & mask.unsqueeze(2)
     low = similarity.masked_fill(~pairs, torch.inf).amin(2, keepdim=True)
@@ -96,7 +96,7 @@ def metric_graph(similarity: Tensor, mask: Tensor, keep: float) -> Tensor:
 
 
 class PairNet(nn.Module):
-    """How much an item and another vector have to do with each other: W_2 relu(W_1 [W a ; q ; W a * q])."""
+    """How closely an item and another vector are related: W_2 relu(W_1 [W a ; q ; W a * q])."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class AUGRU(nn.Module):
 
 
 class SURGE(WindowModel):
-    """A graph of similar items, attention that the candidate steers, and a network that judges.
+    """A graph of similar items, attention that the candidate guides, and a network that scores.
 
     Shapes: items (M, d); queries and candidates (B, C) -> scores (B, C).
     """
@@ -155,21 +155,21 @@ class SURGE(WindowModel):
 
     @property
     def targets_per_epoch(self) -> int:
-        """The positives that are drawn."""
+        """The number of positives that are drawn."""
         windows = self.split.windows
         if windows is None:
             return super().targets_per_epoch
         return int(np.minimum(np.diff(windows.target_offsets), self.config.targets).sum())
 
     def batches(self, split: Split, streams: Streams) -> Iterator[Windows]:
-        """`train.batch_size` windows a step, each with some of its candidates."""
+        """`train.batch_size` windows per step, each with some of its candidates."""
         rng, number = streams.numpy("targets"), self.config.targets
         for batch in super().batches(split, streams):
             positive, negative = (_some(items, number, rng) for items in (batch.positive, batch.negative))
             yield dataclasses.replace(batch, positive=positive, negative=negative)
 
     def loss(self, batch: Windows) -> dict[str, Tensor]:
-        """Binary cross-entropy of what follows and what does not, all judged in the same way."""
+        """Binary cross-entropy of positives and negatives, all scored in the same way."""
         graph = self._graph(batch_window(batch))
         logits = self._judged(graph, torch.cat([batch.positive, batch.negative], dim=1))
         positive, negative = logits.split([batch.positive.shape[1], batch.negative.shape[1]], dim=1)
@@ -213,7 +213,7 @@ class SURGE(WindowModel):
 
 
 def _some(items: Tensor, number: int, rng: np.random.Generator) -> Tensor:
-    """`number` random columns of each row (B, C), all where there are not more."""
+    """`number` random columns of each row (B, C), all of them if there are not more."""
     if items.shape[1] <= number:
         return items
     order = rng.random(tuple(items.shape)).argsort(axis=1)[:, :number]

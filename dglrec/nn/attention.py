@@ -1,6 +1,6 @@
 """Attention within packed sequences, by buckets of similar length.
 
-Rows of all sequences lie one behind the other, (T, d), and everything but attention is computed on them as they are.
+Rows of all sequences are stored one after the other, (T, d), and everything except attention is computed on them so.
 For attention they are scattered into buckets, padded on the right to the bucket's longest sequence.
 """
 
@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from .dropout import dropout, dropout_factors
 
-BUCKET_RATIO = 0.7  # of the shortest to the longest sequence of a bucket: a CPU pays for each bucket and for each slot
+BUCKET_RATIO = 0.7  # of the shortest to the longest sequence of a bucket: on a CPU each bucket and each slot costs time
 USES_BUCKETS = ("cpu",)  # on other devices one bucket holds all: there a launch costs more than padding
 
 
 @dataclass(frozen=True, eq=False)
 class Slots:
-    """Where rows stand in padded buckets, and back.
+    """The places of rows in padded buckets, and back.
 
     Attributes:
         slots: (P,) the row in each slot; a padding slot repeats the last row of its sequence.
@@ -44,7 +44,7 @@ class Slots:
 
 
 class _Pad(torch.autograd.Function):
-    """A padding slot takes no gradient, as no real row looks at it."""
+    """A padding slot takes no gradient, as no real row attends to it."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, slots: Tensor, places: Tensor) -> Tensor:
@@ -57,12 +57,12 @@ class _Pad(torch.autograd.Function):
 
 
 class Buckets:
-    """Sequences of similar length, padded to the longest of them; buckets lie one behind the other in one flat array.
+    """Sequences of similar length, padded to the longest of them; buckets are stored one after another in a flat array.
 
     Args:
         lengths: (B,) lengths, all of them at least 1, on the host.
         device: of the index tensors.
-        several: whether there are buckets, or a single one; None for what is faster on the device, see `USES_BUCKETS`.
+        several: whether there are several buckets, or one; None for what is faster on the device, see `USES_BUCKETS`.
 
     Attributes:
         shapes: (rows, length) of each bucket, longest first.
@@ -90,7 +90,7 @@ class Buckets:
         self._slots: dict[int, Slots] = {}  # by heads
 
     def slots(self, heads: int = 1) -> Slots:
-        """Slots of rows that hold `heads` heads each, one head of a sequence behind the other: (T * heads,) rows."""
+        """Slots of rows that hold `heads` heads each, a sequence's heads one after the other: (T * heads,) rows."""
         if heads not in self._slots:
             self._slots[heads] = self._plan(heads)
         return self._slots[heads]
@@ -146,14 +146,14 @@ def full_attention(query: Tensor, key: Tensor, value: Tensor, buckets: Buckets, 
     for views, n in zip(bucket_views(buckets.shapes, *padded), lengths, strict=True):
         q, k, v = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in views)  # (b, h, L, d / heads)
         real = torch.arange(k.shape[2], device=k.device) < n[:, None]  # (b, L): what is not padding
-        # Four dimensions, for PyTorch has a fused kernel for no other number of them.
+        # Four dimensions, as PyTorch has no fused kernel for another number of them.
         one = F.scaled_dot_product_attention(q, k, v, attn_mask=real[:, None, None], dropout_p=p)
         mixed.append(one.transpose(1, 2).flatten(2).flatten(0, 1))
     return slots.unpad(torch.cat(mixed))
 
 
 def biased_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, buckets: Buckets) -> Tensor:
-    """Softmax attention of each position to all of its sequence, with a learned bias and without a scale, as T5 has it.
+    """Softmax attention of each position to all of its sequence, with a learned bias and without a scale, as in T5.
 
     Shapes: packed rows (T, d) each; bias (h, L, L) of h heads and pairs of positions, L the longest -> (T, d).
     """
@@ -202,10 +202,10 @@ def _in_buckets(
 def query_attention(
     query: Tensor, rows: Tensor, key: Tensor, value: nn.Linear, buckets: Buckets, p: float = 0.0
 ) -> Tensor:
-    """Attention of one query a sequence over its rows, without keys and values of each row.
+    """Attention of one query per sequence over its rows, without keys and values of each row.
 
     The score of a row x_t is q . (W_k x_t + b_k) = (W_k^T q) . x_t + a constant that softmax drops, and the mixture
-    of values is W_v (sum of w_t x_t) + (sum of w_t) b_v: two products a sequence in place of two a position.
+    of values is W_v (sum of w_t x_t) + (sum of w_t) b_v: two products per sequence in place of two per position.
 
     Shapes: query (B, h, c), scaled; packed rows (T, d); key: W_k (h c, d) -> (B, h c).
     """
@@ -236,8 +236,8 @@ class _BucketAttention(torch.autograd.Function):
     operation each. With weights W, dropped weights W' = W * keep, outputs O = W' V and their gradient dO, the gradient
     of the scores is W * (keep * dO V^T - D), where D, the sum of W' * dO V^T over a row, equals the sum of dO * O.
 
-    To the scores a bias of pairs of positions is added, (h, L, L), or (1, L, L) where it is that of all heads and hides
-    what comes later. Padding does; elsewhere `hides_padding` is to be set.
+    A bias of pairs of positions is added to the scores: (h, L, L), or (1, L, L) for all heads. One that hides later
+    positions hides padding, too, as this comes last; with another one `hides_padding` is to be set.
     """
 
     @staticmethod
@@ -311,6 +311,6 @@ def bucket_views(shapes: list[tuple[int, int]], *flat: Tensor) -> list[tuple[Ten
 
 
 def _squares(shapes: list[tuple[int, int]], flat: Tensor) -> list[Tensor]:
-    """One number a pair of positions -> for each bucket its (rows, length, length) view."""
+    """One number per pair of positions -> for each bucket its (rows, length, length) view."""
     sizes = [rows * length * length for rows, length in shapes]
     return [part.view(n, length, length) for part, (n, length) in zip(flat.split(sizes), shapes, strict=True)]

@@ -1,4 +1,4 @@
-"""BERT4Rec's encoder: a transformer that sees both sides of a masked item, and a head that says what was there.
+"""BERT4Rec's encoder: a transformer that sees both sides of a masked item, and a head that predicts it.
 
 Sun et al., "BERT4Rec", CIKM 2019. With the item table E and a mask m in place of some items, states are
 h = Transformer([E; m]), and the vector of a masked place is LN(GELU(W h + b)), to be compared with E.
@@ -15,15 +15,15 @@ from .transformer import BidirectionalTransformer
 
 
 class ClozeEncoder(nn.Module):
-    """Histories with masked places -> a vector a masked place.
+    """Histories with masked places -> one vector per masked place.
 
-    The index of the mask is the number of items. It stands in the place after the history when the next item is asked
-    for, and RecBole, as GSAU's authors ran it, takes out the first item of the history to make room, however short it
+    The index of the mask is the number of items. To predict the next item, the mask is put after the history, and
+    RecBole, as GSAU's authors ran it, removes the first item of the history to make room, however short the history
     is: `drop_first`.
 
     Args:
         dim, max_length, layers, heads, inner, dropout, attention_dropout, epsilon: of the transformer.
-        drop_first: whether `ask` does without the oldest item, as RecBole.
+        drop_first: whether `ask` removes the oldest item, as RecBole does.
 
     Shapes: histories of T items and N masked places, table (M, d) -> (N, d).
     """
@@ -49,7 +49,7 @@ class ClozeEncoder(nn.Module):
         self.linear, self.norm = nn.Linear(dim, dim), nn.LayerNorm(dim, eps=epsilon)
 
     def forward(self, history: Sequences, items: Tensor, row: Tensor) -> Tensor:
-        """The vectors of the packed rows `row` (N,), where the mask stands."""
+        """The vectors of the packed rows `row` (N,), where the masks are."""
         states = self.transformer(history, torch.cat([items, self.mask.weight]))[row]
         return self._head(states)
 
@@ -64,7 +64,7 @@ class ClozeEncoder(nn.Module):
 
 
 def with_mask(history: Sequences, mask: int, max_length: int, drop_first: bool) -> Sequences:
-    """The histories with `mask` behind each of them, at most `max_length` places in all.
+    """The histories with `mask` after each of them, at most `max_length` places in all.
 
     >>> history = Sequences(torch.tensor([0, 3, 4]), torch.tensor([5, 6, 7, 8]))
     >>> with_mask(history, 9, 3, drop_first=False).items.tolist()

@@ -1,8 +1,8 @@
 """Dropout whose random bits are cheap on a CPU.
 
-PyTorch draws a float a value on the CPU, which cost more than all matrix products of a small transformer together. Here
-one 64-bit draw of torch's global generator serves eight values (or four, where p is not a multiple of 1/256): 20 to 30
-times faster, and as reproducible. On other devices this is `torch.nn.functional.dropout`.
+PyTorch draws one float per value on the CPU, which cost more than all matrix products of a small transformer together.
+Here one 64-bit draw of torch's global generator serves eight values (or four, if p is not a multiple of 1/256): 20 to
+30 times faster, and equally reproducible. On other devices this is `torch.nn.functional.dropout`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
 
 
 def dropout_factors(shape: torch.Size, p: float, dtype: torch.dtype = torch.float32) -> Tensor:
-    """What dropout multiplies with, on the CPU: 0 with probability `p`, else 1 / (1 - p)."""
+    """The factors of dropout on the CPU: 0 with probability `p`, else 1 / (1 - p)."""
     return keep_mask(shape, p).to(dtype).mul_(1 / (1 - p))
 
 

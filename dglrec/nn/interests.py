@@ -1,8 +1,8 @@
 """Blocks of multi-interest models: padded windows, encodings of time and place, attention, weights and scores.
 
 MDGR (Xiao et al.) builds on MIP (Shi et al., arXiv 2207.06652), and both are made of these parts; equation numbers are
-MDGR's. A window stands at the right end of its row, so that the last column is everybody's most recent item and a
-column means the same place in every window, however wide the batch is.
+MDGR's. A window is aligned at the right end of its row, so that the last column is each user's most recent item
+and a column means the same place in every window, however wide the batch is.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..errors import DataError
 from ..graphs import Sequences
 from .dropout import Dropout
 
-GAPS = 9  # of `gap_buckets`
+GAPS = 9  # number of `gap_buckets`
 
 
 # --- Windows of unequal length ----------------------------------------------------------------------------------------
@@ -71,7 +71,7 @@ def pad(history: Sequences, first_time: Tensor | None = None) -> Padded:
 
 
 def query_window(queries: Queries, max_length: int, device: torch.device) -> Padded:
-    """The last `max_length` items of each query's history, padded; days count from what is known as the first event."""
+    """The last `max_length` items of each query's history, padded; days count from the first known event."""
     offsets, items = torch.as_tensor(queries.offsets, device=device), torch.as_tensor(queries.items, device=device)
     times, first = queries.times, queries.first_time
     if times is not None and first is None and len(times):
@@ -136,12 +136,12 @@ def gap_buckets(days: Tensor) -> Tensor:
 class InterestAttention(nn.Module):
     """Multi-head attention whose values are the items themselves, and two layers that join the heads (Eq. 4-6).
 
-    Only queries and keys are projected, each head to as many numbers as an item has. MIP lets a query look at its own
-    cluster alone, MDGR at all items.
+    Only queries and keys are projected, each head to as many numbers as an item has. In MIP a query attends to its own
+    cluster only, in MDGR to all items.
 
     Args:
         inputs: size of what queries and keys are made of.
-        dim: size d of an item; of each head, of the layer between and of the result too.
+        dim: size d of an item, and of each head, the hidden layer and the result.
         heads: number H of heads.
         bias: of queries and keys (Eq. 4 has one, MIP's code none).
         dropout: of the joined heads (Eq. 6).
@@ -186,7 +186,7 @@ class InterestAttention(nn.Module):
 def last_of_clusters(labels: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The most recent item of each of k clusters, and the members of its cluster (Eq. 14).
 
-    A window with fewer clusters than k repeats that of its last item: a maximum over interests stays as it is.
+    A window with fewer clusters than k repeats that of its last item, which does not change a maximum over interests.
 
     Shapes: labels (B, n) int64, -1 where there is no item -> (B, k) int64 columns, (B, k, n) bool.
 
@@ -197,7 +197,7 @@ def last_of_clusters(labels: Tensor, k: int) -> tuple[Tensor, Tensor]:
     width = labels.shape[1]
     column = torch.arange(width, device=labels.device)
     own = labels.unsqueeze(1) == torch.arange(k, device=labels.device).view(1, k, 1)  # (B, k, n)
-    last = torch.where(own, column, -1).amax(2)  # (B, k), -1 for a cluster that is not there
+    last = torch.where(own, column, -1).amax(2)  # (B, k), -1 for an empty cluster
     last = torch.where(last < 0, width - 1, last)
     return last, labels.unsqueeze(1) == labels.gather(1, last).unsqueeze(2)
 
@@ -228,16 +228,16 @@ class InterestWeight(nn.Module):
     """How much an interest counts, from two layers over it and the times of its items (Eq. 15).
 
     The input is [z_j ; 1[c_1 = j] t_1 ; ... ; 1[c_L = j] t_L], with zeros where an item belongs to another interest.
-    That long row is never made: a place's part of the first layer is applied to its own item once, and each interest
+    That long row is never built: a place's part of the first layer is applied to its own item once, and each interest
     sums over its members.
 
     Args:
         dim: size d of an interest.
         features: size of what describes the time of an item, such as `sinusoid` or `gap_buckets` of its days.
         slots: places L in the longest window.
-        hidden: size of the layer between.
-        bounded: weights between 0 and 2, by twice a sigmoid. The softplus of Eq. 15 has no upper end: weights grow
-            until cosines that hardly differ give certain scores, before the items' vectors have come apart.
+        hidden: size of the hidden layer.
+        bounded: weights between 0 and 2, by twice a sigmoid. The softplus of Eq. 15 has no upper bound: weights grow
+            until cosines that hardly differ give scores near 0 or 1, before the items' vectors have separated.
     """
 
     def __init__(self, dim: int, features: int, slots: int, hidden: int = 16, *, bounded: bool = False) -> None:

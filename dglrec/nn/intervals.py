@@ -1,7 +1,7 @@
 """The two long-term levels of SelfGNN (Liu et al., SIGIR 2024; HardGNN, Eq. 3 to 8), and its weights of reliability.
 
-`IntervalFusion` reads what the time slices say of a node, in order; `InstanceEncoder` reads the items of a history.
-Both attend without an output projection and with a layer norm before, as the public code does; the paper says Self-Att.
+`IntervalFusion` reads a node's vectors of the time slices in order; `InstanceEncoder` reads the items of a history.
+Both attend without an output projection and after a layer norm, as in the public code; the paper only says Self-Att.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SlicePool = Literal["mean", "last"]
 class SelfAttention(nn.Module):
     """Layer norm, projections with bias, and softmax attention of `heads` heads, each position to all of its sequence.
 
-    With `causal` it is to itself and those before it. `IntervalFusion` uses norm and projections, and pools by itself.
+    With `causal`, to itself and those before it. `IntervalFusion` uses norm and projections, and has its own pooling.
 
     Shapes: packed rows (T, d) with their `buckets` -> (T, d).
 
@@ -38,7 +38,7 @@ class SelfAttention(nn.Module):
     def __init__(self, dim: int, heads: int, causal: bool = False) -> None:
         super().__init__()
         if dim % heads:
-            raise ConfigError(f"heads is {heads} and dim is {dim}; expected a dim that the heads divide")
+            raise ConfigError(f"heads is {heads} and dim is {dim}; expected a dim that is divisible by heads")
         self.heads, self.causal = heads, causal
         self.norm = nn.LayerNorm(dim)
         self.query, self.key, self.value = (nn.Linear(dim, dim) for _ in range(3))
@@ -52,11 +52,11 @@ class SelfAttention(nn.Module):
 
 
 class Slices(nn.Module):
-    """From a vector a slice to one vector, without weights: the "mean" of the slices, or the "last" of them.
+    """From one vector per slice to one in all, without weights: the "mean" of the slices, or the "last" of them.
 
-    By itself it stands in the place of `IntervalFusion`, as an ablation; sides are treated alike.
+    On its own it replaces `IntervalFusion`, as an ablation; both sides are treated alike.
 
-    Shapes: (T, A, d), with the numbers (A,) of slices that may be read or None for all -> (A, d), 0 where that is none.
+    Shapes: (T, A, d), with the numbers (A,) of slices that may be read or None for all -> (A, d), 0 where that is 0.
     """
 
     def __init__(self, pool: SlicePool = "mean") -> None:
@@ -76,14 +76,14 @@ class Slices(nn.Module):
 
 
 def _newest(slices: Tensor, past: Tensor | None) -> Tensor:
-    """The last slice (A, d) of (T, A, d), or of the first `past` of them (of the first where that is none)."""
+    """The last slice (A, d) of (T, A, d), or of the first `past` of them (the first slice where that is 0)."""
     if past is None:
         return slices[-1]
     return slices[past.clamp(min=1) - 1, torch.arange(len(past), device=past.device)]
 
 
 class IntervalFusion(nn.Module):
-    """From a vector a slice to one vector: recurrent over the slices (Eq. 3, 4), attention among them (Eq. 5), mean.
+    """From one vector per slice to one in all: recurrent over slices (Eq. 3, 4), attention among them (Eq. 5), mean.
 
     Args:
         dim, heads: width d, attention heads.
@@ -93,8 +93,8 @@ class IntervalFusion(nn.Module):
             Either side has its own attention.
         pool: the "mean" over slices (public code), or what the "last" of them attends to.
 
-    Shapes: (T, A, d), the slices of A nodes of one side (0 users, 1 items) -> (A, d). With `past` (A,) int64, a node's
-    first `past` slices are all that is read of it; 0 where it has none.
+    Shapes: (T, A, d), the slices of A nodes of one side (0 users, 1 items) -> (A, d). With `past` (A,) int64, only a
+    node's first `past` slices are read; 0 where that is 0.
     """
 
     def __init__(
@@ -120,12 +120,12 @@ class IntervalFusion(nn.Module):
 
     def forward(self, slices: Tensor, side: int, past: Tensor | None = None) -> Tensor:
         """Fuse the slices of users (`side` 0) or items (1)."""
-        states, _ = self.cells[side % len(self.cells)](slices)  # (T, A, d); a state knows of no later slice
+        states, _ = self.cells[side % len(self.cells)](slices)  # (T, A, d); a state depends on no later slice
         attention: Any = self.attention[side]
         x = attention.norm(self.dropout(states))
         key, value, known = attention.key(x), attention.value(x), None
         if past is not None:
-            known = torch.arange(len(x), device=x.device)[:, None] < past.clamp(min=1)  # (T, A), one place at least
+            known = torch.arange(len(x), device=x.device)[:, None] < past.clamp(min=1)  # (T, A), at least one place
         if self.pool == "last":
             fused = last_attention(attention.query(_newest(x, past)), key, value, attention.heads, known)
         else:
@@ -144,10 +144,10 @@ class InstanceEncoder(nn.Module):
         slope: of LeakyReLU below 0.
         kind: "attention" over positions, Eq. 6 to 8 as printed; or "collapsed", what the public code computes. Its mask
             sums the items before anything else, so that a history is LN(sum of items) + LN(sum of positions), one
-            vector whose attention to itself is a projection. Or, in neither, "causal": positions count from the oldest
-            item, attention is to what came before, and a history is what its newest position holds, so that all its
-            prefixes are encoded at once.
-        pool: what Eq. 8 makes of the positions of "attention", their "sum" as printed or their "mean".
+            vector whose attention to itself is a projection. "causal" is in neither: positions count from the oldest
+            item, each attends to those before it, and the newest one is the history's vector, so that all its prefixes
+            are encoded at once.
+        pool: how Eq. 8 pools the positions of "attention": their "sum" as printed, or their "mean".
 
     Shapes: packed `Sequences` of B histories, table (N, d) that their items point into -> (B, d), 0 for an empty one.
     """
@@ -166,13 +166,13 @@ class InstanceEncoder(nn.Module):
         self.max_length, self.slope, self.kind, self.pool = max_length, slope, kind, pool
         self.position = nn.Embedding(max_length, dim)
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(2 if kind == "collapsed" else 0))
-        if kind == "collapsed":  # a softmax over one position is 1, and the values are all there is
+        if kind == "collapsed":  # a softmax over one position is 1, so only the values are needed
             self.layers = nn.ModuleList(nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim)) for _ in range(layers))
         else:
             self.layers = nn.ModuleList(SelfAttention(dim, heads, kind == "causal") for _ in range(layers))
 
     def forward(self, history: Sequences, table: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Encode the histories, each of at most `max_length` items; or, "causal", what ends with each of packed `rows`.
+        """Encode histories, each of at most `max_length` items; or, if "causal", the parts that end at packed `rows`.
 
         Shapes: rows (R,) -> (R, d).
         """
@@ -207,7 +207,7 @@ class InstanceEncoder(nn.Module):
 
 
 class NoInstances(nn.Module):
-    """In the place of `InstanceEncoder`: histories of B users say nothing, 0 (B, d) (an ablation)."""
+    """Replaces `InstanceEncoder` in an ablation: histories of B users give zeros (B, d)."""
 
     def forward(self, history: Sequences, table: Tensor, rows: Tensor | None = None) -> Tensor:
         """Zeros of the table's width."""

@@ -1,8 +1,8 @@
 """Attention within many short sequences, pooled at once: SelfGNN among the time slices of a node (Eq. 5).
 
-With a dozen slices and heads of width 4, a matrix product a node and head is so small that calling it costs more than
-its arithmetic. On a CPU, nodes therefore stand in the innermost place here: each operation runs over many nodes at
-once, a query after another and so few nodes at a time that all stays in the cache.
+With a dozen slices and heads of width 4, a matrix product per node and head is so small that calling it costs more than
+its arithmetic. On a CPU, nodes are therefore the innermost dimension here: each operation runs over many nodes at once,
+one query after another, and over few enough nodes for all to stay in the cache.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BLOCK = 2**16  # weights of one query that are worked on at once: 256 KB an array
+BLOCK = 2**16  # weights of one query that are worked on at once: 256 KB per array
 LAUNCHED = 65_535  # sequences that CUDA's kernels of attention take at once
 
 
@@ -22,7 +22,7 @@ def mean_attention(query: Tensor, key: Tensor, value: Tensor, heads: int, known:
     """The mean over t of sum_s softmax_s(q_t k_s / sqrt(w)) v_s, in each of `heads` heads of width w = d / heads.
 
     Shapes: (T, A, d) each, T positions of A sequences; `known` (T, A) bool, the positions that s and t run over, at
-    least one a sequence, or None for all -> (A, d).
+    least one per sequence, or None for all -> (A, d).
     """
     if query.device.type == "cpu":
         mean: Tensor = _MeanAttention.apply(query, key, value, heads, known)  # type: ignore[no-untyped-call]
@@ -63,11 +63,11 @@ def _launched(query: Tensor, key: Tensor, value: Tensor, heads: int, known: Tens
 
 
 class _MeanAttention(torch.autograd.Function):
-    """A block of m sequences lies as (w, T, h, m): channels of a head, positions, heads, sequences.
+    """A block of m sequences is laid out as (w, T, h, m): channels of a head, positions, heads, sequences.
 
     With weights a_ts of query t, shares n_t of the mean and the output's gradient g, the output is
     sum_s v_s (sum_t n_t a_ts), and the gradient of the score of t and s is n_t a_ts (g v_s - sum_r a_tr g v_r).
-    Weights are not kept: the backward pass makes them again, which costs less than to read them from memory.
+    Weights are not kept: the backward pass computes them again, which costs less than reading them from memory.
     """
 
     @staticmethod
@@ -92,7 +92,7 @@ class _MeanAttention(torch.autograd.Function):
             q, k, v = (_laid_out(part, block, heads) for part in parts)  # (w, T, h, m)
             share, hidden = _positions(k, ctx.known, block)
             g = _laid_out(grad.unsqueeze(0), block, heads)  # (w, 1, h, m)
-            dweight = (v * g).sum(0)  # (T, h, m), the same for each query but for its share
+            dweight = (v * g).sum(0)  # (T, h, m), the same for each query except for its share
             weight, dscore, mean = torch.empty_like(k[0]), torch.empty_like(k[0]), torch.zeros_like(k[0])
             dq, dk, product = torch.empty_like(q), torch.zeros_like(k), torch.empty_like(k)
             for t in range(len(parts[0])):

@@ -1,4 +1,4 @@
-"""MoCo's two parts (He et al., CVPR 2020): a copy of an encoder that follows it slowly, and queues of what it said."""
+"""MoCo's two parts (He et al., CVPR 2020): a copy of an encoder that follows it slowly, and queues of its outputs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _pairs(slow: nn.Module, fast: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 class Queue(nn.Module):
-    """The newest `size` vectors that were put in, with the number of what each of them stands for.
+    """The newest `size` vectors that were put in, with the ids that they belong to.
 
     Attributes:
         vectors: (size, d).
@@ -58,5 +58,5 @@ class Queue(nn.Module):
         self.place.add_(len(ids)).remainder_(size)
 
     def hidden(self, ids: Tensor) -> Tensor:
-        """(B, size) bool: what is no negative of each id, itself and empty places."""
+        """(B, size) bool: what is not a negative of each id, namely itself and empty places."""
         return (self.ids == ids[:, None]) | (self.ids < 0)

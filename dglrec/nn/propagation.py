@@ -1,7 +1,7 @@
 """LightGCN propagation (He et al., SIGIR 2020, Eq. 3, 7 and 8) over a user-item heterograph.
 
-`message_passing` does it by DGL and is the reference. `LightGCNEncoder` takes the CSR form of both relations from the
-DGL graph once, normalises once, and sums over neighbours with `embedding_bag`, on CPU and CUDA alike: no E x d array is
+`message_passing` uses DGL and is the reference. `LightGCNEncoder` takes the CSR form of both relations from the
+DGL graph once, normalises once, and sums over neighbours with `embedding_bag`, on both CPU and CUDA: no E x d array is
 made. The normalised adjacency A is symmetric and propagation is a polynomial of it, so that the gradient is the same
 polynomial of the gradient, and the layers in between need not be kept.
 """
@@ -75,12 +75,12 @@ class Adjacency(nn.Module):
         return new_users, new_items
 
     def spares_work(self, rows: tuple[Tensor, Tensor]) -> bool:
-        """Whether some users and items, counted as often as they are named, have fewer neighbours than all together."""
+        """Whether some users and items, each counted as often as listed, have fewer neighbours than all together."""
         user, item = _degrees(rows[0], self.user_offsets), _degrees(rows[1], self.item_offsets)
         return bool(user.sum() + item.sum() < 2 * len(self.user_items))
 
     def neighbour_sums(self, users: Tensor, items: Tensor, rows: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """A x at some users and items alone."""
+        """A x at some users and items only."""
         return (
             _weighted_sum(items, *_rows(rows[0], self.user_items, self.user_offsets, self.user_weight)),
             _weighted_sum(users, *_rows(rows[1], self.item_users, self.item_offsets, self.item_weight)),
@@ -119,7 +119,7 @@ def _scale(degree: Tensor) -> Tensor:
 class _Propagation(torch.autograd.Function):
     """All rows, or some, of the propagated tables. The gradient is propagation again, as A is symmetric.
 
-    The last layer sums over the neighbours of the wanted rows alone.
+    The last layer sums only over the neighbours of the wanted rows.
     """
 
     @staticmethod
@@ -176,17 +176,17 @@ class LightGCNEncoder(Keeping):
     def forward(
         self, graph: Any, x: tuple[Tensor, Tensor], rows: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Propagate `x` = (users, items) over a DGL graph, or over an `Adjacency` taken from one before."""
+        """Propagate `x` = (users, items) over a DGL graph, or over an `Adjacency` made from one."""
         adjacency = graph if isinstance(graph, Adjacency) else Adjacency(graph).to(x[0].device)
         if rows is not None and x[0].device.type == "cpu" and adjacency.spares_work(rows):
             return self._propagate(adjacency, *x, *rows)
-        if rows is not None:  # they spare nothing, or may on a GPU, but to ask would wait for it
+        if rows is not None:  # they save nothing, or on a GPU may, but checking would wait for it
             users, items = self(adjacency, x)
             return F.embedding(rows[0], users), F.embedding(rows[1], items)
         return self.once("layers", (adjacency, *x), lambda: self._propagate(adjacency, *x))
 
     def items_before(self, adjacency: Adjacency, x: tuple[Tensor, Tensor]) -> Tensor:
-        """(M, d): of the items what the last propagation is made of, layer L - 1 or the sum of layers 0 to L - 1."""
+        """(M, d): the items' vectors that the last propagation reads, layer L - 1 or the sum of layers 0 to L - 1."""
         if self.layers == 0:
             return torch.zeros_like(x[1])
         fewer, times = LightGCNEncoder(self.layers - 1, self.combine), self.layers if self.combine == "mean" else 1
@@ -201,7 +201,7 @@ class LightGCNEncoder(Keeping):
 def message_passing(
     graph: Any, x: tuple[Tensor, Tensor], layers: int = 2, combine: str = "mean"
 ) -> tuple[Tensor, Tensor]:
-    """The same by DGL's own message passing (`copy_u`, `sum`) on a graph of unique pairs: the reference.
+    """The same with DGL's own message passing (`copy_u`, `sum`) on a graph of unique pairs: the reference.
 
     `graph` is `user_item(..., unique=True)`; arguments and results are those of `LightGCNEncoder`.
     """
@@ -225,7 +225,7 @@ def fold_in(encoder: LightGCNEncoder, adjacency: Adjacency, x: tuple[Tensor, Ten
     """The propagated vector of each query's user, (B, d); a user without training pairs is folded in from the history.
 
     A folded-in user u has the query's history S (repeats merged, d_u items) as neighbours, and no layer 0 of its own:
-    e_u^(l+1) = sum over i in S of e_i^(l) / sqrt(d_u d_i), with the items' layers as training left them. This is one
+    e_u^(l+1) = sum over i in S of e_i^(l) / sqrt(d_u d_i), with the items' layers as after training. This is one
     step of propagation, normalised by the user's own degree; layer 0 is the mean of nothing, a zero vector.
     """
     users, items = encoder(adjacency, x)  # (U, d), (M, d)

@@ -2,9 +2,9 @@
 
 In slice t, z^(u) = LeakyReLU(A_t e^(v)) and z^(v) = LeakyReLU(A_t^T e^(u)) (Eq. 1), and e_l = z_l + e_(l-1) (Eq. 2).
 
-`slice_message_passing` does it by DGL and is the reference. `SliceEncoder` takes all slices from the DGL graph once, as
+`slice_message_passing` uses DGL and is the reference. `SliceEncoder` takes all slices from the DGL graph once, as
 one block-diagonal matrix in CSR form over the (slice, node) pairs that have an edge at all; sums over neighbours are
-`embedding_bag`, on CPU and CUDA alike. Silent pairs are no part of the sums: their layers are all e_0. So the cost of
+`embedding_bag`, on both CPU and CUDA. Silent pairs are not part of the sums: their layers are all e_0. So the cost of
 the sums is that of the edges, however many slices they are in, and no E x d array is made. The gradient is written by
 hand: the sums are linear, and of the activations their signs are enough.
 """
@@ -212,7 +212,7 @@ class _SlicePropagation(torch.autograd.Function):
                 x = tuple(part.add_(own) for part, own in zip(x, direct, strict=True))
         out = []
         for side, shape in enumerate(ctx.shapes):
-            grad = full[side].mul_(factor) if rows else full[side] * factor  # of silent pairs; with rows it is our own
+            grad = full[side].mul_(factor) if rows else full[side] * factor  # of silent pairs; with rows it is a copy
             grad.index_copy_(0, nodes[side], x[side])
             out.append(grad.view(shape) if len(shape) == 3 else grad.view(adjacency.num_slices, *shape).sum(0))
         return *out, *(None for _ in range(5 + number))
@@ -240,7 +240,7 @@ class SliceEncoder(nn.Module):
         combine: what a slice's vectors are: the "sum" of layers 0..L (the public code; the paper does not say), their
             "mean", or the "last".
 
-    Shapes: users (T, U, d), a table a slice, or (U, d), one for all slices; items (T, M, d) or (M, d) -> users
+    Shapes: users (T, U, d), a table per slice, or (U, d), one for all slices; items (T, M, d) or (M, d) -> users
     (T, U, d), items (T, M, d); with `rows` = (users (A,), items (B,)) -> (T, A, d), (T, B, d), the vectors of those.
     """
 
@@ -262,7 +262,7 @@ class SliceEncoder(nn.Module):
     def forward(
         self, graph: Any, x: tuple[Tensor, Tensor], rows: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Propagate `x` = (users, items) over a graph of `time_slices`, or a `SliceAdjacency` taken from one before.
+        """Propagate `x` = (users, items) over a graph of `time_slices`, or a `SliceAdjacency` made from one.
 
         Raises:
             DataError: tables that do not fit the graph.
@@ -272,7 +272,7 @@ class SliceEncoder(nn.Module):
             shape = tuple(table.shape)
             if shape[:-1] not in ((size,), (adjacency.num_slices, size)):
                 expected = f"({adjacency.num_slices}, {size}, d) or ({size}, d)"
-                raise DataError(f"{what} have shape {shape}; expected {expected}, as the graph has slices and nodes")
+                raise DataError(f"{what} have shape {shape}; expected {expected}, for the graph's slices and nodes")
         weights = _edge_weights(adjacency, self.norm, x[0].dtype)
         out: tuple[Tensor, Tensor] = _SlicePropagation.apply(  # type: ignore[no-untyped-call]
             *x, adjacency, self.layers, self.slope, self.combine, weights, *(rows or ())
@@ -292,7 +292,7 @@ def slice_message_passing(
     slope: float = 0.5,
     combine: Combine = "sum",
 ) -> tuple[Tensor, Tensor]:
-    """The same by DGL's own message passing (`multi_update_all` over the slices): the reference.
+    """The same with DGL's own message passing (`multi_update_all` over the slices): the reference.
 
     `graph` is `time_slices(..., unique=True)`; the other arguments and the results are those of `SliceEncoder`.
     """
@@ -309,7 +309,7 @@ def slice_message_passing(
             for kind, table, own in zip(kinds, e, scale, strict=True):
                 for t, rows in enumerate(table * own):
                     graph.nodes[kind].data[f"e{t}"] = rows
-            # A name a slice, for DGL's "stack" orders slices by their names and leaves silent ones out.
+            # One name per slice, as DGL's "stack" orders slices by their names and leaves silent ones out.
             passing: dict[str, Any] = {}
             for t, name in enumerate(names):
                 copy_and_sum = (dgl.function.copy_u(f"e{t}", "m"), dgl.function.sum("m", f"z{t}"))
@@ -345,18 +345,18 @@ def fold_in_slices(
     boundaries: Floats,
     layers: list[Tensor] | None = None,
 ) -> Tensor:
-    """(T, B, d): the slice vectors of B users whom training did not know, from their items in each slice.
+    """(T, B, d): the slice vectors of B users who are not in training, from their items in each slice.
 
-    Such a user has its own items of the slice (repeats merged) as neighbours and nothing of its own in layer 0:
-    z_l = LeakyReLU(sum of e_(l-1) of these items), e_l = z_l + e_(l-1), e_0 = 0, with the items' layers as training
-    left them. With norm "symmetric" the sum is weighted by the user's own degree, and by the items' in training. In a
+    Such a user has its own items of the slice (repeats merged) as neighbours and no vector of its own in layer 0:
+    z_l = LeakyReLU(sum of e_(l-1) of these items), e_l = z_l + e_(l-1), e_0 = 0, with the items' layers as after
+    training. With norm "symmetric" the sum is weighted by the user's own degree, and by the items' in training. In a
     slice without items the user is 0.
 
     Args:
         encoder, adjacency, x: as in training.
         queries: their histories; without times all items are in the last slice.
         boundaries: (T - 1,) seconds, as of `graphs.slice_boundaries`.
-        layers: `item_layers` of the first three, which are the costly part, where they are known already.
+        layers: `item_layers` of the first three arguments, the expensive part, if they are known already.
     """
     layers = item_layers(encoder, adjacency, x) if layers is None else layers
     slices, num_items, size = adjacency.num_slices, adjacency.num_items, len(queries)

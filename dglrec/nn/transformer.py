@@ -1,7 +1,7 @@
 """A causal transformer over packed sequences (SASRec, Kang and McAuley, ICDM 2018, in RecBole's post-norm form).
 
 Embedding, norms, projections and feed-forward run on packed rows, so that no padding is computed there; attention pads
-them by buckets. Behind a causal mask, padding is never looked at. Where only the last state of a sequence is wanted,
+them by buckets. With a causal mask, no item attends to padding. Where only the last state of a sequence is wanted,
 the last block computes no keys and no values, see `query_attention`.
 """
 

@@ -79,5 +79,5 @@ def test_a_trie_knows_the_ways_on_from_each_state():
 
 
 def test_one_name_for_two_items_is_refused():
-    with pytest.raises(ConfigError, match="two items have one name"):
+    with pytest.raises(ConfigError, match="two items have the same name"):
         Trie([[0], [0]], 1)

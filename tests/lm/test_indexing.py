@@ -123,7 +123,7 @@ def test_what_is_refused(split):
     for wrong in ({"clusters": 2.5}, {"clusters": "2"}, {"largest": True}):
         with pytest.raises(ConfigError, match="expected whole numbers"):
             cid(split.train, **wrong)
-    with pytest.raises(DataError, match="items 0 and 1 have one name, a b"):
+    with pytest.raises(DataError, match="items 0 and 1 have the name 'a b'"):
         check_names([("a", "b"), ("a", "b")])
     with pytest.raises(DataError, match="item 1 has an empty name"):
         check_names([("a",), ()])

@@ -471,7 +471,7 @@ def test_embeddings_of_a_run(split, tmp_path):
 
 
 def test_what_is_refused(split, tmp_path):
-    with pytest.raises(ConfigError, match=r"without a network give the folder.*backbone='tiny'"):
+    with pytest.raises(ConfigError, match=r"without a network, use the folder.*backbone='tiny'"):
         make(split, backbone=str(tmp_path))
     with pytest.raises(ConfigError, match="a prompt without neighbours takes"):
         make(split, budget=3)
@@ -480,7 +480,7 @@ def test_what_is_refused(split, tmp_path):
         make(dglrec.leave_one_out(long), budget=30, titles=30)  # the question fits, the longest title does not
     with pytest.raises(ConfigError, match="a prompt without neighbours takes"):
         dglrec.models.preset("sid", split, **TINY, budget=3)
-    with pytest.raises(ConfigError, match=r"embeddings='learned' are taken from no run"):
+    with pytest.raises(ConfigError, match=r"embeddings='learned' are not taken from a run"):
         make(split, embeddings="learned", source="runs/lightgcn")
     with pytest.raises(ConfigError, match="no more heads than dimensions"):
         make(split, dim=2, heads=4)
@@ -503,7 +503,7 @@ def test_what_is_refused(split, tmp_path):
     with pytest.raises(ConfigError, match=r"needs no download|not installed"):
         make(split, embeddings="text", text_encoder=str(tmp_path)).before_training()
     (tmp_path / "modules.json").write_text('[{"idx": 0, "name": "0", "path": "", "type": "os.system"}]')
-    with pytest.raises(ConfigError, match=r"names the module 'os\.system', and to load it would run code"):
+    with pytest.raises(ConfigError, match=r"names the module 'os\.system', and loading it would run code"):
         make(split, embeddings="text", text_encoder=str(tmp_path))
     with pytest.raises(ConfigError, match=r"text_encoder is 'st5', but embeddings='lightgcn' read no texts"):
         make(split, text_encoder="st5")
@@ -511,7 +511,7 @@ def test_what_is_refused(split, tmp_path):
         with pytest.raises(ConfigError, match="expected 'tiny', or the name or folder of a T5"):
             make(split, backbone=blank_name)
     with pytest.raises(
-        ConfigError, match=r"sid says the names of its 20 most likely items .*: ask for top\(queries, k\)"
+        ConfigError, match=r"sid generates the names of its 20 most likely items .*: use top\(queries, k\)"
     ):
         dglrec.models.preset("sid", split, **TINY).scores(split.test)
 
@@ -689,7 +689,7 @@ def test_a_t5_that_cannot_be_fetched_says_what_to_do_without_a_network(split, mo
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", read)
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
     with pytest.raises(
-        ConfigError, match=r"'google/flan-t5' is no model .*connect.*give the folder of a downloaded T5"
+        ConfigError, match=r"'google/flan-t5' is not a model .*connect.*use the folder of a downloaded T5"
     ):
         make(split, backbone="google/flan-t5")
     assert asked == ["disk", ("google/flan-t5", True)]
