@@ -249,7 +249,7 @@ def test_bad_input():
         interests(vectors, LENGTHS, 3, method="word")
     with pytest.raises(ConfigError, match="rank is 'cluster'; did you mean 'clusters'"):
         interests(vectors, LENGTHS, 3, rank="cluster")
-    with pytest.raises(DataError, match=r"lengths sum up to 5, but vectors have shape \(26, 4\)"):
+    with pytest.raises(DataError, match=r"lengths sum to 5, but vectors have shape \(26, 4\)"):
         interests(vectors, [5], 3)
     with pytest.raises(DataError, match="expected \\(users,\\) integers from 0"):
         interests(vectors, [27, -1], 3)

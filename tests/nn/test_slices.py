@@ -216,7 +216,7 @@ def test_wrong_arguments_are_named():
         SliceEncoder()(graph, (users, items[:2]))
     with pytest.raises(DataError, match="users have shape"):
         SliceEncoder()(graph, (users[0, 0], items))
-    with pytest.raises(DataError, match="no slices"):
+    with pytest.raises(DataError, match="are not slices"):
         SliceEncoder()(user_item(user=[0], item=[0]), (users, items))
     assert "layers=2, norm='sum'" in repr(SliceEncoder())
 
