@@ -280,7 +280,7 @@ def test_slices_that_are_far_from_equally_full_are_told(say: Say, tmp_path: Path
     dglrec.InteractionLog.from_arrays(user, item, time + item * 10.0).save(tmp_path / "late.npz")
     words = ("train", "selfgnn", "--data", tmp_path / "late.npz", "--epochs", 0, "--device", "cpu", "--set", "slices=3")
     assert "75% of the training interactions are in one of the 3 time slices, which are" in (err := say(*words)[2])
-    assert "with --set by=equal_counts" in err
+    assert "--set by=equal_counts" in err
     assert "time slices" not in say(*words, "--set", "by=equal_counts")[2]
 
 
