@@ -98,7 +98,7 @@ def test_the_last_batches_count_where_they_are_too_few_to_accumulate(split, tmp_
 
 
 def test_a_step_of_fewer_batches_is_their_mean(split, monkeypatch):
-    """One batch of nine in a group of ten has its own gradient, not a tenth of it."""
+    """The only batch of an epoch has its own gradient, not a tenth of it, where ten make a step."""
     found = []
 
     def norm(self):

@@ -268,6 +268,24 @@ def test_selfgnn_is_below_lightgcn_and_sasrec_as_the_page_says(data):
         assert float(re.search(r"([-+.\d]+)]$", known[other])[1]) < 0, known[other]
 
 
+def test_where_training_of_selfgnn_ended_is_as_the_page_says():
+    """ "among the last 30", "50", "68", and "about twenty times as many steps"."""
+    steps = {}
+    for data, name, most in (
+        ("foursquare-nyc", "selfgnn", 150),
+        ("foursquare-nyc", "selfgnn-code", 150),
+        ("yelp-2019", "selfgnn", 50),
+        ("amazon-beauty", "selfgnn", 68),
+        ("yelp-2019", "lightgcn", None),
+    ):
+        text = text_of(f"dglrec/results/runs/{data}.leave-one-out-999.{name}.2020.json")
+        result = json.loads(text)
+        steps[data, name] = (result["best_epoch"] + 1) * result["steps_per_epoch"]
+        if most is not None:
+            assert result["epochs"] == most and most - result["best_epoch"] <= 30
+    assert 18 < steps["yelp-2019", "lightgcn"] / steps["yelp-2019", "selfgnn"] < 22
+
+
 def test_figures_in_the_text_are_those_of_the_table():
     figures = json.loads(text_of("docs/figures.json"))
     amazon = [one for name, one in figures.items() if name.startswith("amazon-")]
