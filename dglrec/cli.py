@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from .config import CUTS, replace
+from .config import replace
 from .errors import CheckpointError, ConfigError, DataError, DglrecError, closest
 from .text import aligned
 from .version import __version__
@@ -653,7 +653,7 @@ def _add_evaluate(commands: Any) -> None:
     add("folder", metavar="DIR", help="folder of a run")
     add("--seen", choices=("mask", "keep"),
         help="keep items of the history in the ranking, or mask them (default: as in the paper)")  # fmt: skip
-    add("--k", type=int, nargs="+", default=CUTS, metavar="K", help="cuts of the ranking (default: 5 10 20 50)")
+    add("--k", type=int, nargs="+", metavar="K", help="cuts of the ranking (default: 5 10 20 50)")
     add("--set", action="append", default=[], metavar="FIELD=VALUE",
         help="a field that changes the ranking and no weights, such as rank=cosine of GSAU")  # fmt: skip
     _add_device(add)

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from .config import CUTS
 from .data.splits import among
 from .errors import ConfigError, DataError, closest
 from .protocol import Protocol
@@ -125,7 +126,7 @@ def evaluate(
     model: Any,
     queries: Queries,
     *,
-    k: Sequence[int] | int = (5, 10, 20, 50),
+    k: Sequence[int] | int | None = None,
     metrics: Sequence[str] | str | None = None,
     seen: Literal["mask", "keep"] | None = None,
     ties: Literal["expected", "pessimistic"] = "expected",
@@ -141,7 +142,8 @@ def evaluate(
             is generative: its `top(queries, beam)` -> (ids (B, beam), scores) is the ranking, best first, -1 where a
             list ends early.
         queries: histories and positives; where they hold candidates, only those are ranked.
-        k: cuts of the ranking.
+        k: cuts of the ranking; None: 5, 10, 20 and 50, or those of them that a generative model's list reaches and the
+            list's length.
         metrics: of "recall", "ndcg", "mrr", "hit", "precision" (at each k; "mrr" also without a cut), "auc" (per query)
             and "auc_pooled" (over all pairs of query and candidate: scores of different queries are compared as they
             are). None: recall and ndcg, with candidates auc too, and auc_pooled where queries have several targets, as
@@ -162,7 +164,7 @@ def evaluate(
     """
     start = time.perf_counter()
     beam = getattr(model, "beam", None)
-    cuts = _cuts(k, beam)
+    cuts = _checked_cuts(default_cuts(beam) if k is None else k, beam)
     wanted = _wanted(metrics, queries, beam)
     masked = str(seen or getattr(getattr(model, "config", None), "seen", "mask"))
     _choice("seen", masked, ("mask", "keep"))
@@ -599,7 +601,12 @@ _AT_K: dict[str, Callable[[Ranks, int, Floats], Floats]] = {
 # --- Arguments, blocks, modes --------------------------------------------------------------------------------------
 
 
-def _cuts(k: Sequence[int] | int, beam: int | None) -> list[int]:
+def default_cuts(beam: int | None) -> tuple[int, ...]:
+    """The usual cuts; for a generative model those that its list reaches, and the end of the list."""
+    return CUTS if beam is None else tuple(sorted({*(k for k in CUTS if k < beam), beam}))
+
+
+def _checked_cuts(k: Sequence[int] | int, beam: int | None) -> list[int]:
     cuts = sorted({int(cut) for cut in ((k,) if isinstance(k, int) else k)})
     if not cuts or cuts[0] < 1:
         raise ConfigError(f"k is {k!r}; expected positive numbers, e.g. (10, 50)")

@@ -32,12 +32,12 @@ from .checkpoint import (
     write_config,
     write_json,
 )
-from .config import CUTS, TrainConfig
+from .config import TrainConfig
 from .config import replace as replace_config
 from .data.files import atomic_write
 from .data.splits import Queries, Split, check_split
 from .errors import CheckpointError, ConfigError, DataError, DglrecError
-from .evaluate import AT_K, WHOLE, Metrics, evaluate, has_pools
+from .evaluate import AT_K, WHOLE, Metrics, default_cuts, evaluate, has_pools
 from .models import Model
 from .streams import Streams, global_generator
 from .version import __version__
@@ -80,7 +80,7 @@ class Run:
         sampled metrics may order systems otherwise (docs/evaluation.md).
         A run that is resumed keeps all this as long as its best epoch stays the same.
         """
-        cuts, asked = _cuts(self.model), self.model.split.test
+        cuts, asked = default_cuts(self.model.beam), self.model.split.test
         test = evaluate(self.model, asked, k=cuts, per_query=True)
         masked = test if self.model.seen == "mask" else self._masked(asked, cuts)
         self.tested = {"test": test, "test_masked": masked}
@@ -459,12 +459,6 @@ class _Trainer:
         return {"selected_on_test": {"note": note, "epoch": best["epoch"], "metrics": best["test"]}}
 
 
-def _cuts(model: Model) -> tuple[int, ...]:
-    """The usual cuts; for a generative model those that its list reaches, and the end of the list."""
-    beam = model.beam
-    return CUTS if beam is None else tuple(sorted({*(k for k in CUTS if k < beam), beam}))
-
-
 def _monitored(model: Model) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """The metrics and cuts to compute each epoch, so that `train.monitor` is among them."""
     monitor = model.train_config.monitor
@@ -474,7 +468,7 @@ def _monitored(model: Model) -> tuple[tuple[str, ...], tuple[int, ...]]:
     if monitor in WHOLE:
         if monitor == "auc_pooled" and model.split.valid.candidates is None:
             raise ConfigError("train.monitor is 'auc_pooled', and this split has no candidates; take auc or ndcg@20")
-        return ("recall", "ndcg", monitor), _cuts(model)
+        return ("recall", "ndcg", monitor), default_cuts(model.beam)
     if name not in AT_K or not cut.isdigit() or int(cut) < 1:
         raise ConfigError(
             f"train.monitor is {monitor!r}; expected one of {', '.join(AT_K)} at a number, such as ndcg@20, "
@@ -482,7 +476,7 @@ def _monitored(model: Model) -> tuple[tuple[str, ...], tuple[int, ...]]:
         )
     if model.beam is not None and int(cut) > model.beam:
         raise ConfigError(f"train.monitor is {monitor!r}, but the model lists {model.beam} items; choose a smaller cut")
-    return tuple(dict.fromkeys(["recall", "ndcg", name])), tuple(sorted({*_cuts(model), int(cut)}))
+    return tuple(dict.fromkeys(["recall", "ndcg", name])), tuple(sorted({*default_cuts(model.beam), int(cut)}))
 
 
 def _check_list(model: Model, monitor: str) -> None:

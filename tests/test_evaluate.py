@@ -484,6 +484,7 @@ def test_a_generative_model_gives_nothing_beyond_its_beam():
     model, queries = Generative(np.zeros((1, 30)), beam=10), ask([[]], [[1]])
     with pytest.raises(ConfigError, match="k=20 is more than the model's beam of 10"):
         evaluate(model, queries, k=(10, 20))
+    assert [name for name in evaluate(model, queries) if "recall" in name] == ["recall@5", "recall@10"]
     with pytest.raises(ConfigError, match="auc needs a ranking of all items"):
         evaluate(model, queries, k=5, metrics="auc")
     with pytest.raises(ConfigError, match="cannot rank given candidates"):

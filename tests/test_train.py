@@ -18,7 +18,6 @@ import torch
 
 import dglrec
 from dglrec.checkpoint import load_state, load_tensors, read_json
-from dglrec.config import CUTS
 from dglrec.errors import CheckpointError, ConfigError, DataError, DglrecError
 from dglrec.streams import Streams
 from dglrec.train import _warmup_steps, make_optimizer, pick_device
@@ -608,7 +607,7 @@ def test_a_resumed_run_keeps_its_test_as_long_as_its_weights(split, tmp_path, mo
         patch.setattr("dglrec.train.evaluate", lambda *_, **__: Scripted(dict.fromkeys(run.valid, 0.0)))
         worse = fit(sasrec(split), split, epochs=3, out=tmp_path / "run", resume=True)
     assert (worse.best_epoch, worse.result["test"]) == (1, saved["test"])
-    assert worse.result["test"] == pytest.approx(dict(dglrec.evaluate(worse.model, split.test, k=CUTS)))
+    assert worse.result["test"] == pytest.approx(dict(dglrec.evaluate(worse.model, split.test)))
     with monkeypatch.context() as patch:  # a fourth that is better: other weights, which nobody has tested
         patch.setattr("dglrec.train.evaluate", lambda *_, **__: Scripted(dict.fromkeys(run.valid, 1.0)))
         better = fit(sasrec(split), split, epochs=4, out=tmp_path / "run", resume=True)
