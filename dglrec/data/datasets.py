@@ -7,7 +7,6 @@ complete or not at all.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import gzip
 import hashlib
@@ -26,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ..errors import DataError, closest
-from .download import Interrupted, Progress, download
+from .download import Interrupted, Progress, download, locked
 from .forms import FORMATS, NAMES, PATTERNS, SUFFIXES, known_format, stem, titles_beside
 from .log import InteractionLog, _by_item, _first_line
 from .papers import PAPER_SETS, paper_log
@@ -358,12 +357,24 @@ def get(name: str, *, folder: str | os.PathLike[str] | None = None, progress: Pr
     source = REGISTRY[name]
     parent = cache_folder() if folder is None else Path(folder)
     target = parent / name
-    if target.is_dir() and _table(target, "interactions"):
+    if _table(target, "interactions"):
         return target
     part = parent / f".{name}.part"
-    original, tables = part / f"original{Path(source.url).suffix}", part / name
     try:
         part.mkdir(parents=True, exist_ok=True)
+        with locked(part / name):
+            if not _table(target, "interactions"):  # another process may have been faster
+                _fetch(name, source, part, target, progress)
+            shutil.rmtree(part, ignore_errors=True)
+    except OSError as error:
+        raise DataError(f"cannot write {target}: {error.strerror or error}; nothing was changed there") from error
+    return target
+
+
+def _fetch(name: str, source: Source, part: Path, target: Path, progress: Progress | None) -> None:
+    """Makes the folder `target` in the folder `part`; whatever fails but a connection leaves neither."""
+    original, tables = part / f"original{Path(source.url).suffix}", part / name
+    try:
         digest = download(source.url, original, progress)
         if source.sha256 is not None and digest != source.sha256:
             raise DataError(
@@ -373,18 +384,12 @@ def get(name: str, *, folder: str | os.PathLike[str] | None = None, progress: Pr
         shutil.rmtree(tables, ignore_errors=True)
         tables.mkdir()
         _write_tables(name, source, original, tables, digest)
-        with contextlib.suppress(FileExistsError):  # another process was faster
-            os.replace(tables, target)
+        os.replace(tables, target)
     except (Interrupted, KeyboardInterrupt):
         raise
-    except OSError as error:
-        shutil.rmtree(part, ignore_errors=True)
-        raise DataError(f"cannot write {target}: {error.strerror or error}; nothing was changed there") from error
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
-    shutil.rmtree(part, ignore_errors=True)
-    return target
 
 
 def _seen(path: Path) -> str:

@@ -326,6 +326,39 @@ def test_a_process_that_dies_while_reading_does_not_fetch_twice(site: Site, cach
         shutil.rmtree(cache / "shop")
 
 
+def test_a_second_process_waits_until_the_tables_are_written_too(
+    site: Site, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise it would write to the same tables, and the first one would install what is half-written."""
+    write, seen = datasets._write_tables, []
+
+    def written(*arguments: object) -> None:
+        with pytest.raises(Interrupted, match="another process is fetching"):
+            get("shop")
+        seen.append(sorted(os.listdir(cache)))
+        write(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(datasets, "_write_tables", written)
+    get("shop")
+    assert seen == [[".shop.part"]] and os.listdir(cache) == ["shop"]
+    assert len(load("shop")) == 20_000
+
+
+def test_what_another_process_has_fetched_meanwhile_is_taken(
+    site: Site, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready = get("shop", folder=cache / "elsewhere")
+    asked, lock = len(site.asked), datasets.locked
+
+    def late(path: Path):
+        shutil.move(ready, cache / "shop")  # between the first look and the lock
+        return lock(path)
+
+    monkeypatch.setattr(datasets, "locked", late)
+    assert get("shop") == cache / "shop" and len(site.asked) == asked
+    assert sorted(os.listdir(cache)) == ["elsewhere", "shop"]
+
+
 # Terms ----------------------------------------------------------------------------------------------------------------
 
 
