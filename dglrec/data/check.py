@@ -233,13 +233,21 @@ def _notes(
             if left
             else "the 5-core that the papers use is empty here: no users and items have 5 events with each other"
         )
-    if figures["repeats"]["events"] and path.suffix not in (".parquet", ".npz"):
-        line, number = first_duplicate(path, columns, format)
-        if number:
-            notes.append(
-                f"{number:,} lines repeat user, item and time of an earlier line, the first of them line {line}"
-            )
+    if number := _repeated_events(log):
+        has_lines = path.suffix not in (".parquet", ".npz")
+        line = first_duplicate(path, columns, format) if has_lines else None
+        first = "" if line is None else f", the first of them line {line}"
+        what = "lines repeat user, item and time of an earlier line" if has_lines else "rows repeat an earlier one"
+        notes.append(f"{number:,} {what}{first}")
     return notes
+
+
+def _repeated_events(log: InteractionLog) -> int:
+    """Events with user, item and time of an earlier one."""
+    time = np.zeros(len(log)) if log.time is None else log.time
+    order = np.lexsort((time, log.item, log.user))
+    columns = (values[order] for values in (log.user, log.item, time))
+    return int(np.logical_and.reduce([values[1:] == values[:-1] for values in columns]).sum())
 
 
 def _sentences(figures: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
