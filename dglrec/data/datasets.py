@@ -61,11 +61,11 @@ def load(
         name: name of the log.
         format: the form of a file that is not tidy: "movielens-1m" (`ratings.dat`), "movielens-100k" (`u.data`),
             "movielens-csv" (`ratings.csv`), "amazon-ratings" (user, item, rating, time, without a header),
-            "amazon-ratings-2018" (item first), "amazon-reviews" (`reviews_*.json.gz`), "amazon-reviews-2023", "taobao"
-            (`UserBehavior.csv`), "gowalla" (`loc-gowalla_totalCheckins.txt`), "yelp"
-            (`yelp_academic_dataset_review.json`), "recbole" (`*.inter`), "lists" (a user and its items per line) or
-            "lightgcn" (`train.txt` beside `test.txt`, for `dglrec.given`). Files and folders with the names in brackets
-            are known by them.
+            "amazon-ratings-2018" (item first), "amazon-ratings-2023" (with a header; milliseconds), "amazon-reviews"
+            (`reviews_*.json.gz`), "amazon-reviews-2023", "taobao" (`UserBehavior.csv`), "gowalla"
+            (`loc-gowalla_totalCheckins.txt`), "yelp" (`yelp_academic_dataset_review.json`), "recbole" (`*.inter`),
+            "lists" (a user and its items per line) or "lightgcn" (`train.txt` beside `test.txt`, for `dglrec.given`).
+            Files and folders with the names in brackets are known by them.
         behaviors: for "taobao", what counts as an interaction, of "pv" (a view), "buy", "cart" and "fav".
 
     Raises:

@@ -112,6 +112,7 @@ _MOVIELENS_HEADER = "userId,movieId,rating,timestamp"
 FORMATS = {
     "amazon-ratings": Form(",", quotes=True, fields=_RATINGS),
     "amazon-ratings-2018": Form(",", quotes=True, fields=("item_id", "user_id", "rating", "timestamp")),
+    "amazon-ratings-2023": Form(",", quotes=True, columns={"item_id": "parent_asin"}, per_second=1000),
     "amazon-reviews": Form(
         "",
         fields=("reviewerID", "asin", "overall", "unixReviewTime"),
@@ -214,8 +215,10 @@ def _instead(name: str) -> str:
         return f"the format of its lines: {', '.join(repr(name) for name, form in FORMATS.items() if form.json)}"
     if plain.endswith(".inter"):
         return "format='recbole'"
-    if plain.endswith((".zip", ".tar", ".tgz", ".7z", ".rar")):
+    if plain.endswith((".zip", ".tar", ".tgz", ".7z", ".rar", ".bz2", ".zst")):
         return "the file in this archive: unpack it first"
+    if plain in NAMES and plain != "train.txt":
+        return f"format={NAMES[plain]!r}"
     if plain == "train.txt":
         return "test.txt beside it, as LightGCN's data sets have it, or a format such as 'lists'"
     return "a format such as 'lists'"

@@ -154,6 +154,9 @@ def test_notes_on_times(tmp_path: Path) -> None:
     path = tmp_path / "log.tsv"
     write(path, [("a", "x", "", 1_400_000_000_000), ("a", "y", "", 1_400_000_000_001)])
     assert "look like milliseconds" in str(check(path))
+    for zeros, unit in (("000000", "microseconds"), ("000000000", "nanoseconds")):
+        write(path, [("a", "x", "", f"1400000000{zeros}"), ("a", "y", "", f"1400000001{zeros}")])
+        assert f"look like {unit}; seconds are expected (divide by 1,{zeros[:3]},000" in str(check(path))
     write(path, [("a", "x", "", 60), ("a", "y", "", 120)])
     assert "seem to be relative" in str(check(path))
     write(path, [("a", "x", "", ""), ("a", "y", "", ""), ("a", "z", "", "")])
