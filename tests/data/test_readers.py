@@ -374,6 +374,13 @@ def test_one_long_id_among_many_is_refused(tmp_path: Path) -> None:
     assert len(from_frame(frame[-2:])) == 2
 
 
+def test_bytes_are_no_ids() -> None:
+    """pandas keeps them as objects, and their text would be "b'a'"; polars has a type for them."""
+    for values, frame in (("Object", pd.DataFrame), ("Binary", pl.DataFrame)):
+        with pytest.raises(DataError, match=f"column 'user_id' holds {values}; expected ids as text or integers"):
+            from_frame(frame({"user_id": [b"a", b"b"], "item_id": ["x", "y"]}))
+
+
 def test_frames_without_rows_or_columns() -> None:
     for frame in (polars_frame(), pandas_frame()):
         with pytest.raises(DataError, match="the frame has no rows"):

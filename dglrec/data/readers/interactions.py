@@ -149,5 +149,7 @@ def _to_polars(values: Any) -> polars.Series:
     objects = values.astype(object).to_numpy()
     if present.any() and kind in "iuf":  # pandas' nullable numbers
         return pl.Series([one if here else None for one, here in zip(objects, present, strict=True)])
+    if any(isinstance(one, bytes) for one in objects):  # their text would be "b'...'"; as they are, they are refused
+        return pl.Series(values.name, objects.tolist(), dtype=pl.Object)
     texts = [str(one) if here else None for one, here in zip(objects, present, strict=True)]
     return pl.Series(texts, dtype=pl.String)
