@@ -220,6 +220,9 @@ def test_without_sequences_the_graph_ranks(split):
     users, items = message_passing(user_item(split.train, unique=True), (model.user.weight, model.item.weight))
     with torch.no_grad():
         torch.testing.assert_close(model.scores(split.test), users[split.test.user] @ items.T, rtol=1e-4, atol=1e-7)
+        model.set_ranking(rank="cosine")
+        expected = users[split.test.user] @ F.normalize(items).T
+        torch.testing.assert_close(model.scores(split.test), expected, rtol=1e-4, atol=1e-7)
 
 
 def test_initial_weights_are_xavier_normal_over_all_tables_and_layers(split):
