@@ -311,7 +311,7 @@ REGISTRY: dict[str, Source] = {
 
 def is_here(name: str) -> bool:
     """Whether a data set that can be fetched is in the cache."""
-    return _table(cache_folder() / name, "interactions") is not None
+    return _interactions(cache_folder() / name) is not None
 
 
 def list_datasets() -> list[DatasetInfo]:
@@ -357,13 +357,15 @@ def get(name: str, *, folder: str | os.PathLike[str] | None = None, progress: Pr
     source = REGISTRY[name]
     parent = cache_folder() if folder is None else Path(folder)
     target = parent / name
-    if _table(target, "interactions"):
+    if _interactions(target):
         return target
+    if target.is_dir() and any(target.iterdir()):
+        raise DataError(f"{target} holds files, and no interactions among them; move it away first")
     part = parent / f".{name}.part"
     try:
         part.mkdir(parents=True, exist_ok=True)
         with locked(part / name):
-            if not _table(target, "interactions"):  # another process may have been faster
+            if not _interactions(target):  # another process may have been faster
                 _fetch(name, source, part, target, progress)
             shutil.rmtree(part, ignore_errors=True)
     except OSError as error:

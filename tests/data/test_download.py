@@ -359,6 +359,17 @@ def test_what_another_process_has_fetched_meanwhile_is_taken(
     assert sorted(os.listdir(cache)) == ["elsewhere", "shop"]
 
 
+def test_a_folder_of_that_name_is_taken_or_refused_before_anything_is_fetched(site: Site, cache: Path) -> None:
+    (cache / "shop").mkdir(parents=True)
+    (cache / "shop" / "notes").write_text("mine")
+    with pytest.raises(DataError, match=r"shop holds files, and no interactions among them; move it away first"):
+        get("shop")
+    (cache / "shop" / "u.data").write_text("1\t2\t3\t4\n")  # an original that `load` knows
+    assert not datasets.is_here("other") and datasets.is_here("shop")
+    assert get("shop") == cache / "shop" and len(load("shop")) == 1
+    assert site.asked == [] and os.listdir(cache) == ["shop"]
+
+
 # Terms ----------------------------------------------------------------------------------------------------------------
 
 
