@@ -174,7 +174,7 @@ def known_format(path: Path) -> str | None:
     """The format of an original that has the name which its source gives it, and None for any other file."""
     patterns = (format for pattern, format in PATTERNS.items() if fnmatch.fnmatchcase(path.name, pattern))
     name = NAMES.get(path.name) or next(patterns, None)
-    if name == "lightgcn" and test_beside(path) is None:
+    if name == "lightgcn" and find_test_part(path) is None:
         return None
     if name == "movielens-csv":
         try:
@@ -263,7 +263,7 @@ def titles_beside(path: Path, format: str | None = None) -> Path | None:
     return path.with_name(name) if name and path.with_name(name).is_file() else None
 
 
-def test_beside(path: Path) -> Path | None:
+def find_test_part(path: Path) -> Path | None:
     """The file with the test part beside a training part, plain or packed."""
     names = (path.name.replace("train", "test", 1), "test.txt", "test.txt.gz", "test.txt.xz")
     return next((path.with_name(name) for name in names if name != path.name and path.with_name(name).is_file()), None)

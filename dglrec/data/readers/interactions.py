@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ...errors import DataError
-from ..forms import Form, form_of, stem, test_beside
+from ..forms import Form, find_test_part, form_of, stem
 from ..log import InteractionLog, Ints
 from .header import Wanted
 from .lines import problems_of
@@ -82,7 +82,7 @@ def by_time(order: str) -> bool:
 
 def _with_test(table: dict[str, polars.Series], path: Path, form: Form) -> tuple[dict[str, polars.Series], Ints]:
     """The rows of a training part and of the test part beside it, and to which part each row belongs."""
-    beside = test_beside(path)
+    beside = find_test_part(path)
     if beside is None:
         raise DataError(f"{path} has no test.txt beside it; expected both parts of the split in one folder")
     test = read_text(beside, form, Wanted.of_interactions(None, form))
