@@ -501,3 +501,14 @@ def test_the_command_line_takes_a_format(tmp_path: Path, capsys: pytest.CaptureF
     assert main(["data", "check", str(path)]) == 2
     assert main(["data", "check", str(path), "--format", "amazon-ratings"]) == 0
     assert "3 of 2 users and 2 items" in capsys.readouterr().out
+
+
+def test_the_command_line_takes_behaviors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "UserBehavior.csv"
+    kinds = ("pv", "buy", "fav", "pv")
+    path.write_text("".join(f"u{n},i{n + at},c,{kind},{at}\n" for n in range(5) for at, kind in enumerate(kinds)))
+    train = ["train", "popularity", "--data", str(path), "--out", str(tmp_path / "run"), "--json", "--device", "cpu"]
+    assert main([*train, "--set", "data.behaviors=pv,buy"]) == 0
+    assert json.loads(capsys.readouterr().out)["protocol"]["queries"] == 5
+    assert main([*train[:-4], str(tmp_path / "other")]) == 2  # two views are too few
+    assert "no user" in capsys.readouterr().err
