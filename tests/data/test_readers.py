@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dglrec.data import InteractionLog, from_frame, load, read_interactions
+from dglrec.data.forms import form_of
 from dglrec.data.readers import find_problems, read_items
+from dglrec.data.readers.header import Wanted
+from dglrec.data.readers.tables import read_text
 from dglrec.errors import DataError
 
 HEADER = "user_id\titem_id\trating\ttimestamp\n"
@@ -429,6 +433,17 @@ def test_reading_is_not_slow(tmp_path: Path) -> None:
     start = time.process_time()
     assert len(read_interactions(tmp_path / "log.tsv")) == 300_000
     assert time.process_time() - start < 5  # about .3 s on an idle machine; the slow path takes many times as long
+
+
+def test_a_file_is_in_memory_once(tmp_path: Path) -> None:
+    """Besides the columns, which polars keeps."""
+    path = tmp_path / "log.tsv"
+    path.write_text(HEADER + "a\tx\t1\t10\n" * 2_000_000)
+    tracemalloc.start()
+    read_text(path, form_of(path), Wanted.of_interactions(None))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1.2 * path.stat().st_size
 
 
 def test_a_panic_of_polars_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
