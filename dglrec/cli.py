@@ -141,6 +141,7 @@ class DataOptions:
     items: str | None = None
     name: str | None = None
     format: str | None = None
+    behaviors: str = "pv"  # of Taobao, separated by commas
     columns: Columns = field(default_factory=Columns)
 
 
@@ -374,6 +375,7 @@ def _split(args: argparse.Namespace, preset: str) -> Split:
         items=options.items,
         name=options.name,
         format=options.format,
+        behaviors=options.behaviors.split(","),
         columns={ours: theirs for ours, theirs in dataclasses.asdict(options.columns).items() if ours != theirs},
     )
     log = log.one_pass_core() if options.one_pass_core else log

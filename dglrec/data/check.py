@@ -21,6 +21,7 @@ from .readers import Problem, find_problems, first_duplicate, read_interactions,
 from .splits import leave_one_out
 
 _UNITS_S = {"days": 86_400, "hours": 3_600, "minutes": 60, "seconds": 1}
+_PER_SECOND = {"milliseconds": 1_000, "microseconds": 1_000_000, "nanoseconds": 1_000_000_000}
 _SHOWN = 20  # problems kept in a report
 
 
@@ -213,9 +214,10 @@ def _notes(
     notes = []
     if log.time is None:
         notes.append("there are no times: leave-one-out takes order='file', and a split by time cannot be made")
-    elif figures["times"]["first"] > 1e11:
-        notes.append("the times look like milliseconds; seconds are expected (divide by 1000)")
-    elif figures["times"]["first"] < 3e8:
+    elif (begin := figures["times"]["first"]) > 1e11:
+        unit = next((unit for unit, per_second in _PER_SECOND.items() if begin / per_second <= 1e11), "nanoseconds")
+        notes.append(f"the times look like {unit}; seconds are expected (divide by {_PER_SECOND[unit]:,})")
+    elif begin < 3e8:
         notes.append("the times begin before 1980: they seem to be relative, which is fine, or in another unit")
     decided = figures.get("leave_one_out", {}).get("tie_decided_targets_test_share", 0)
     if decided > 0.05:
@@ -233,13 +235,21 @@ def _notes(
             if left
             else "the 5-core that the papers use is empty here: no users and items have 5 events with each other"
         )
-    if figures["repeats"]["events"] and path.suffix not in (".parquet", ".npz"):
-        line, number = first_duplicate(path, columns, format)
-        if number:
-            notes.append(
-                f"{number:,} lines repeat user, item and time of an earlier line, the first of them line {line}"
-            )
+    if number := _repeated_events(log):
+        has_lines = path.suffix not in (".parquet", ".npz")
+        line = first_duplicate(path, columns, format) if has_lines else None
+        first = "" if line is None else f", the first of them line {line}"
+        what = "lines repeat user, item and time of an earlier line" if has_lines else "rows repeat an earlier one"
+        notes.append(f"{number:,} {what}{first}")
     return notes
+
+
+def _repeated_events(log: InteractionLog) -> int:
+    """Events with user, item and time of an earlier one."""
+    time = np.zeros(len(log)) if log.time is None else log.time
+    order = np.lexsort((time, log.item, log.user))
+    columns = (values[order] for values in (log.user, log.item, time))
+    return int(np.logical_and.reduce([values[1:] == values[:-1] for values in columns]).sum())
 
 
 def _sentences(figures: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:

@@ -7,7 +7,6 @@ complete or not at all.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import gzip
 import hashlib
@@ -26,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ..errors import DataError, closest
-from .download import Interrupted, Progress, download
+from .download import Interrupted, Progress, download, locked
 from .forms import FORMATS, NAMES, PATTERNS, SUFFIXES, known_format, stem, titles_beside
 from .log import InteractionLog, _by_item, _first_line
 from .papers import PAPER_SETS, paper_log
@@ -62,11 +61,11 @@ def load(
         name: name of the log.
         format: the form of a file that is not tidy: "movielens-1m" (`ratings.dat`), "movielens-100k" (`u.data`),
             "movielens-csv" (`ratings.csv`), "amazon-ratings" (user, item, rating, time, without a header),
-            "amazon-ratings-2018" (item first), "amazon-reviews" (`reviews_*.json.gz`), "amazon-reviews-2023", "taobao"
-            (`UserBehavior.csv`), "gowalla" (`loc-gowalla_totalCheckins.txt`), "yelp"
-            (`yelp_academic_dataset_review.json`), "recbole" (`*.inter`), "lists" (a user and its items per line) or
-            "lightgcn" (`train.txt` beside `test.txt`, for `dglrec.given`). Files and folders with the names in brackets
-            are known by them.
+            "amazon-ratings-2018" (item first), "amazon-ratings-2023" (with a header; milliseconds), "amazon-reviews"
+            (`reviews_*.json.gz`), "amazon-reviews-2023", "taobao" (`UserBehavior.csv`), "gowalla"
+            (`loc-gowalla_totalCheckins.txt`), "yelp" (`yelp_academic_dataset_review.json`), "recbole" (`*.inter`),
+            "lists" (a user and its items per line) or "lightgcn" (`train.txt` beside `test.txt`, for `dglrec.given`).
+            Files and folders with the names in brackets are known by them.
         behaviors: for "taobao", what counts as an interaction, of "pv" (a view), "buy", "cart" and "fav".
 
     Raises:
@@ -312,7 +311,7 @@ REGISTRY: dict[str, Source] = {
 
 def is_here(name: str) -> bool:
     """Whether a data set that can be fetched is in the cache."""
-    return _table(cache_folder() / name, "interactions") is not None
+    return _interactions(cache_folder() / name) is not None
 
 
 def list_datasets() -> list[DatasetInfo]:
@@ -358,12 +357,26 @@ def get(name: str, *, folder: str | os.PathLike[str] | None = None, progress: Pr
     source = REGISTRY[name]
     parent = cache_folder() if folder is None else Path(folder)
     target = parent / name
-    if target.is_dir() and _table(target, "interactions"):
+    if _interactions(target):
         return target
+    if target.is_dir() and any(target.iterdir()):
+        raise DataError(f"{target} holds files, and no interactions among them; move it away first")
     part = parent / f".{name}.part"
-    original, tables = part / f"original{Path(source.url).suffix}", part / name
     try:
         part.mkdir(parents=True, exist_ok=True)
+        with locked(part / name):
+            if not _interactions(target):  # another process may have been faster
+                _fetch(name, source, part, target, progress)
+            shutil.rmtree(part, ignore_errors=True)
+    except OSError as error:
+        raise DataError(f"cannot write {target}: {error.strerror or error}; nothing was changed there") from error
+    return target
+
+
+def _fetch(name: str, source: Source, part: Path, target: Path, progress: Progress | None) -> None:
+    """Makes the folder `target` in the folder `part`; whatever fails but a connection leaves neither."""
+    original, tables = part / f"original{Path(source.url).suffix}", part / name
+    try:
         digest = download(source.url, original, progress)
         if source.sha256 is not None and digest != source.sha256:
             raise DataError(
@@ -373,18 +386,12 @@ def get(name: str, *, folder: str | os.PathLike[str] | None = None, progress: Pr
         shutil.rmtree(tables, ignore_errors=True)
         tables.mkdir()
         _write_tables(name, source, original, tables, digest)
-        with contextlib.suppress(FileExistsError):  # another process was faster
-            os.replace(tables, target)
+        os.replace(tables, target)
     except (Interrupted, KeyboardInterrupt):
         raise
-    except OSError as error:
-        shutil.rmtree(part, ignore_errors=True)
-        raise DataError(f"cannot write {target}: {error.strerror or error}; nothing was changed there") from error
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
-    shutil.rmtree(part, ignore_errors=True)
-    return target
 
 
 def _seen(path: Path) -> str:

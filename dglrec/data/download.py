@@ -60,7 +60,7 @@ def download(url: str, path: Path, progress: Progress | None = None) -> str:
         Interrupted: too many connections broke.
         DataError: the server refuses, does not exist, or sends more than the disk holds; `path` is of no use.
     """
-    with _locked(path):
+    with locked(path):
         if _size(path) == _Version.load(path, url).size:
             return _sha256(path)
         tries, reason, most = 0, "", _size(path)
@@ -187,8 +187,12 @@ def _blocks(response: Any) -> Iterator[bytes]:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[IO[bytes] | None]:
-    """Keeps a second process from writing to the same file, where the system has such locks."""
+def locked(path: Path) -> Iterator[IO[bytes] | None]:
+    """Keeps a second process from writing to the same file or folder, where the system has such locks.
+
+    Raises:
+        Interrupted: another process has the lock.
+    """
     try:
         import fcntl
     except ImportError:  # Windows

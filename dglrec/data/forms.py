@@ -112,6 +112,7 @@ _MOVIELENS_HEADER = "userId,movieId,rating,timestamp"
 FORMATS = {
     "amazon-ratings": Form(",", quotes=True, fields=_RATINGS),
     "amazon-ratings-2018": Form(",", quotes=True, fields=("item_id", "user_id", "rating", "timestamp")),
+    "amazon-ratings-2023": Form(",", quotes=True, columns={"item_id": "parent_asin"}, per_second=1000),
     "amazon-reviews": Form(
         "",
         fields=("reviewerID", "asin", "overall", "unixReviewTime"),
@@ -173,7 +174,7 @@ def known_format(path: Path) -> str | None:
     """The format of an original that has the name which its source gives it, and None for any other file."""
     patterns = (format for pattern, format in PATTERNS.items() if fnmatch.fnmatchcase(path.name, pattern))
     name = NAMES.get(path.name) or next(patterns, None)
-    if name == "lightgcn" and test_beside(path) is None:
+    if name == "lightgcn" and find_test_part(path) is None:
         return None
     if name == "movielens-csv":
         try:
@@ -214,8 +215,10 @@ def _instead(name: str) -> str:
         return f"the format of its lines: {', '.join(repr(name) for name, form in FORMATS.items() if form.json)}"
     if plain.endswith(".inter"):
         return "format='recbole'"
-    if plain.endswith((".zip", ".tar", ".tgz", ".7z", ".rar")):
+    if plain.endswith((".zip", ".tar", ".tgz", ".7z", ".rar", ".bz2", ".zst")):
         return "the file in this archive: unpack it first"
+    if plain in NAMES and plain != "train.txt":
+        return f"format={NAMES[plain]!r}"
     if plain == "train.txt":
         return "test.txt beside it, as LightGCN's data sets have it, or a format such as 'lists'"
     return "a format such as 'lists'"
@@ -260,7 +263,7 @@ def titles_beside(path: Path, format: str | None = None) -> Path | None:
     return path.with_name(name) if name and path.with_name(name).is_file() else None
 
 
-def test_beside(path: Path) -> Path | None:
+def find_test_part(path: Path) -> Path | None:
     """The file with the test part beside a training part, plain or packed."""
     names = (path.name.replace("train", "test", 1), "test.txt", "test.txt.gz", "test.txt.xz")
     return next((path.with_name(name) for name in names if name != path.name and path.with_name(name).is_file()), None)

@@ -24,6 +24,7 @@ Bools: TypeAlias = npt.NDArray[np.bool_]
 Strings: TypeAlias = npt.NDArray[np.str_]
 
 _FORMAT = "dglrec interaction log 1"
+_OTHER_PARTS = "part holds other values than 0 (training), 1 (validation) and 2 (test)"
 
 # What a saved log may unpack to: this many bytes, or this many times its own size if that is more. Ids of which one is
 # long pack to less than a hundredth, but `readers` lets them take 1 << 27 bytes at most.
@@ -86,7 +87,7 @@ class InteractionLog:
                     f"{what} indices run from {values.min()} to {values.max()}; expected 0 to {len(ids) - 1}"
                 )
         if self.part is not None and not np.isin(self.part, (0, 1, 2)).all():
-            raise DataError("part holds other values than 0 (training), 1 (validation) and 2 (test)")
+            raise DataError(_OTHER_PARTS)
         for what in ("titles", "texts"):
             said = getattr(self, what)
             if said is not None and len(said) != len(self.item_ids):
@@ -138,7 +139,7 @@ class InteractionLog:
         item_index, items = _encode(item, item_ids, "item")
         seconds = None if time is None else _seconds(time)
         stars = None if rating is None else _numbers(rating, "rating").astype(np.float32)
-        parts = None if part is None else _numbers(part, "part").astype(np.int8)
+        parts = None if part is None else _numbers(part, "part")
         n = len(user_index)
         for column, values in (("item", item_index), ("time", seconds), ("rating", stars), ("part", parts)):
             if values is not None and len(values) != n:
@@ -147,6 +148,8 @@ class InteractionLog:
                 )
         if n == 0:
             raise DataError("no interactions; expected at least one row")
+        if parts is not None and not np.isin(parts, (0, 1, 2)).all():  # before they become small integers
+            raise DataError(_OTHER_PARTS)
         order = np.argsort(user_index, kind="stable") if seconds is None else np.lexsort((seconds, user_index))
         return cls(
             user=user_index[order],
@@ -158,7 +161,7 @@ class InteractionLog:
             titles=None if titles is None else _by_item(titles, items, "titles"),
             name=name,
             filters=tuple(filters),
-            part=None if parts is None else parts[order],
+            part=None if parts is None else parts[order].astype(np.int8),
             texts=None if texts is None else _by_item(texts, items, "texts"),
         )
 
@@ -242,13 +245,13 @@ class InteractionLog:
         if k < 1:
             raise DataError(f"k_core is {k}; expected at least 1")
         keep = np.ones(len(self), dtype=bool)
-        while True:
-            users = np.bincount(self.user[keep], minlength=self.num_users)
-            items = np.bincount(self.item[keep], minlength=self.num_items)
-            drop = keep & ((users[self.user] < k) | (items[self.item] < k))
-            if not drop.any():
-                break
-            keep &= ~drop
+        users = np.bincount(self.user, minlength=self.num_users)
+        items = np.bincount(self.item, minlength=self.num_items)
+        # A pass looks at all rows, but only through tables of one byte per id, and counts only the rows that go.
+        while len(drop := np.flatnonzero(keep & ((users < k)[self.user] | (items < k)[self.item]))):
+            keep[drop] = False
+            users -= np.bincount(self.user[drop], minlength=self.num_users)
+            items -= np.bincount(self.item[drop], minlength=self.num_items)
         if not keep.any():
             raise DataError(
                 f"the {k}-core of {self.name!r} is empty: no users and items have {k} rows with each other; "

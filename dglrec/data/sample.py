@@ -39,7 +39,7 @@ from .hops import HopOracle, HopWorld
 from .interests import InterestOracle, InterestWorld
 from .log import Bools, Floats, InteractionLog, Ints
 from .oracles import best_scores
-from .splits import Queries
+from .splits import Queries, check_seed
 
 if TYPE_CHECKING:
     import torch
@@ -216,6 +216,7 @@ def _world(
     noise = all_noise if noise is None else float(noise)
     if not 0 <= noise <= 1:
         raise DataError(f"noise is {noise}; expected a probability")
+    check_seed(seed)
     return _World(kind, users, items, seed, noise) if make is None else make(users, items, seed, noise)
 
 

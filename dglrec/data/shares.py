@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ..errors import DataError
 from .log import Bools, InteractionLog, Ints, _offsets
-from .splits import Queries, Rule, Split, _check_order, _counts, _digest, _first_of_pairs
+from .splits import Queries, Rule, Split, _check_order, _counts, _digest, _first_of_pairs, check_seed
 
 Parts = npt.NDArray[np.int8]  # (n,) 0: training, 1: validation, 2: test
 
@@ -62,6 +62,7 @@ def ratio(
     _check_order(log, order)
     rule: Rule = {"function": "ratio", "valid": float(valid), "test": float(test), "by": by, "order": order}
     if by == "random":
+        check_seed(seed)
         rule["seed"] = int(seed)
     lengths = np.diff(log.offsets)
     held_test, held_valid = _held_out(lengths, test, valid)
@@ -112,6 +113,7 @@ def given(log: InteractionLog, *, valid: float | None = None, seed: int = 2020) 
         valid = 0.1 if valid is None else float(valid)
         if not 0 <= valid < 1:
             raise DataError(f"valid is {valid}; expected a share from 0 to below 1")
+        check_seed(seed)
         rule |= {"valid": valid, "seed": int(seed)}
         rows = np.flatnonzero(part == 0)
         lengths = np.bincount(log.user[rows], minlength=log.num_users)

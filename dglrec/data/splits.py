@@ -298,6 +298,16 @@ def check_split(split: Any) -> None:
         raise ConfigError(f"expected a Split, got {type(split).__name__}{mend}")
 
 
+def check_seed(seed: int) -> None:
+    """Refuse a seed that no generator takes.
+
+    Raises:
+        DataError: it is negative.
+    """
+    if seed < 0:
+        raise DataError(f"seed is {seed}; expected at least 0")
+
+
 def leave_one_out(
     log: InteractionLog,
     *,
@@ -506,8 +516,7 @@ def _sampling(negatives: int | None, test_users: int | None, seed: int) -> Rule:
     for name, number in rule.items():
         if number < 1:
             raise DataError(f"{name} is {number}; expected at least 1, or None")
-    if seed < 0:
-        raise DataError(f"seed is {seed}; expected at least 0")
+    check_seed(seed)
     return rule | ({"seed": int(seed)} if rule else {})
 
 

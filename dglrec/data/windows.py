@@ -19,7 +19,7 @@ from ..errors import DataError, closest
 from ..streams import Streams
 from .log import Floats, InteractionLog, Ints, _offsets
 from .negatives import check_free, touched_keys
-from .splits import Queries, Rule, Split, _check_order, _counts, _digest, _first_of_pairs, _in_query, among
+from .splits import Queries, Rule, Split, _check_order, _counts, _digest, _first_of_pairs, _in_query, among, check_seed
 
 Assignment = Literal["window", "user", "time"]
 _ROUNDS = 20  # of drawing negatives for all windows at once; what is left then is drawn window by window
@@ -123,6 +123,7 @@ def _check_rule(log: InteractionLog, rule: Rule) -> None:
         raise DataError(f"inputs, targets, negatives are {', '.join(map(str, sizes))}; expected at least 1 of each")
     if not (valid > 0 and test > 0):
         raise DataError(f"valid is {valid} and test is {test}; expected shares, or numbers of windows")
+    check_seed(rule["seed"])
     _check_order(log, rule["order"])
     if by == "time" and log.time is None:
         raise DataError(f"{log.name!r} has no times, so windows cannot be cut by time; take by='user'")

@@ -59,7 +59,8 @@ BESIDE = {
     "test.txt": ("train.txt", b"0 1 2\n1 1\n5 2 2\n"),
     "movies.csv": ("ratings.csv", b"userId,movieId,rating,timestamp\n1,2,3,4\n"),
 }
-TITLES = {"movies.dat": 3, "u.item": 24, "movies.csv": 3, "items.tsv": 2}  # files of titles, and their fields
+TITLES = {"movies.dat": 3, "u.item": 24, "movies.csv": 3, "items.tsv": 2, "a.item": 3}  # files of titles: fields
+RECBOLE_TYPES = ("token", "token_seq", "float", "float_seq")
 MOVIELENS = ["userId", "movieId", "rating", "timestamp"]
 JSON_FIELDS = {
     "reviews_a.json": ("reviewerID", "asin", "overall", "unixReviewTime"),
@@ -133,6 +134,7 @@ def sound(rng: np.random.Generator) -> dict[str, tuple[str | None, bytes]]:
         "u.item": (None, table("|", films).decode().encode("latin-1")),
         "movies.csv": (None, quoted([("movieId", "title", "genres"), *titles])),
         "items.tsv": (None, table("\t", [("item_id", "title"), *(row[:2] for row in titles)])),
+        "a.item": (None, table("\t", [("item_id:token", "title:token_seq", "class:token_seq"), *titles])),
         "log.npz": (None, saved),
         "log.parquet": (None, parquet.getvalue()),
     }
@@ -232,10 +234,12 @@ def _table(name: str, cells: list[list[str]]) -> list[Row] | str | None:
         if not cells:
             return None
         header = cells.pop(0)
+        if max(map(len, header), default=0) > csv.field_size_limit():
+            return UNSURE
         if name == "a.inter":
             kinds = [label.rpartition(":")[2] for label in header]
             header = [label.rpartition(":")[0] for label in header]
-            if any(kind not in ("token", "token_seq", "float", "float_seq") for kind in kinds):
+            if any(kind not in RECBOLE_TYPES for kind in kinds):
                 return None
         if len(set(header)) < len(header) or not {"user_id", "item_id"} <= set(header):
             return None
@@ -300,7 +304,7 @@ def _titles(name: str, content: bytes) -> dict[str, str] | str | None:
         for line in lines
     ):
         return UNSURE
-    cut = {"movies.dat": "::", "u.item": "|", "movies.csv": ",", "items.tsv": "\t"}[name]
+    cut = {"movies.dat": "::", "u.item": "|", "movies.csv": ","}.get(name, "\t")
     if (name == "movies.dat" and "\t" in text) or content.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
         return UNSURE
     try:
@@ -308,8 +312,14 @@ def _titles(name: str, content: bytes) -> dict[str, str] | str | None:
     except csv.Error:
         return UNSURE
     header, width = ["item_id", "title"], TITLES[name]
-    if name in ("movies.csv", "items.tsv"):
+    if name in ("movies.csv", "items.tsv", "a.item"):
         header = cells.pop(0) if cells else []
+        if max(map(len, header), default=0) > csv.field_size_limit():
+            return UNSURE
+        if name == "a.item":
+            if any(label.rpartition(":")[2] not in RECBOLE_TYPES for label in header):
+                return None
+            header = [label.rpartition(":")[0] for label in header]
         names = ("movieId" if name == "movies.csv" else "item_id", "title")
         width = len(header)
         if len(set(header)) < width or not set(names) <= set(header):

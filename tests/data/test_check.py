@@ -104,6 +104,20 @@ def test_repeated_lines_are_named(tmp_path: Path) -> None:
     assert "2 lines repeat user, item and time of an earlier line, the first of them line 10" in str(report)
 
 
+def test_a_view_and_a_purchase_at_one_moment_are_two_events(tmp_path: Path) -> None:
+    """Of Taobao's lines views are read, and only those can repeat each other."""
+    path = tmp_path / "UserBehavior.csv"
+    path.write_text("u,i,c,pv,7\nu,i,c,buy,7\nu,i,c,pv,9\n")
+    assert "lines repeat" not in str(check(path))
+    path.write_text("u,i,c,pv,7\nu,i,c,buy,7\nu,i,c,pv,9\nu,i,c,pv,9\n")
+    assert "1 lines repeat user, item and time of an earlier line, the first of them line 4" in str(check(path))
+
+
+def test_repeated_rows_without_lines_are_counted(tmp_path: Path) -> None:
+    pl.DataFrame({"user_id": ["a", "a", "b"], "item_id": ["x", "x", "x"]}).write_parquet(tmp_path / "log.parquet")
+    assert "1 rows repeat an earlier one" in str(check(tmp_path / "log.parquet"))
+
+
 def test_lines_that_only_polars_reads_are_no_duplicates(tmp_path: Path) -> None:
     """A carriage return at the end of a number is space to polars; Python's `csv` takes it for an error."""
     path = tmp_path / "log.tsv"
@@ -140,6 +154,9 @@ def test_notes_on_times(tmp_path: Path) -> None:
     path = tmp_path / "log.tsv"
     write(path, [("a", "x", "", 1_400_000_000_000), ("a", "y", "", 1_400_000_000_001)])
     assert "look like milliseconds" in str(check(path))
+    for zeros, unit in (("000000", "microseconds"), ("000000000", "nanoseconds")):
+        write(path, [("a", "x", "", f"1400000000{zeros}"), ("a", "y", "", f"1400000001{zeros}")])
+        assert f"look like {unit}; seconds are expected (divide by 1,{zeros[:3]},000" in str(check(path))
     write(path, [("a", "x", "", 60), ("a", "y", "", 120)])
     assert "seem to be relative" in str(check(path))
     write(path, [("a", "x", "", ""), ("a", "y", "", ""), ("a", "z", "", "")])

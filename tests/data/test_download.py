@@ -41,6 +41,7 @@ class Site(http.server.ThreadingHTTPServer):
         self.pause_s, self.block = 0.0, 1 << 16
         self.length: int | None = -1  # what Content-Length says: -1 the truth, None nothing
         self.shift = 0  # by how much an answer to Range begins too late
+        self.more = 0  # by how much the file is longer, as an answer to Range has it
         self.status: list[int] = []  # codes of the next answers, instead of the file
         self.asked: list[str | None] = []
 
@@ -70,7 +71,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(206 if begin else 200)
         if begin:
             begin += site.shift
-            self.send_header("Content-Range", f"bytes {begin}-{len(site.content) - 1}/{len(site.content)}")
+            size = len(site.content)
+            self.send_header("Content-Range", f"bytes {begin}-{size - 1}/{size + site.more}")
         if site.etag:
             self.send_header("ETag", site.etag)
         if site.length is not None:
@@ -199,6 +201,48 @@ def test_another_part_than_asked_for_is_not_taken(site: Site, cache: Path) -> No
     assert load("shop").num_users == 50
 
 
+def test_a_part_of_a_file_of_another_size_is_not_taken(site: Site, cache: Path) -> None:
+    site.each, site.more = 50_000, 1
+    with pytest.raises(Interrupted):
+        get("shop")
+    assert site.asked[:4] == [None, "bytes=50000-", None, "bytes=50000-"]  # begun anew each time
+    site.more, site.each = 0, len(CONTENT)
+    get("shop")
+    assert load("shop").num_users == 50
+
+
+def test_a_file_that_has_become_shorter_is_begun_anew(site: Site, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.content, site.each = 2 * CONTENT, len(CONTENT) + 10
+    with monkeypatch.context() as patch:
+        patch.setattr(download, "TRIES", 1)
+        patch.setattr(download, "_connect", once(download._connect, 1))
+        with pytest.raises(Interrupted):
+            get("shop")
+    site.content = CONTENT  # with the same ETag, which is a lie
+    get("shop")
+    assert site.asked == [None, f"bytes={len(CONTENT) + 10}-", None]
+    assert load("shop").num_users == 50
+
+
+def test_what_has_arrived_is_kept_where_the_server_is_gone(
+    site: Site, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.each = 70_000
+    answers, urlopen = iter([True]), download.urllib.request.urlopen
+
+    def first_alone(*arguments: object, **fields: object):
+        if next(answers, False):
+            return urlopen(*arguments, **fields)  # type: ignore[arg-type]
+        raise download.urllib.error.URLError(ConnectionRefusedError(111, "Connection refused"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(download.urllib.request, "urlopen", first_alone)
+        with pytest.raises(Interrupted, match=r"after 70,000 of .* bytes \(.*Connection refused\); they are kept"):
+            get("shop")
+    get("shop")
+    assert site.asked[1] == "bytes=70000-" and load("shop").num_users == 50
+
+
 def test_errors_of_the_server_are_waited_for(site: Site, cache: Path) -> None:
     site.status = [503, 500, 429]
     get("shop")
@@ -324,6 +368,50 @@ def test_a_process_that_dies_while_reading_does_not_fetch_twice(site: Site, cach
         get("shop")
         assert len(site.asked) == 1 and os.listdir(cache) == ["shop"]
         shutil.rmtree(cache / "shop")
+
+
+def test_a_second_process_waits_until_the_tables_are_written_too(
+    site: Site, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise it would write to the same tables, and the first one would install what is half-written."""
+    write, seen = datasets._write_tables, []
+
+    def written(*arguments: object) -> None:
+        with pytest.raises(Interrupted, match="another process is fetching"):
+            get("shop")
+        seen.append(sorted(os.listdir(cache)))
+        write(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(datasets, "_write_tables", written)
+    get("shop")
+    assert seen == [[".shop.part"]] and os.listdir(cache) == ["shop"]
+    assert len(load("shop")) == 20_000
+
+
+def test_what_another_process_has_fetched_meanwhile_is_taken(
+    site: Site, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready = get("shop", folder=cache / "elsewhere")
+    asked, lock = len(site.asked), datasets.locked
+
+    def late(path: Path):
+        shutil.move(ready, cache / "shop")  # between the first look and the lock
+        return lock(path)
+
+    monkeypatch.setattr(datasets, "locked", late)
+    assert get("shop") == cache / "shop" and len(site.asked) == asked
+    assert sorted(os.listdir(cache)) == ["elsewhere", "shop"]
+
+
+def test_a_folder_of_that_name_is_taken_or_refused_before_anything_is_fetched(site: Site, cache: Path) -> None:
+    (cache / "shop").mkdir(parents=True)
+    (cache / "shop" / "notes").write_text("mine")
+    with pytest.raises(DataError, match=r"shop holds files, and no interactions among them; move it away first"):
+        get("shop")
+    (cache / "shop" / "u.data").write_text("1\t2\t3\t4\n")  # an original that `load` knows
+    assert not datasets.is_here("other") and datasets.is_here("shop")
+    assert get("shop") == cache / "shop" and len(load("shop")) == 1
+    assert site.asked == [] and os.listdir(cache) == ["shop"]
 
 
 # Terms ----------------------------------------------------------------------------------------------------------------

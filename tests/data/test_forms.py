@@ -64,6 +64,10 @@ FILES = {  # name, format (None: known by its name), text
     "ratings.csv": (None, HEADER + lines(",")),
     "ratings_Books.csv": ("amazon-ratings", lines(",")),
     "Books.csv": ("amazon-ratings-2018", lines(",", (1, 0, 2, 3))),
+    "Toys.csv": (
+        "amazon-ratings-2023",
+        "user_id,parent_asin,rating,timestamp\n" + lines(",").replace("\n", "000\n"),
+    ),
     "my.txt": ("movielens-1m", lines("::")),
     "last.data": ("movielens-100k", lines("\t").replace("\n", "\r\n") + "\r\n"),
     "no end.csv": ("amazon-ratings", lines(",").rstrip()),
@@ -434,6 +438,8 @@ BAD = {
     "unknown format": ("b.csv", "amazon", lines(","), r"unknown format 'amazon'; did you mean 'amazon-reviews'"),
     "json without a format": ("r.jsonl", None, yelp(), r"or the format of its lines: 'amazon-reviews', .*, 'yelp'$"),
     "packed recbole": ("r.inter.gz", None, "", r"or format='recbole'$"),
+    "packed movielens": ("ratings.dat.gz", None, "", r"or format='movielens-1m'$"),
+    "another archive": ("log.csv.bz2", None, "", r"unpack it first$"),
     "an archive": ("ml-1m.zip", None, "", r"unpack it first$"),
     "unknown form": ("b.txt", None, lines(","), r"is not a table that can be read"),
 }
@@ -495,3 +501,14 @@ def test_the_command_line_takes_a_format(tmp_path: Path, capsys: pytest.CaptureF
     assert main(["data", "check", str(path)]) == 2
     assert main(["data", "check", str(path), "--format", "amazon-ratings"]) == 0
     assert "3 of 2 users and 2 items" in capsys.readouterr().out
+
+
+def test_the_command_line_takes_behaviors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "UserBehavior.csv"
+    kinds = ("pv", "buy", "fav", "pv")
+    path.write_text("".join(f"u{n},i{n + at},c,{kind},{at}\n" for n in range(5) for at, kind in enumerate(kinds)))
+    train = ["train", "popularity", "--data", str(path), "--out", str(tmp_path / "run"), "--json", "--device", "cpu"]
+    assert main([*train, "--set", "data.behaviors=pv,buy"]) == 0
+    assert json.loads(capsys.readouterr().out)["protocol"]["queries"] == 5
+    assert main([*train[:-4], str(tmp_path / "other")]) == 2  # two views are too few
+    assert "no user" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dglrec.data import InteractionLog, from_frame, load, read_interactions
+from dglrec.data.forms import form_of
 from dglrec.data.readers import find_problems, read_items
+from dglrec.data.readers.header import Wanted
+from dglrec.data.readers.tables import read_text
 from dglrec.errors import DataError
 
 HEADER = "user_id\titem_id\trating\ttimestamp\n"
@@ -374,6 +378,13 @@ def test_one_long_id_among_many_is_refused(tmp_path: Path) -> None:
     assert len(from_frame(frame[-2:])) == 2
 
 
+def test_bytes_are_no_ids() -> None:
+    """pandas keeps them as objects, and their text would be "b'a'"; polars has a type for them."""
+    for values, frame in (("Object", pd.DataFrame), ("Binary", pl.DataFrame)):
+        with pytest.raises(DataError, match=f"column 'user_id' holds {values}; expected ids as text or integers"):
+            from_frame(frame({"user_id": [b"a", b"b"], "item_id": ["x", "y"]}))
+
+
 def test_frames_without_rows_or_columns() -> None:
     for frame in (polars_frame(), pandas_frame()):
         with pytest.raises(DataError, match="the frame has no rows"):
@@ -422,6 +433,17 @@ def test_reading_is_not_slow(tmp_path: Path) -> None:
     start = time.process_time()
     assert len(read_interactions(tmp_path / "log.tsv")) == 300_000
     assert time.process_time() - start < 5  # about .3 s on an idle machine; the slow path takes many times as long
+
+
+def test_a_file_is_in_memory_once(tmp_path: Path) -> None:
+    """Besides the columns, which polars keeps."""
+    path = tmp_path / "log.tsv"
+    path.write_text(HEADER + "a\tx\t1\t10\n" * 2_000_000)
+    tracemalloc.start()
+    read_text(path, form_of(path), Wanted.of_interactions(None))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1.2 * path.stat().st_size
 
 
 def test_a_panic_of_polars_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -169,6 +169,12 @@ def test_a_model_trains_and_is_ranked_under_both() -> None:
         (lambda log: given(log), "comes without a split"),
         (lambda log: given(with_parts(False), valid=1.0), "expected a share from 0 to below 1"),
         (lambda log: InteractionLog.from_arrays([0], [0], part=[3]), "part holds other values"),
+        (lambda log: InteractionLog.from_arrays([0], [0], part=[256]), "part holds other values"),
+        (lambda log: InteractionLog.from_arrays([0], [0], part=[0.5]), "part holds other values"),
+        (lambda log: ratio(log, by="random", seed=-1), "seed is -1; expected at least 0"),
+        (lambda log: given(with_parts(False), seed=-1), "seed is -1; expected at least 0"),
+        (lambda log: dglrec.windows(log, inputs=2, targets=1, negatives=1, seed=-1), "seed is -1; expected at least 0"),
+        (lambda log: sample("shop", seed=-1), "seed is -1; expected at least 0"),
         (lambda log: InteractionLog.from_arrays([0], [0], part=[0, 2]), "column 'part' has 2 rows"),
     ],
 )

@@ -72,6 +72,15 @@ def test_each_form_ranks_in_its_own_way(split):
     torch.testing.assert_close(model.scores(split.test), model.user.weight[users] @ model.item.weight.T)
 
 
+def test_a_user_without_training_events_is_ranked_by_the_history():
+    """The original ranks by the rows of the table, and that of such a user has learned nothing."""
+    log = dglrec.InteractionLog.from_arrays(["a", "a", "a", "b"], list("pqrp"), part=[0, 0, 2, 2])
+    model = make(dglrec.given(log, valid=0), "original").eval()
+    with torch.no_grad():
+        b, nobody = model.query_vectors(dglrec.Queries.from_histories([[0, 1], [0, 1]], users=[1, -1]))[:, 0]
+    assert torch.equal(b, nobody) and not torch.equal(b, model.user.weight[1])
+
+
 def test_the_presets_are_told_apart(split):
     for name in ("graphau", "graphau-original", "directau", "sasrec-u"):
         model = dglrec.models.preset(name, split)

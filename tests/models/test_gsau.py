@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 
 import dglrec
-from dglrec.graphs import user_item
+from dglrec.batches import cloze_batches
+from dglrec.graphs import Sequences, user_item
 from dglrec.models.gsau import GraphAndSequence
 from dglrec.nn import message_passing
 from dglrec.streams import Streams
@@ -180,6 +181,28 @@ def test_sequences_are_ranked_by_the_raw_product_with_the_table(split):
             torch.testing.assert_close(cosine.scores(split.test), vectors @ F.normalize(model.item.weight).T)
 
 
+def test_with_bert4rec_a_mask_after_the_history_is_ranked(split):
+    """Its oldest item is left out, as RecBole does, and the product has no bias, unlike BERT4Rec's own."""
+    model = make(split, "bert4rec-u").eval()
+    history, mask = [3, 9, 4, 1], model.num_items
+    asked = Sequences(torch.tensor([0, 4]), torch.tensor([*history[1:], mask]))
+    with torch.no_grad():
+        vector = model.sequence_encoder(asked, model.item.weight, torch.tensor([3]))
+        found = model.scores(dglrec.Queries.from_histories([history]))
+    torch.testing.assert_close(found, vector @ model.item.weight.T)
+
+
+def test_with_bert4rec_masks_are_drawn_as_for_bert4rec(split):
+    """In half of the batches the last item alone, and a masked first item is no target."""
+    model = make(split, "bert4rec-u", mask_ratio=0.35, max_length=20)
+    how = {"ratio": 0.35, "last_share": 0.5, "first": False, "form": "prefixes"}
+    rng, size = Streams(0).numpy("prefixes", 0), model.config.train.batch_size
+    expected = list(cloze_batches(split.train, size, 20, rng, model.device, **how))
+    found = [batch.prefixes for batch in model.batches(split, Streams(0))][: len(expected)]
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one.history.items, other.history.items) and torch.equal(one.row, other.row)
+
+
 def test_one_training_is_ranked_by_both_products(split):
     """`rank` is read when items are ranked alone: the same weights come out, and either ranking can be had of them."""
     dot, cosine = (
@@ -197,6 +220,9 @@ def test_without_sequences_the_graph_ranks(split):
     users, items = message_passing(user_item(split.train, unique=True), (model.user.weight, model.item.weight))
     with torch.no_grad():
         torch.testing.assert_close(model.scores(split.test), users[split.test.user] @ items.T, rtol=1e-4, atol=1e-7)
+        model.set_ranking(rank="cosine")
+        expected = users[split.test.user] @ F.normalize(items).T
+        torch.testing.assert_close(model.scores(split.test), expected, rtol=1e-4, atol=1e-7)
 
 
 def test_initial_weights_are_xavier_normal_over_all_tables_and_layers(split):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ...errors import DataError
-from ..forms import Form, form_of, stem, test_beside
+from ..forms import Form, find_test_part, form_of, stem
 from ..log import InteractionLog, Ints
 from .header import Wanted
 from .lines import problems_of
@@ -82,7 +82,7 @@ def by_time(order: str) -> bool:
 
 def _with_test(table: dict[str, polars.Series], path: Path, form: Form) -> tuple[dict[str, polars.Series], Ints]:
     """The rows of a training part and of the test part beside it, and to which part each row belongs."""
-    beside = test_beside(path)
+    beside = find_test_part(path)
     if beside is None:
         raise DataError(f"{path} has no test.txt beside it; expected both parts of the split in one folder")
     test = read_text(beside, form, Wanted.of_interactions(None, form))
@@ -149,5 +149,7 @@ def _to_polars(values: Any) -> polars.Series:
     objects = values.astype(object).to_numpy()
     if present.any() and kind in "iuf":  # pandas' nullable numbers
         return pl.Series([one if here else None for one, here in zip(objects, present, strict=True)])
+    if any(isinstance(one, bytes) for one in objects):  # their text would be "b'...'"; as they are, they are refused
+        return pl.Series(values.name, objects.tolist(), dtype=pl.Object)
     texts = [str(one) if here else None for one, here in zip(objects, present, strict=True)]
     return pl.Series(texts, dtype=pl.String)

@@ -91,8 +91,8 @@ def problems_of(path: Path, form: Form, wanted: Wanted, use_time: bool = True) -
 
 def first_duplicate(
     path: str | os.PathLike[str], columns: Mapping[str, str] | None = None, format: str | None = None
-) -> tuple[int | None, int]:
-    """Lines of a text file with user, item and time of an earlier line: (the first of them, their number).
+) -> int | None:
+    """The first line of a text file with user, item and time (and behavior) of an earlier line; None: there is none.
 
     Lines that cannot be read are left out.
     """
@@ -101,17 +101,16 @@ def first_duplicate(
     rows = _rows(path, form)
     header = form.labels(_header(path, form, rows))
     place = Wanted.of_interactions(columns, form).places(header, str(path))
-    event_places = [place[column] for column in ("user_id", "item_id", "timestamp") if column in place]
-    seen: set[tuple[str, ...]] = set()
-    first, number = None, 0
+    event_places = [place[column] for column in ("user_id", "item_id", "timestamp", "behavior") if column in place]
+    seen: set[int] = set()  # hashes, for the events of a big log would fill the memory
     for line, row in _numbered(rows):
         if isinstance(row, str) or len(row) != len(header):
             continue
-        event = tuple(row[column] for column in event_places)
+        event = hash(tuple(row[column] for column in event_places))
         if event in seen:
-            first, number = line if first is None else first, number + 1
+            return line
         seen.add(event)
-    return first, number
+    return None
 
 
 def _rows(path: Path, form: Form) -> Any:

@@ -34,7 +34,7 @@ def read_lists(path: Path, form: Form, data: bytes, problems: Iterator[Problem])
         text = data.decode().rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise (first_error(path, problems) or DataError(f"{path} is not UTF-8 ({error})")) from None
-    if not text.strip():
+    if not text or text.isspace():
         raise DataError(f"{path} is empty; expected {form.expected()}")
     fields = pl.Series("item_id", [text]).str.split("\n").explode().str.extract_all(r"[^ \t\r]+")
     least = 1 if form.split else 2

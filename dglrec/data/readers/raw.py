@@ -50,8 +50,15 @@ def open_bytes(path: Path) -> Any:
 
 
 def read_bytes(path: Path) -> bytes:
-    """All bytes of a file, as `chunks` gives them."""
-    return b"".join(chunks(path))
+    """All bytes of a file, as `chunks` gives them; those of a plain one are in memory once."""
+    if is_packed(path):
+        return b"".join(chunks(path))
+    with open_bytes(path) as stream:
+        try:
+            whole: bytes = stream.read()
+        except OSError as error:
+            raise _unreadable(path, error) from error
+    return whole
 
 
 def chunks(path: Path) -> Iterator[bytes]:

@@ -42,7 +42,7 @@ def read_text(path: Path, form: Form, wanted: Wanted, use_time: bool = True) -> 
     if form.lists:
         return read_lists(path, form, data, problems_of(path, form, Wanted(("user_id", "item_id"))))
     data = _without_blank_end(form.tidy(data))
-    if not data.strip():
+    if not data or data.isspace():
         raise DataError(f"{path} is empty; expected {form.expected()}")
     header = list(form.fields or _header(path, form, data))
     place = wanted.places(header, str(path))
