@@ -22,6 +22,7 @@ from ..nn.dropout import Dropout
 TINY = "tiny"
 SLOTS = {"cpu": 1 << 14, "cuda": 1 << 18}  # maximum number of tokens encoded together, with padding
 MEND = 'pip install "dglrec[lm]"'
+KINDS = ("t5", "mt5")  # models of this architecture: all layers of a stack share the bias of their first
 _PATIENCE = 10  # seconds for the hub to answer
 
 
@@ -56,8 +57,8 @@ class Backbone(nn.Module):
         pretrained: whether weights were loaded.
 
     Raises:
-        ConfigError: `transformers` is not installed, the model is not on this machine and cannot be fetched, or "tiny"
-            has more heads than dimensions.
+        ConfigError: `transformers` is not installed, the model is not on this machine and cannot be fetched, it is not
+            a T5, or "tiny" has more heads than dimensions.
     """
 
     tokenize: Callable[[str], list[int]]
@@ -245,6 +246,8 @@ def _fetched(transformers: Any, name: str) -> tuple[Any, Callable[[str], list[in
     is_here = Path(name).exists()
     try:
         return _read(transformers, name, local_files_only=True)
+    except ConfigError:
+        raise
     except Exception as error:  # the library raises a dozen different things
         failure = error
     try:
@@ -252,6 +255,8 @@ def _fetched(transformers: Any, name: str) -> tuple[Any, Callable[[str], list[in
             # One request whether the hub has such a model: reading it makes many requests, with long pauses.
             library("huggingface_hub").HfApi().model_info(name, timeout=_PATIENCE)
             return _read(transformers, name, local_files_only=False)
+    except ConfigError:
+        raise
     except Exception as error:
         failure = error
     reason = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
@@ -265,5 +270,8 @@ def _fetched(transformers: Any, name: str) -> tuple[Any, Callable[[str], list[in
 def _read(transformers: Any, name: str, **how: Any) -> tuple[Any, Callable[[str], list[int]], int]:
     """See `_fetched`. Weights are read as safetensors, no code is fetched."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(name, **how)
+    kind = transformers.AutoConfig.from_pretrained(name, **how).model_type
+    if kind not in KINDS:  # the library would read what fits of another model, and leave out the rest
+        raise ConfigError(f"backbone {name!r} is of the kind {kind!r}; expected a T5, such as google/flan-t5-small")
     model = transformers.T5ForConditionalGeneration.from_pretrained(name, use_safetensors=True, **how)
     return model, (lambda text: tokenizer.encode(text, add_special_tokens=False)), int(model.config.eos_token_id)

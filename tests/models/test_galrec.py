@@ -528,18 +528,32 @@ def test_numbers_outside_of_their_limits_are_refused(split, preset, field, value
         dglrec.models.preset(preset, split, **{field: value})
 
 
-def test_a_t5_from_a_folder(split, tmp_path):
-    """Weights, widths and words are those of the folder, and it is found again by a saved model."""
+def save_t5(folder, kind="T5"):
+    """A small model of a kind of T5, with a tokenizer of one word, as they are downloaded; returns the model."""
     import tokenizers
     import transformers
 
     words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2, "user": 3}, "<unk>"))
     words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     named = {"unk_token": "<unk>", "pad_token": "<pad>", "eos_token": "</s>"}
-    transformers.PreTrainedTokenizerFast(tokenizer_object=words, **named).save_pretrained(tmp_path / "t5")
-    sizes = {"d_model": 24, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 3, "vocab_size": 10}
-    whole = transformers.T5ForConditionalGeneration(transformers.T5Config(**sizes, decoder_start_token_id=0))
-    whole.save_pretrained(tmp_path / "t5")
+    transformers.PreTrainedTokenizerFast(tokenizer_object=words, **named).save_pretrained(folder)
+    sizes = {"d_model": 24, "d_kv": 8, "d_ff": 16, "num_layers": 2, "num_heads": 3, "vocab_size": 10}
+    config = getattr(transformers, f"{kind}Config")(**sizes, decoder_start_token_id=0)
+    whole = getattr(transformers, f"{kind}ForConditionalGeneration")(config)
+    whole.save_pretrained(folder)
+    return whole
+
+
+def test_a_model_of_another_kind_is_refused(split, tmp_path):
+    """UMT5 has a bias of positions in each layer: what the library reads of it as a T5 is not that model."""
+    save_t5(tmp_path, kind="UMT5")
+    with pytest.raises(ConfigError, match="is of the kind 'umt5'; expected a T5"):
+        make(split, backbone=str(tmp_path))
+
+
+def test_a_t5_from_a_folder(split, tmp_path):
+    """Weights, widths and words are those of the folder, and it is found again by a saved model."""
+    whole = save_t5(tmp_path / "t5")
     model = make(split, backbone=str(tmp_path / "t5"))
     assert model.item_vectors().shape == (split.log.num_items, 24)
     torch.testing.assert_close(model.backbone.words.weight, whole.get_input_embeddings().weight)
