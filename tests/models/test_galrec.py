@@ -21,6 +21,7 @@ from dglrec.errors import ConfigError, DataError
 from dglrec.lm import backbone
 from dglrec.lm.contrasts import KEYS
 from dglrec.lm.embeddings import from_texts, item_texts
+from dglrec.models.prompted import PromptConfig
 from dglrec.streams import Streams
 from tests.contract.model_contract import (
     GenerativeContract,
@@ -514,6 +515,18 @@ def test_what_is_refused(split, tmp_path):
         dglrec.models.preset("sid", split, **TINY).scores(split.test)
 
 
+def test_all_presets_have_one_backbone(split):
+    """And prompts of one length, so that they are compared on equal terms."""
+    names = ("galrec-lightgcn", "galrec-sasrec", "galrec-text", "iid", "sid", "cid", "p5")
+    configs = [dglrec.models.preset(name, split).config for name in names]
+    shared = {field.name for field in dataclasses.fields(PromptConfig)} - {"train"}
+    assert {tuple(getattr(config, name) for name in sorted(shared)) for config in configs} == {
+        tuple(getattr(PromptConfig(), name) for name in sorted(shared))
+    }
+    trains = [dataclasses.replace(config.train, weight_decay=0.0) for config in configs]
+    assert all(train == trains[0] for train in trains)
+
+
 BEYOND = {  # of each part that a config is made of
     "galrec-lightgcn": {"dim": 0, "dropout": 1.0, "lambda3": -0.1, "queue": 0, "momentum": 2.0, "fanout": 0},
     "cid": {"epoch_targets": -1, "max_length": 0, "clusters": 1, "beam": 0},
@@ -668,7 +681,12 @@ def test_whom_nobody_is_near_has_prompts_all_the_same(split):
 
 
 def test_a_new_process_ranks_the_same(split, tmp_path):
-    models = {"gal": make(split), "sid": dglrec.models.preset("sid", split, **TINY)}
+    models = {
+        "gal": make(split),
+        "titles": make(split, titles=4),  # the tokenizer is trained on them again
+        "cid": dglrec.models.preset("cid", split, **TINY, clusters=3, largest=10),
+        "sid": dglrec.models.preset("sid", split, **TINY),
+    }
     for name, model in models.items():
         model.before_training()
         dglrec.save_model(model, tmp_path / name)
