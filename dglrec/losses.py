@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -39,11 +39,15 @@ def uniformity(x: Tensor, t: float = 2.0) -> Tensor:
 def _precisely(function: type[torch.autograd.Function], *inputs: Any) -> Tensor:
     """`function` of the inputs without autocast, half precision raised to float32, as it sums many numbers."""
     inputs = tuple(x.float() if isinstance(x, Tensor) and x.dtype in _HALF else x for x in inputs)
-    device = inputs[0].device.type
-    autocast = device in ("cpu", "cuda") and torch.is_autocast_enabled(device)
-    with torch.autocast(device, enabled=False) if autocast else nullcontext():
+    with _no_autocast(inputs[0].device.type):
         value: Tensor = function.apply(*inputs)
     return value
+
+
+def _no_autocast(device: str) -> AbstractContextManager[object]:
+    """Operations in the precision of their inputs."""
+    autocast = device in ("cpu", "cuda") and torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if autocast else nullcontext()
 
 
 class _Uniformity(torch.autograd.Function):
@@ -131,7 +135,8 @@ def info_nce(
     parts = (part.float() if part.dtype in _HALF else part for part in (anchor, positive, negative))
     anchor, positive, negative = (F.normalize(part, dim=-1) for part in parts)
     own = (anchor * positive).sum(1, keepdim=True)  # (B, 1)
-    others = anchor @ negative.T if negative.ndim == 2 else torch.einsum("bd,bkd->bk", anchor, negative)  # (B, K)
+    with _no_autocast(anchor.device.type):  # else the negatives alone would be rounded
+        others = anchor @ negative.T if negative.ndim == 2 else torch.einsum("bd,bkd->bk", anchor, negative)  # (B, K)
     if hidden is not None:
         others = others.masked_fill(hidden, -torch.inf)
     return -(torch.cat([own, others], 1) / tau).log_softmax(1)[:, 0].mean()

@@ -332,6 +332,18 @@ def test_info_nce_by_hand():
     assert float(info_nce(anchor, positive, negative[:, :0])) == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_info_nce_under_autocast(shared):
+    """Cosines of negatives are as exact as those of positives: over a small tau their rounding would show."""
+    anchor, positive, negative = (
+        torch.randn(shape, generator=torch.Generator().manual_seed(n))
+        for n, shape in enumerate([(6, 32), (6, 32), (9, 32) if shared else (6, 9, 32)])
+    )
+    exact = info_nce(anchor, positive, negative, 0.05)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert info_nce(anchor, positive, negative, 0.05).item() == pytest.approx(exact.item(), rel=1e-6)
+
+
 def test_the_sum_of_squares_and_its_gradient():
     x = unit(3, 4).detach().reshape(2, 3, 2).transpose(0, 1).requires_grad_()  # not contiguous
     assert_same(sum_of_squares(x), (x**2).sum(), [x])

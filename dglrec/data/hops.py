@@ -39,6 +39,7 @@ FIRST_LAG, LAST_LAG = 2, 4  # rounds
 _START, _HOUR = 1_577_836_800, 3_600  # 2020-01-01, in seconds since 1970
 _SLOT_HOURS = 6  # between one member of a crew and the next
 _BLOCK = 1024  # queries at a time
+_NUMBERS = 1 << 20  # drawn at a time, so that memory does not grow with users times items
 
 
 class HopWorld:
@@ -81,15 +82,24 @@ class HopWorld:
                 chance = np.where(found >= 0, rng.random(found.shape), -1.0)
                 how = rng.random((2, len(user)))
                 copies = (how[0] >= self.noise) & (how[1] < COPY) & (chance.max(1) >= 0)
-                any_item = rng.random((len(user), self.items))
-                any_item[np.repeat(np.arange(len(user)), step), own[:, :step].reshape(-1)] = -1.0
                 chosen = np.take_along_axis(found, chance.argmax(1)[:, None], axis=1)[:, 0]
-                self._item[user, step] = np.where(copies, chosen, any_item.argmax(1))
+                self._item[user, step] = np.where(copies, chosen, self._any_new(rng, own[:, :step]))
                 copied[user, step] = copies
                 hours = (step * CREW + slot + rng.random(len(user)) * 0.9) * _SLOT_HOURS
                 time[user, step] = np.floor(_START + hours * _HOUR)
         self.user = np.repeat(np.arange(self.users), ROUNDS)
         self.item, self.time, self.copied = self._item.reshape(-1), time.reshape(-1), copied.reshape(-1)
+
+    def _any_new(self, rng: np.random.Generator, had: Ints) -> Ints:
+        """(A,) one of all items that are not in each row of `had` (A, step): the largest of a number for each item."""
+        chosen: Ints = np.empty(len(had), dtype=np.int64)
+        rows = max(1, _NUMBERS // self.items)
+        for first in range(0, len(had), rows):
+            part = had[first : first + rows]
+            numbers = rng.random((len(part), self.items))
+            numbers[np.arange(len(part))[:, None], part] = -1.0
+            chosen[first : first + rows] = numbers.argmax(1)
+        return chosen
 
     def _copies(self, user: Ints, step: Ints) -> Ints:
         """(A, C) items that a user may copy, -1 for none: of the other members, some rounds ago, new to the user."""

@@ -22,6 +22,7 @@ from ..nn.dropout import Dropout
 TINY = "tiny"
 SLOTS = {"cpu": 1 << 14, "cuda": 1 << 18}  # maximum number of tokens encoded together, with padding
 MEND = 'pip install "dglrec[lm]"'
+KINDS = ("t5", "mt5")  # models of this architecture: all layers of a stack share the bias of their first
 _PATIENCE = 10  # seconds for the hub to answer
 
 
@@ -56,8 +57,8 @@ class Backbone(nn.Module):
         pretrained: whether weights were loaded.
 
     Raises:
-        ConfigError: `transformers` is not installed, the model is not on this machine and cannot be fetched, or "tiny"
-            has more heads than dimensions.
+        ConfigError: `transformers` is not installed, the model is not on this machine and cannot be fetched, it is not
+            a T5, or "tiny" has more heads than dimensions.
     """
 
     tokenize: Callable[[str], list[int]]
@@ -179,6 +180,43 @@ def first_states(decoder: Any, said: Tensor, states: Tensor, buckets: Buckets) -
     return final
 
 
+def beam_states(decoder: Any, said: Tensor, states: Tensor, mask: Tensor) -> Tensor:
+    """A T5 decoder's last state of each of w beams, (B, w, d), after the tokens so far (B, w, t, d).
+
+    As the library computes it, but the keys and values of a prompt are made once for all of its beams.
+
+    Args:
+        decoder: of a T5.
+        said: (B, w, t, d).
+        states: (B, L, d) of the encoder.
+        mask: (B, L), 0 for padding.
+    """
+    beams, steps = said.shape[1:3]
+    later = torch.ones(steps, steps, dtype=torch.bool, device=said.device).triu(1)
+    bias = decoder.block[0].layer[0].SelfAttention.compute_bias(steps, steps)  # (1, h, t, t), of all layers
+    bias = bias.masked_fill(later, -torch.inf)
+    real = mask[:, None, None].bool()  # (B, 1, 1, L)
+    x: Tensor = decoder.dropout(said.flatten(0, 1))  # (B w, t, d)
+    for block in decoder.block:
+        own, cross, feed = block.layer
+        inner = own.layer_norm(x)
+        x = x + own.dropout(_attended(own.SelfAttention, inner, inner, bias))
+        query = cross.layer_norm(x).unflatten(0, (-1, beams)).flatten(1, 2)  # (B, w t, d)
+        mixed = _attended(cross.EncDecAttention, query, states, real).unflatten(1, (beams, steps)).flatten(0, 1)
+        x = feed(x + cross.dropout(mixed))
+    final: Tensor = decoder.dropout(decoder.final_layer_norm(x[:, -1]))
+    return final.unflatten(0, (-1, beams))
+
+
+def _attended(attention: Any, query: Tensor, states: Tensor, mask: Tensor) -> Tensor:
+    """A T5's attention of queries (B, n, d) to states (B, L, d), which T5 does not scale -> (B, n, d)."""
+    parts = (attention.q(query), attention.k(states), attention.v(states))
+    q, k, v = (part.unflatten(2, (attention.n_heads, -1)).transpose(1, 2) for part in parts)  # (B, h, n, c)
+    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0)
+    found: Tensor = attention.o(mixed.transpose(1, 2).flatten(2))
+    return found
+
+
 def _pieces(lengths: np.ndarray, limit: int) -> list[np.ndarray]:
     """Prompts in order, cut into pieces of about `limit` tokens."""
     ends = np.cumsum(lengths)
@@ -245,6 +283,8 @@ def _fetched(transformers: Any, name: str) -> tuple[Any, Callable[[str], list[in
     is_here = Path(name).exists()
     try:
         return _read(transformers, name, local_files_only=True)
+    except ConfigError:
+        raise
     except Exception as error:  # the library raises a dozen different things
         failure = error
     try:
@@ -252,6 +292,8 @@ def _fetched(transformers: Any, name: str) -> tuple[Any, Callable[[str], list[in
             # One request whether the hub has such a model: reading it makes many requests, with long pauses.
             library("huggingface_hub").HfApi().model_info(name, timeout=_PATIENCE)
             return _read(transformers, name, local_files_only=False)
+    except ConfigError:
+        raise
     except Exception as error:
         failure = error
     reason = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
@@ -265,5 +307,8 @@ def _fetched(transformers: Any, name: str) -> tuple[Any, Callable[[str], list[in
 def _read(transformers: Any, name: str, **how: Any) -> tuple[Any, Callable[[str], list[int]], int]:
     """See `_fetched`. Weights are read as safetensors, no code is fetched."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(name, **how)
+    kind = transformers.AutoConfig.from_pretrained(name, **how).model_type
+    if kind not in KINDS:  # the library would read what fits of another model, and leave out the rest
+        raise ConfigError(f"backbone {name!r} is of the kind {kind!r}; expected a T5, such as google/flan-t5-small")
     model = transformers.T5ForConditionalGeneration.from_pretrained(name, use_safetensors=True, **how)
     return model, (lambda text: tokenizer.encode(text, add_special_tokens=False)), int(model.config.eos_token_id)

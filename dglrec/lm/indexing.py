@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..config import is_whole
-from ..data.log import InteractionLog, Ints
+from ..data.log import Floats, InteractionLog, Ints
 from ..errors import ConfigError, DataError
 
 Names: TypeAlias = list[tuple[str, ...]]
@@ -132,21 +132,42 @@ def co_occurrence(train: InteractionLog) -> Any:
 
 def _spectral(affinity: Any, clusters: int, largest: int, seed: int) -> Ints:
     """(n,) cluster of each item; parts of equal size where the affinity gives no clusters."""
-    import warnings
-
-    from sklearn.cluster import SpectralClustering
-
     count = affinity.shape[0]
     clusters = min(clusters, count)
     even = np.arange(count) * clusters // max(count, 1)
     if clusters < 2 or count <= clusters + 1 or affinity.nnz == 0:
         return even
-    how = SpectralClustering(clusters, affinity="precomputed", assign_labels="cluster_qr", random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of graphs in several parts, which these often are
-        label = how.fit_predict(affinity)
+    label = _pivoted(_leading(affinity, clusters, seed))
     stuck = np.bincount(label).max() == count and count > largest
-    return even if stuck else label.astype(np.int64)
+    return even if stuck else label
+
+
+def _leading(affinity: Any, count: int, seed: int) -> Floats:
+    """(n, count): the leading eigenvectors of D^-1/2 A D^-1/2, times D^-1/2; rows of one cluster have one direction.
+
+    By products with A alone: scikit-learn's SpectralClustering has the same vectors, but factorises a matrix that
+    fills up, which takes minutes and gigabytes for ten thousand items.
+    """
+    from scipy.sparse import diags
+    from scipy.sparse.linalg import eigsh
+
+    degree = np.asarray(affinity.sum(1)).ravel()
+    scale = diags(np.where(degree > 0, degree, 1.0) ** -0.5)
+    start = np.random.default_rng(seed).uniform(-1, 1, len(degree))
+    _, vectors = eigsh(scale @ affinity @ scale, count, which="LA", v0=start)
+    found: Floats = scale @ vectors
+    return found
+
+
+def _pivoted(vectors: Floats) -> Ints:
+    """(n,) clusters of rows (n, k) by k of them that differ most (Damle, Minden and Ying, 2019: cluster_qr)."""
+    from scipy.linalg import qr, svd
+
+    count = vectors.shape[1]
+    *_, pivots = qr(vectors.T, pivoting=True, mode="economic")
+    left, _, right = svd(vectors[pivots[:count]].T)
+    label: Ints = np.abs(vectors @ (left @ right)).argmax(1)
+    return label
 
 
 def _numbered(order: Ints) -> Names:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -28,6 +29,10 @@ WORDS = {
 }
 QUESTION = ". what does the user take next ?"
 MAX_HOPS = 3
+
+# A part of each of some prompts: their rows (n,), the place within them, and start and number of its tokens.
+_Segment: TypeAlias = tuple[Ints, Ints, Ints, Ints]
+_Hop: TypeAlias = tuple[list[_Segment], Ints, Ints]
 
 
 def texts() -> list[str]:
@@ -148,7 +153,6 @@ class Prompter:
             raise ConfigError(
                 f"budget is {self.budget} tokens, but a prompt without neighbours takes {used.max()}; raise the budget"
             )
-        # Each segment of a prompt: row, place within it, start and number of its tokens.
         each = np.arange(rows)
         fixed = [(word_start[0], word_length[0]), (own_start, own_length)]
         segments = [(each, np.full(rows, place), *_filled(part, rows)) for place, part in enumerate(fixed)]
@@ -156,27 +160,43 @@ class Prompter:
         here = type
         for number, hop in enumerate(hops):
             here = "item" if here == "user" else "user"
-            row = np.repeat(each, np.diff(hop.offsets))
             self._check(here, hop.nodes, least=0)
-            start, length = (part[hop.nodes] for part in self._names[here])
-            from_end = np.arange(len(row)) - hop.offsets[row]  # 0 for the newest, which comes last
-            cost = length + np.where(from_end == 0, word_length[number + 1], 0)
-            kept = _running(cost, hop.offsets, row) + used[row] <= self.budget
-            kept &= (cut[:, :number].sum(1) == 0)[row]  # nothing far is kept where something near was cut
-            used = used + np.bincount(row[kept], cost[kept], rows).astype(np.int64)
-            count = np.bincount(row[kept], minlength=rows)
-            cut[:, number] = np.diff(hop.offsets) - count
-            named = np.flatnonzero(count)
-            words = _filled((word_start[number + 1], word_length[number + 1]), len(named))
-            segments.append((named, np.full(len(named), place), *words))
-            longest = int(count.max(initial=0))
-            segments.append((row[kept], place + longest - from_end[kept], start[kept], length[kept]))
-            place += longest + 1
-        for part in ends:
-            segments.append((each, np.full(rows, place), *_filled(part, rows)))
-            place += 1
-        row, order, start, length = (np.concatenate(column) for column in zip(*segments, strict=True))
-        order = np.argsort(row * (place + 1) + order, kind="stable")
+            # Nothing far is kept where something near was cut.
+            room = np.where(cut.any(1), -1, self.budget - used)
+            own, count, spent = self._hop(here, hop, (word_start[number + 1], word_length[number + 1]), room, place)
+            segments += own
+            cut[:, number], used = np.diff(hop.offsets) - count, used + spent
+            place += int(count.max(initial=0)) + 1
+        segments += [(each, np.full(rows, place + after), *_filled(part, rows)) for after, part in enumerate(ends)]
+        return self._joined(segments, rows, cut)
+
+    def _hop(self, type: str, hop: Neighbour, words: tuple[Ints, Ints], room: Ints, place: int) -> _Hop:
+        """The segments of a hop, from `place` on, and how many entries and tokens they are in each prompt, (B,) each.
+
+        Args:
+            type: of the neighbours.
+            hop: the neighbours.
+            words: what stands before them, where there are any.
+            room: (B,) tokens that they may take; the newest are kept.
+            place: the first free place of the prompts.
+        """
+        rows = len(room)
+        row = np.repeat(np.arange(rows), np.diff(hop.offsets))
+        start, length = (part[hop.nodes] for part in self._names[type])
+        from_end = np.arange(len(row)) - hop.offsets[row]  # 0 for the newest, which comes last
+        cost = length + np.where(from_end == 0, words[1], 0)
+        kept = _running(cost, hop.offsets, row) <= room[row]
+        count = np.bincount(row[kept], minlength=rows)
+        spent = np.bincount(row[kept], cost[kept], rows).astype(np.int64)
+        named = np.flatnonzero(count)
+        before = named, np.full(len(named), place), *_filled(words, len(named))
+        entries = row[kept], place + int(count.max(initial=0)) - from_end[kept], start[kept], length[kept]
+        return [before, entries], count, spent
+
+    def _joined(self, segments: list[_Segment], rows: int, cut: Ints) -> Prompts:
+        """The prompts that segments in any order make."""
+        row, place, start, length = (np.concatenate(column) for column in zip(*segments, strict=True))
+        order = np.argsort(row * (1 + int(place.max(initial=0))) + place, kind="stable")
         row, start, length = row[order], start[order], length[order]
         tokens, _ = _ranges(start, start + length)
         sizes = np.bincount(row, length, rows).astype(np.int64)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..config import TrainConfig, check_limits
 from ..data.splits import Queries, Split
 from ..errors import ConfigError
-from ..lm.backbone import Backbone, in_order, padded_parts
+from ..lm.backbone import Backbone, beam_states, in_order, padded_parts
 from ..lm.decoding import Trie, beam_search
 from ..lm.hop_prompts import Asked, HopPrompts, Packed, history_of, offsets_of
 from ..lm.indexing import Names, check_names, cid, p5, sid
@@ -117,7 +117,11 @@ class IndexedLM(PromptModel):
     def _speak(self, states: Tensor, mask: Tensor, said: Tensor) -> Tensor:
         """Logits (b, t + 1, size + 1) of each next token after the tokens so far (b, t)."""
         vectors = torch.cat([self.backbone.start(len(said)), self.name(said)], 1)
-        return self.backbone.decode(states, mask, vectors) @ self.name.weight.T * self.backbone.dim**-0.5
+        return self._logits(self.backbone.decode(states, mask, vectors))
+
+    def _logits(self, states: Tensor) -> Tensor:
+        """Decoder states (..., d) -> logits of the next token (..., size + 1)."""
+        return states @ self.name.weight.T * self.backbone.dim**-0.5
 
     def scores(self, queries: Queries, items: Tensor | None = None) -> Tensor:
         """Not available: the model does not score all items.
@@ -140,11 +144,9 @@ class IndexedLM(PromptModel):
         for rows, states, mask in self._read(ask, widen=self.beam):
 
             def step(said: Tensor, states: Tensor = states, mask: Tensor = mask) -> Tensor:
-                wide = said.shape[1]
-                logits = self._speak(
-                    states.repeat_interleave(wide, 0), mask.repeat_interleave(wide, 0), said.flatten(0, 1)
-                )
-                return logits[:, -1].log_softmax(1).unflatten(0, said.shape[:2])
+                begin = self.backbone.begin.expand(*said.shape[:2], 1, -1)
+                last = beam_states(self.backbone.decoder, torch.cat([begin, self.name(said)], 2), states, mask)
+                return self._logits(last).log_softmax(2)
 
             found = beam_search(step, self.trie, len(rows), self.beam)
             for kept, part in zip((items, scores, order), (*found, rows), strict=True):

@@ -625,6 +625,7 @@ class TrainingContract(EvaluateContract):
                 terms = model.loss(batch)
                 assert {term.device.type for term in terms.values()} == {"meta"}
                 torch.stack(list(terms.values())).sum().backward()
+                model.after_batch(True)
             steps += 1
             if steps == 2:
                 break

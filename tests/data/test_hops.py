@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -34,6 +36,16 @@ def test_it_has_the_promised_size_and_never_changes() -> None:
     assert len(np.unique(log.user * log.num_items + log.item)) == len(log), "an item comes once"
     assert log.digest() == DIGEST
     assert sample("hops", seed=1).digest() != DIGEST
+
+
+def test_memory_does_not_grow_with_users_times_items() -> None:
+    """A turn of 100 crews among 40,000 items would be 32 MB of numbers at once."""
+    tracemalloc.start()
+    try:
+        process.HopWorld(500, 40_000, 0, 0.1)
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_what_is_copied_was_taken_by_a_mate_so_many_rounds_ago(world: process.HopWorld) -> None:

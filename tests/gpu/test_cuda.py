@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -51,6 +52,11 @@ MODELS = {
     "iid": ("iid", TEXT),
     "sid": ("sid", {**TEXT, "beam": 50}),
 }
+T5 = {"layers": 1, "heads": 2, "inner": 32, "max_length": 10, "dropout": 0.0}
+if find_spec("transformers"):
+    # Few in the queues, so that the contrasts are as hard in the first epoch as in the last.
+    gal = {**T5, "source_dim": 16, "source_epochs": 0, "fanout": 4, "queue": 16}
+    MODELS |= {"galrec-lightgcn": ("galrec-lightgcn", gal), "iid": ("iid", T5)}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -147,6 +153,27 @@ def test_it_learns_there_as_on_the_cpu(name, split, tmp_path):
     assert {name: run.valid[name] for name in metrics} == pytest.approx(dict(metrics), abs=0.02)
 
 
+@pytest.mark.parametrize("preset", ["sid", "cid"])
+def test_generated_names_are_those_of_the_cpu(preset, split):
+    """One step of learning, and the lists of a beam."""
+    pytest.importorskip("transformers")
+    fields = {**T5, "dim": 16, "train": {"batch_size": 128}}
+    here, there = (dglrec.models.preset(preset, split, **fields).to(device) for device in ("cpu", DEVICE))
+    losses = []
+    for model in (here, there):
+        loss = model.train().loss(next(iter(model.batches(split, Streams(0)))))["next_item"]
+        loss.backward()
+        losses.append(loss.item())
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    with torch.no_grad():
+        (items, scores), (others, expected) = (model.eval().top(split.test, 5) for model in (there, here))
+    assert {items.device.type, scores.device.type} == {DEVICE}
+    torch.testing.assert_close(scores.cpu(), expected, rtol=1e-3, atol=1e-4)
+    assert (items.cpu() == others).float().mean() > 0.95
+    run = fit(dglrec.models.preset(preset, split, **fields), split, epochs=2, precision="bfloat16")
+    assert run.rows[-1]["loss"] < run.rows[0]["loss"]
+
+
 @pytest.mark.parametrize("name", ["lightgcn", "sasrec", "gsau-rec"])
 def test_stopped_and_resumed_it_goes_the_same_way(name, split, tmp_path):
     """Sums on a GPU have no fixed order, so not to the bit."""
@@ -181,7 +208,9 @@ def test_dropout_repeats_and_the_caller_s_generators_stay(split):
         assert torch.equal(before[1], torch.cuda.get_rng_state())
 
 
-@pytest.mark.parametrize("name", ["lightgcn", "sasrec", "gsau", "gsau-rec"])
+@pytest.mark.parametrize(
+    "name", [*("lightgcn", "sasrec", "gsau", "gsau-rec"), *sorted({"galrec-lightgcn", "iid"} & {*MODELS})]
+)
 def test_bfloat16_trains(name, split):
     run = fit(make(name, split, precision="bfloat16"), split, epochs=3)
     assert all(math.isfinite(row["loss"]) for row in run.rows)

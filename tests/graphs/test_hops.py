@@ -108,6 +108,24 @@ def test_uniform_draws_every_neighbour_as_often():
     assert np.array_equal(once, hops(graph, [0], [3], type="item", order="uniform", seed=4).of(0)[0])
 
 
+@given(st.integers(0, 10_000), st.sampled_from(["user", "item"]), st.integers(1, 4))
+def test_a_uniform_draw_is_as_large_as_the_neighbours_allow(seed, type, fanout):
+    """Different neighbours, all of them where they are few, and newest first."""
+    rng = np.random.default_rng(seed)
+    graph, count = random_graph(rng, events=60), {"user": 7, "item": 6}
+    seeds, before = np.arange(count[type]), rng.integers(14, size=count[type]).astype(float)
+    target = rng.integers(count["item" if type == "user" else "user"], size=len(seeds))
+    how = {"type": type, "before": before, "exclude": target}
+    drawn, all_of_them = (
+        hops(graph, seeds, [most], order=order, seed=seed, **how)
+        for most, order in ((fanout, "uniform"), (99, "recent"))
+    )
+    for number in range(len(seeds)):
+        (own,), (known,) = drawn.of(number), all_of_them.of(number)
+        assert len(own) == min(fanout, len(known))
+        assert own.tolist() == [node for node in known.tolist() if node in own]
+
+
 def test_without_cut_offs_all_neighbours_are_those_of_dgl():
     graph = random_graph(np.random.default_rng(2))
     found = hops(graph, np.arange(7), [100])

@@ -63,6 +63,22 @@ def test_packed_prompts_are_read_and_answered_as_by_the_library(t5):
     assert grads[1]["encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"].abs().max() > 0
 
 
+def test_beams_are_continued_as_by_the_library(t5):
+    """The last state of each beam of each prompt, where the prompts are padded; and it depends on all that was said."""
+    generator = torch.Generator().manual_seed(1)
+    states, said = (torch.randn(*shape, 16, dtype=torch.float64, generator=generator) for shape in ((3, 7), (3, 4, 5)))
+    mask = (torch.arange(7) < torch.tensor([7, 2, 5])[:, None]).long()
+    found = backbone.beam_states(t5.decoder, said, states, mask)
+    for row in range(3):
+        own = states[row : row + 1, : int(mask[row].sum())]
+        for beam in range(4):
+            wanted = t5.decode(own, torch.ones(own.shape[:2], dtype=torch.int64), said[row : row + 1, beam])[0, -1]
+            torch.testing.assert_close(found[row, beam], wanted, rtol=1e-5, atol=1e-6)
+    other = said.clone()
+    other[:, :, 0] += 1
+    assert not torch.allclose(backbone.beam_states(t5.decoder, other, states, mask), found)
+
+
 def test_pieces_of_many_prompts_change_nothing(t5, monkeypatch):
     vectors = torch.randn(int(LENGTHS.sum()), 16, dtype=torch.float64)
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 import dglrec
 from dglrec.errors import ConfigError, DataError
-from dglrec.lm.indexing import check_names, cid, co_occurrence, iid, p5, sid
+from dglrec.lm.indexing import _spectral, check_names, cid, co_occurrence, iid, p5, sid
 from tests.contract.model_contract import poisoned
 
 SCHEMES = {"iid": iid, "sid": sid, "p5": p5, "cid": lambda train: cid(train, 3, 10)}
@@ -60,6 +61,37 @@ def test_a_large_cluster_is_cut_again():
     for name in names:
         sizes[name[:-1]] = sizes.get(name[:-1], 0) + 1
     assert max(sizes.values()) <= 5
+
+
+def grouped(rng, users, items, groups, each):
+    """A log in which a user mostly takes items of one of some groups of equal size, and some of any."""
+    own = rng.integers(items // groups, size=(users, each)) * groups + rng.integers(groups, size=(users, 1))
+    item = np.where(rng.random(own.shape) < 0.8, own, rng.integers(items, size=own.shape))
+    return dglrec.InteractionLog.from_arrays(
+        np.repeat(np.arange(users), each), item.reshape(-1), item_ids=[f"i{number}" for number in range(items)]
+    )
+
+
+def test_clusters_are_those_of_scikit_learn():
+    """Apart from their numbers."""
+    from sklearn.cluster import SpectralClustering
+    from sklearn.metrics import adjusted_rand_score
+
+    affinity = co_occurrence(grouped(np.random.default_rng(2), 400, 240, 6, 7))
+    other = SpectralClustering(6, affinity="precomputed", assign_labels="cluster_qr", random_state=0)
+    found = _spectral(affinity, 6, 50, 0)
+    assert np.bincount(found).min() > 30
+    assert adjusted_rand_score(found, other.fit_predict(affinity)) == 1
+
+
+def test_ten_thousand_items_are_clustered_in_seconds():
+    """As many as real data have: a factorised matrix of similarities would fill up, and take minutes."""
+    log = grouped(np.random.default_rng(3), 20_000, 10_000, 20, 8)
+    began = time.process_time()
+    names = cid(log)
+    assert time.process_time() - began < 40
+    check_names(names)
+    assert max(Counter(name[:-1] for name in names).values()) <= 500
 
 
 def raw_split(log, held_out, turned=False):

@@ -7,8 +7,9 @@ import pytest
 
 from dglrec.errors import ConfigError, DataError
 from dglrec.graphs import Neighbours, user_item
-from dglrec.lm.hop_prompts import Asked, Packed, around_users, history_of, offsets_of, targets_of
+from dglrec.lm.hop_prompts import Asked, Packed, around_users, asked_batches, history_of, offsets_of, targets_of
 from dglrec.lm.prompts import Neighbour, Prompter, texts
+from dglrec.streams import Streams
 
 WORDS = {word: number for number, word in enumerate(dict.fromkeys(" ".join(texts()).split()), 2)}
 SPOKEN = {number: word for word, number in WORDS.items()} | {1: "</s>", 99: "somebody"}
@@ -129,6 +130,20 @@ def test_questions_of_the_log_and_of_queries(split):
     found = history_of(part, 2)
     assert found.history.nodes[:2].tolist() == part.items[: part.offsets[1]][::-1][:2].tolist()
     assert np.array_equal(found.time, part.time)
+
+
+def test_an_epoch_draws_its_targets_anew(split):
+    """Each at most once in an epoch, with the newest events before it, and after some epochs all of them."""
+    train, seen = split.train, []
+    for epoch in range(12):
+        parts = list(asked_batches(train, 200, 64, 3, Streams(1, epoch).numpy("prompts")))
+        assert [len(part.target) for part in parts] == [64, 64, 64, 8]
+        keys = np.concatenate([part.user * train.num_items + part.target for part in parts])
+        assert len(np.unique(keys)) == 200
+        seen.append(set(keys.tolist()))
+    assert len(seen[0] & seen[1]) < 150
+    wanted = (train.user * train.num_items + train.item)[train.position > 0]
+    assert len(set.union(*seen)) > 0.9 * len(wanted)
 
 
 def test_neighbours_of_a_user_count_once_and_never_the_user(split):
