@@ -6,6 +6,7 @@ names looks for it, so that the result is always an item. The names come from `d
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from ..config import TrainConfig, check_limits
 from ..data.splits import Queries, Split
-from ..errors import ConfigError
+from ..errors import CheckpointError, ConfigError
 from ..lm.backbone import Backbone, beam_states, in_order, padded_parts
 from ..lm.decoding import Trie, beam_search
 from ..lm.hop_prompts import Asked, HopPrompts, Packed, history_of, offsets_of
@@ -54,6 +55,7 @@ class IndexedLM(PromptModel):
     Config = IndexedConfig
     config: IndexedConfig
     said: Tensor
+    names_digest: Tensor
 
     def __init__(self, split: Split, config: IndexedConfig | None = None, **fields: Any) -> None:
         super().__init__(split, config, **fields)
@@ -68,6 +70,8 @@ class IndexedLM(PromptModel):
         self.trie = Trie(numbers, len(tokens))
         ended = [[*name, len(tokens)] + [-1] * (self.trie.depth - 1 - len(name)) for name in numbers]
         self.register_buffer("said", torch.tensor(ended), persistent=False)  # (M, depth)
+        if c.scheme == "cid":
+            self._remember(names)
         words = self.backbone.words.num_embeddings
         offsets, values = offsets_of(numbers)
         self._prompter = Prompter(
@@ -78,6 +82,13 @@ class IndexedLM(PromptModel):
             end=self.backbone.end,
         )
         self._prompter("user", np.array([-1]), question=True)  # refuses a budget that is too small, before any training
+
+    def _remember(self, names: Names) -> None:
+        """Clusters are made anew when a run is loaded; a digest of the names says whether they are those of the run."""
+        by_id = np.argsort(self.split.log.item_ids, kind="stable")
+        digest = hashlib.sha256("\n".join(" ".join(names[item]) for item in by_id).encode()).digest()
+        self.register_buffer("names_digest", torch.tensor(list(digest), dtype=torch.uint8))
+        self.register_load_state_dict_pre_hook(_check_names_digest)  # type: ignore[no-untyped-call]
 
     def _names(self, split: Split) -> Names:
         c = self.config
@@ -152,3 +163,13 @@ class IndexedLM(PromptModel):
             for kept, part in zip((items, scores, order), (*found, rows), strict=True):
                 kept.append(part[:, :k] if part.ndim == 2 else part)
         return in_order(items, order), in_order(scores, order)
+
+
+def _check_names_digest(model: nn.Module, weights: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Weights that learned other names would rank wrong items; scipy may have clustered otherwise."""
+    saved = weights.get(f"{prefix}names_digest")
+    if saved is not None and not torch.equal(saved.cpu(), model.get_buffer("names_digest").cpu()):
+        raise CheckpointError(
+            "these weights were trained with other item names than this installation makes from the same log; load "
+            "them with the versions of numpy and scipy that the run's result.json lists, or train again"
+        )

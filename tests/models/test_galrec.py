@@ -17,10 +17,12 @@ import torch
 import torch.nn.functional as F
 
 import dglrec
-from dglrec.errors import ConfigError, DataError
+from dglrec.errors import CheckpointError, ConfigError, DataError
 from dglrec.lm import backbone
 from dglrec.lm.contrasts import KEYS
 from dglrec.lm.embeddings import from_texts, item_texts
+from dglrec.lm.indexing import cid
+from dglrec.models import indexed
 from dglrec.models.prompted import PromptConfig
 from dglrec.streams import Streams
 from tests.contract.model_contract import (
@@ -699,6 +701,15 @@ def test_a_new_process_ranks_the_same(split, tmp_path):
         own = model.eval().top(split.test, 9)
         assert torch.equal(own[0], items.long())
         torch.testing.assert_close(own[1].double(), scores, rtol=1e-5, atol=1e-5)
+
+
+def test_weights_that_learned_other_names_are_refused(split, tmp_path, monkeypatch):
+    """As another version of scipy could make them, with the same number of tokens."""
+    dglrec.save_model(dglrec.models.preset("cid", split, **TINY, clusters=3, largest=10), tmp_path / "run")
+    dglrec.load_model(tmp_path / "run")
+    monkeypatch.setattr(indexed, "cid", lambda *arguments: cid(*arguments)[::-1])
+    with pytest.raises(CheckpointError, match=r"other item names .* versions of numpy and scipy"):
+        dglrec.load_model(tmp_path / "run")
 
 
 def test_a_t5_that_cannot_be_fetched_says_what_to_do_without_a_network(split, monkeypatch):
