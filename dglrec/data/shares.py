@@ -95,7 +95,7 @@ def given(log: InteractionLog, *, valid: float | None = None, seed: int = 2020) 
         A split of kind "given" with the `counts` of `leave_one_out`; short_users are those without any query.
 
     Raises:
-        DataError: the log has no parts, or `valid` is given beside a validation part of the source.
+        DataError: the log has no parts or no test events, or `valid` is given beside a validation part of the source.
 
     >>> log = InteractionLog.from_arrays(["a"] * 4, list("pqrs"), part=[0, 0, 0, 2])
     >>> split = given(log, valid=0.4)
@@ -106,6 +106,8 @@ def given(log: InteractionLog, *, valid: float | None = None, seed: int = 2020) 
         raise DataError(f"{log.name!r} comes without a split; expected e.g. a folder with train.txt and test.txt")
     rule: Rule = {"function": "given"}
     part = log.part
+    if not (part == 2).any():
+        raise DataError(f"{log.name!r} comes without test events (part 2); expected some, or use another split")
     if (part == 1).any():
         if valid is not None:
             raise DataError(f"{log.name!r} has a validation part of its own; leave valid out")

@@ -261,30 +261,41 @@ class Split:
             for queries, end in ((self.valid, self.test_time), (self.test, None)):
                 verify_negatives(queries, self.log, self.rule["negatives"], np.inf if end is None else end)
         if self.kind == "time":
-            assert self.train.time is not None
-            assert self.valid_time is not None
-            assert self.test_time is not None
-            if len(self.train) and self.train.time.max() >= self.valid_time:
-                raise DataError("the training log holds events from the validation period")
-            for queries, start in ((self.valid, self.valid_time), (self.test, self.test_time)):
-                assert queries.time is not None
-                assert queries.times is not None
-                if (queries.time < start).any() or (queries.times >= start).any():
-                    raise DataError(f"a {queries.name} query mixes events before and after its time point")
-            return
-        for queries, later in ((self.valid, 2), (self.test, 1)):
-            rows, _ = _segments(self.log.offsets, queries.user)
-            full = self.log.offsets[queries.user + 1] - self.log.offsets[queries.user]
-            ends = _offsets(full)[1:]
-            keep = np.ones(len(rows), dtype=bool)
-            for back in range(1, later + 1):
-                keep[ends - back] = False
-            same = np.array_equal(self.log.item[rows[keep]], queries.items)
-            if not same or not np.array_equal(self.log.item[rows[ends - later]], queries.targets):
-                raise DataError(f"the {queries.name} queries do not match the log that they were cut from")
-        held_out = np.bincount(self.valid.user, minlength=self.log.num_users) * 2  # test may have fewer users
-        if not np.array_equal(np.diff(self.log.offsets) - held_out, np.diff(self.train.offsets)):
-            raise DataError("the training log holds other rows than the log without its held-out events")
+            _verify_by_time(self)
+        else:
+            _verify_by_position(self)
+
+
+def _verify_by_time(split: Split) -> None:
+    """Each query's history is before its time point and its targets after, and training before both."""
+    assert split.train.time is not None
+    assert split.valid_time is not None
+    assert split.test_time is not None
+    if len(split.train) and split.train.time.max() >= split.valid_time:
+        raise DataError("the training log holds events from the validation period")
+    for queries, start in ((split.valid, split.valid_time), (split.test, split.test_time)):
+        assert queries.time is not None
+        assert queries.times is not None
+        if (queries.time < start).any() or (queries.times >= start).any():
+            raise DataError(f"a {queries.name} query mixes events before and after its time point")
+
+
+def _verify_by_position(split: Split) -> None:
+    """The target is the last event but one, or the last, and the history all that is before it."""
+    log = split.log
+    for queries, later in ((split.valid, 2), (split.test, 1)):
+        rows, _ = _segments(log.offsets, queries.user)
+        full = log.offsets[queries.user + 1] - log.offsets[queries.user]
+        ends = _offsets(full)[1:]
+        keep = np.ones(len(rows), dtype=bool)
+        for back in range(1, later + 1):
+            keep[ends - back] = False
+        same = np.array_equal(log.item[rows[keep]], queries.items)
+        if not same or not np.array_equal(log.item[rows[ends - later]], queries.targets):
+            raise DataError(f"the {queries.name} queries do not match the log that they were cut from")
+    held_out = np.bincount(split.valid.user, minlength=log.num_users) * 2  # test may have fewer users
+    if not np.array_equal(np.diff(log.offsets) - held_out, np.diff(split.train.offsets)):
+        raise DataError("the training log holds other rows than the log without its held-out events")
 
 
 def check_split(split: Any) -> None:

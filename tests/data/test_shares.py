@@ -167,6 +167,7 @@ def test_a_model_trains_and_is_ranked_under_both() -> None:
         (lambda log: ratio(log, test=0.0), "test is above 0"),
         (lambda log: ratio(log, order="file"), "is sorted by time already"),
         (lambda log: given(log), "comes without a split"),
+        (lambda log: given(InteractionLog.from_arrays([0, 0], [0, 1], part=[0, 1])), "without test events"),
         (lambda log: given(with_parts(False), valid=1.0), "expected a share from 0 to below 1"),
         (lambda log: InteractionLog.from_arrays([0], [0], part=[3]), "part holds other values"),
         (lambda log: InteractionLog.from_arrays([0], [0], part=[256]), "part holds other values"),
