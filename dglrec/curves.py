@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -81,16 +82,18 @@ def save_fields(
     figure, parts = _figure(4 * len(metrics), 3.5 * len(points), len(metrics), len(points))
     places = [(field, metric) for field in points for metric in metrics]
     for axes, (field, metric) in zip(parts, places, strict=True):
-        for system, curve in points[field].items():
+        ticks = sorted({value for curve in points[field].values() for value in curve})
+        apart = 0.04 * min((b - a for a, b in itertools.pairwise(ticks)), default=0.0)  # else bars hide each other
+        for number, (system, curve) in enumerate(points[field].items()):
             values = sorted(curve)
             mean, low, high = zip(*(curve[value][metric] for value in values), strict=True)
             reach = [[m - e for m, e in zip(mean, low, strict=True)], [e - m for m, e in zip(mean, high, strict=True)]]
-            axes.errorbar(values, mean, yerr=reach, marker="o", ms=4, capsize=3, lw=1, label=system)
-        ticks = sorted({value for curve in points[field].values() for value in curve})
+            shifted = [value + apart * (number - (len(points[field]) - 1) / 2) for value in values]
+            axes.errorbar(shifted, mean, yerr=reach, marker="o", ms=4, capsize=3, lw=1, label=system)
         axes.set(xlabel=field, title=metric, xticks=ticks)
         if metric.startswith("seconds"):
             axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
-    parts[0].legend(fontsize=8)
+    figure.legend(*parts[0].get_legend_handles_labels(), fontsize=8, ncols=len(metrics), loc="outside lower center")
     _save(figure, path, title)
 
 
