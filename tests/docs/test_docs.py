@@ -280,6 +280,32 @@ def test_selfgnn_is_below_lightgcn_and_sasrec_as_the_page_says(data):
         assert float(re.search(r"([-+.\d]+)]$", known[other])[1]) < 0, known[other]
 
 
+def intervals(block):
+    """Row -> (low, high) of its difference in NDCG@10, for the rows of a block that have one."""
+    first, column = (
+        next(n for n, name in enumerate(block.header) if name.endswith(end)) for end in ("@10", "this, ndcg@10")
+    )
+    found = {" ".join(row[:first]): re.search(r"\[(\S+), (\S+)\]$", row[column] or "") for row in block.rows}
+    return {row: tuple(map(float, one.groups())) for row, one in found.items() if one}
+
+
+def test_the_grid_of_hardgnn_is_flat_as_its_page_says():
+    blocks = dglrec.reproduce("hardgnn-figure2", data=["ml-latest-small"]).blocks()[:2]
+    for block in blocks:
+        assert len(found := intervals(block)) == 9
+        assert all(low < 0 < high for low, high in found.values())
+
+
+def test_what_slices_tell_on_drift_is_as_the_page_says():
+    found = intervals(dglrec.reproduce("selfgnn-slices", data=["sample-drift"]).blocks()[0])
+    better = ["selfgnn,slices=1,instance=none", "selfgnn-inductive,slices=1,past=false", "selfgnn-prefixes,slices=1"]
+    better += ["selfgnn-inductive,slices=1,past=false,instance=none"]
+    assert all(found[row][0] > 0 for row in better)
+    assert all(found[row][1] < 0 for row in ("selfgnn,slices=1", "selfgnn-prefixes,slices=1,instance=none"))
+    low, high = found["selfgnn,slices=1,norm=symmetric,instance=none"]
+    assert low < 0 < high
+
+
 def test_where_training_of_selfgnn_ended_is_as_the_page_says():
     """ "among the last 30", "50", "68", and "about twenty times as many steps"."""
     steps = {}
