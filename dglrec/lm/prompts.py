@@ -47,11 +47,13 @@ class Prompts:
     Attributes:
         offsets: (B + 1,) int64.
         tokens: (T,) int64.
+        parts: (T,) int64, which part of its prompt a token is of, from 0: the words, the node, each neighbour's name.
         cut: (B, hops) int64, entries that the budget left out at each hop.
     """
 
     offsets: Ints
     tokens: Ints
+    parts: Ints
     cut: Ints
 
     def __len__(self) -> int:
@@ -199,8 +201,9 @@ class Prompter:
         order = np.argsort(row * (1 + int(place.max(initial=0))) + place, kind="stable")
         row, start, length = row[order], start[order], length[order]
         tokens, _ = _ranges(start, start + length)
+        parts = np.repeat(np.arange(len(row)) - np.searchsorted(row, row), length)
         sizes = np.bincount(row, length, rows).astype(np.int64)
-        return Prompts(_offsets(sizes), self._tokens[tokens], cut)
+        return Prompts(_offsets(sizes), self._tokens[tokens], parts, cut)
 
     def _check(self, type: str, nodes: Ints, least: int) -> None:
         count = len(self._names[type][0])

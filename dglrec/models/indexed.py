@@ -36,12 +36,15 @@ class IndexedConfig(PromptConfig):
         scheme: numbers in the order of "sid", paths through the clusters of "cid", or the shuffled numbers of "p5".
         clusters, largest: N and M of "cid".
         beam: number of names that beam search keeps, and thus of items that are ranked.
+        whole_words: add to each token of the prompt a vector of its part, so that the tokens of a name are known to
+            belong together, as in P5 and the public code of the others.
     """
 
     scheme: Literal["sid", "cid", "p5"] = "sid"
     clusters: int = 20
     largest: int = 500
     beam: int = 20
+    whole_words: bool = True
     train: TrainConfig = field(default_factory=lambda: t5_training(weight_decay=1e-2))
 
     def __post_init__(self) -> None:
@@ -67,6 +70,10 @@ class IndexedLM(PromptModel):
         with seeded(c.train.seed, "init"):
             self.backbone = Backbone(c.backbone, texts(), c.dim, c.layers, c.heads, c.inner, c.dropout)
             self.name = nn.Embedding(len(tokens) + 1, self.backbone.dim)  # the last one ends a name
+            self.part = None
+            if c.whole_words:  # of the words, nobody's name, the words before the items, these, the question, the end
+                self.part = nn.Embedding(c.max_length + 5, self.backbone.dim)
+                nn.init.normal_(self.part.weight, std=0.1)  # as large as the tokens' vectors they make learning slower
         self.trie = Trie(numbers, len(tokens))
         ended = [[*name, len(tokens)] + [-1] * (self.trie.depth - 1 - len(name)) for name in numbers]
         self.register_buffer("said", torch.tensor(ended), persistent=False)  # (M, depth)
@@ -105,24 +112,27 @@ class IndexedLM(PromptModel):
 
     def _prompts(self, asked: Asked) -> HopPrompts:
         nobody = np.full(len(asked.user), -1)
-        ask = self.packed("user", nobody, [asked.history], question=True)
-        return HopPrompts.of({"ask": ask}, asked, self.device)
+        made = self.written("user", nobody, [asked.history], question=True)
+        ask, part = (Packed.of(made.offsets, values, self.device) for values in (made.tokens, made.parts))
+        return HopPrompts.of({"ask": ask, "part": part}, asked, self.device)
 
     def loss(self, batch: HopPrompts) -> dict[str, Tensor]:
         """The negative log-likelihood of the next item's name and its end (GAL-Rec, Eq. 1), as a mean over targets."""
         total = self.name.weight.new_zeros(())
-        for rows, states, mask in self._read(batch.prompts["ask"]):
+        for rows, states, mask in self._read(batch):
             wanted = self.said[batch.target[rows]]  # (b, depth)
             logits = self._speak(states, mask, wanted[:, :-1].clamp(min=0))
             total = total + F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=-1, reduction="sum")
         return {"next_item": total / len(batch.target)}
 
-    def _read(self, ask: Packed, widen: int = 1) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Parts of the prompts: their numbers (b,), encoder states (b, L, d) and mask (b, L)."""
-        words = self.backbone.words.num_embeddings
+    def _read(self, batch: HopPrompts, widen: int = 1) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The prompts in some parts: their numbers (b,), encoder states (b, L, d) and mask (b, L)."""
+        ask, words = batch.prompts["ask"], self.backbone.words.num_embeddings
         is_word = (ask.values < words)[:, None]
         named = self.name((ask.values - words).clamp(min=0))
         vectors = torch.where(is_word, self.backbone.words(ask.values.clamp(max=words - 1)), named)
+        if self.part is not None:
+            vectors = vectors + self.part(batch.prompts["part"].values)
         yield from padded_parts(self.backbone.encode(self.backbone.encoder, vectors, ask.lengths), ask.lengths, widen)
 
     def _speak(self, states: Tensor, mask: Tensor, said: Tensor) -> Tensor:
@@ -147,12 +157,12 @@ class IndexedLM(PromptModel):
 
     def top(self, queries: Queries, k: int) -> tuple[Tensor, Tensor]:
         """The k most likely items of each query, among the `beam` names kept: ids (B, k), log-probabilities."""
-        ask = self._prompts(history_of(queries, self.config.max_length)).prompts["ask"]
+        asked = self._prompts(history_of(queries, self.config.max_length))
         items: list[Tensor] = []
         scores: list[Tensor] = []
         order: list[Tensor] = []
         assert self.beam is not None
-        for rows, states, mask in self._read(ask, widen=self.beam):
+        for rows, states, mask in self._read(asked, widen=self.beam):
 
             def step(said: Tensor, states: Tensor = states, mask: Tensor = mask) -> Tensor:
                 begin = self.backbone.begin.expand(*said.shape[:2], 1, -1)

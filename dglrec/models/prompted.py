@@ -11,7 +11,7 @@ from ..data.log import Ints
 from ..data.splits import Split
 from ..lm.backbone import Backbone
 from ..lm.hop_prompts import Asked, CutShare, Packed, asked_batches
-from ..lm.prompts import Neighbour, Prompter
+from ..lm.prompts import Neighbour, Prompter, Prompts
 from ..streams import Streams
 from .base import Model
 
@@ -85,11 +85,16 @@ class PromptModel(Model):
         c, rng = self.config, streams.numpy("prompts")
         return asked_batches(split.train, self.targets_per_epoch, c.train.batch_size, c.max_length, rng)
 
-    def packed(self, type: str, nodes: Ints, hops: Sequence[Neighbour], question: bool = False) -> Packed:
-        """Prompts on the model's device, see `Prompter`; in training, what the budget cuts is counted."""
+    def written(self, type: str, nodes: Ints, hops: Sequence[Neighbour], question: bool = False) -> Prompts:
+        """Prompts, see `Prompter`; in training, what the budget cuts is counted."""
         made = self._prompter(type, nodes, hops, question)
         if self.training:
             self._cut.add(made, hops)
+        return made
+
+    def packed(self, type: str, nodes: Ints, hops: Sequence[Neighbour], question: bool = False) -> Packed:
+        """The same on the model's device."""
+        made = self.written(type, nodes, hops, question)
         return Packed.of(made.offsets, made.tokens, self.device)
 
     def epoch_figures(self) -> dict[str, float]:

@@ -47,6 +47,14 @@ def test_prompts_of_a_user_hop_by_hop():
     assert whole.cut.tolist() == [[0, 0, 0], [0, 0, 0]]
 
 
+def test_the_tokens_of_a_name_are_one_part():
+    make = prompter(items=[[200], [201, 202, 203], [204, 205]])
+    made = make("user", np.array([3, -1]), [lists([2, 1], [0])], question=True)
+    assert made.of(0).tolist()[2:8] == [WORDS["took"], 201, 202, 203, 204, 205]
+    question = len(tokenize(texts()[-1]))
+    assert made.parts.tolist() == [0, 1, 2, *[3] * 3, *[4] * 2, *[5] * question, 6, 0, 1, 2, 3, *[4] * question, 5]
+
+
 def test_prompts_of_an_item():
     hops = [lists([3]), lists([6, 5])]
     assert spoken(prompter()("item", np.array([2]), hops)) == "item 202 taken by 103 who took 205 206 </s>"

@@ -21,6 +21,7 @@ from dglrec.errors import CheckpointError, ConfigError, DataError
 from dglrec.lm import backbone
 from dglrec.lm.contrasts import KEYS
 from dglrec.lm.embeddings import from_texts, item_texts
+from dglrec.lm.hop_prompts import history_of
 from dglrec.lm.indexing import cid
 from dglrec.models import indexed
 from dglrec.models.prompted import PromptConfig
@@ -701,6 +702,19 @@ def test_a_new_process_ranks_the_same(split, tmp_path):
         own = model.eval().top(split.test, 9)
         assert torch.equal(own[0], items.long())
         torch.testing.assert_close(own[1].double(), scores, rtol=1e-5, atol=1e-5)
+
+
+def test_the_encoder_knows_which_tokens_are_one_name(split):
+    """Each token's vector has its part's added, and with whole_words=False none."""
+    model, plain = (dglrec.models.preset("sid", split, **TINY, dropout=0.0, whole_words=on) for on in (True, False))
+    plain.load_state_dict({name: one for name, one in model.state_dict().items() if name != "part.weight"})
+    queries, read = split.test[:3], []
+    for one in (model, plain):
+        one.backbone.encode = lambda encoder, vectors, lengths: read.append(vectors) or vectors
+        list(one._read(one._prompts(history_of(queries, 10))))
+    parts = model._prompts(history_of(queries, 10)).prompts["part"].values
+    torch.testing.assert_close(read[0] - read[1], model.part.weight[parts])
+    assert plain.part is None and len(parts.unique()) > 4
 
 
 def test_weights_that_learned_other_names_are_refused(split, tmp_path, monkeypatch):
