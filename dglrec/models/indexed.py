@@ -156,12 +156,18 @@ class IndexedLM(PromptModel):
         )
 
     def top(self, queries: Queries, k: int) -> tuple[Tensor, Tensor]:
-        """The k most likely items of each query, among the `beam` names kept: ids (B, k), log-probabilities."""
+        """The k most likely items of each query, among the `beam` names kept: ids (B, k), log-probabilities.
+
+        Raises:
+            ConfigError: k is more than `beam`.
+        """
+        assert self.beam is not None
+        if k > self.beam:
+            raise ConfigError(f"k={k} is more than the beam of {self.beam}; take a smaller k, or widen the beam")
         asked = self._prompts(history_of(queries, self.config.max_length))
         items: list[Tensor] = []
         scores: list[Tensor] = []
         order: list[Tensor] = []
-        assert self.beam is not None
         for rows, states, mask in self._read(asked, widen=self.beam):
 
             def step(said: Tensor, states: Tensor = states, mask: Tensor = mask) -> Tensor:

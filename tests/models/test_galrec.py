@@ -516,6 +516,8 @@ def test_what_is_refused(split, tmp_path):
         ConfigError, match=r"sid generates the names of its 20 most likely items .*: use top\(queries, k\)"
     ):
         dglrec.models.preset("sid", split, **TINY).scores(split.test)
+    with pytest.raises(ConfigError, match="k=21 is more than the beam of 20"):
+        dglrec.models.preset("sid", split, **TINY).top(split.test, 21)
 
 
 def test_all_presets_have_one_backbone(split):
