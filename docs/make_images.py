@@ -65,7 +65,8 @@ def draw_figures() -> None:
     pages = "".join(path.read_text("utf-8") for path in DOCS.glob("*.md"))
     for name in sorted(set(re.findall(r"\(images/([\w-]+)\.png\)", pages)) & set(PLANS)):
         out = DOCS / "images" / f"{name}.png"
-        reproduce(name).save_figure(out)
+        data, split = PLANS[name].data[0]  # the page shows the first of them
+        reproduce(name, data=[data], splits=[split]).save_figure(out)
         print(out)
 
 
