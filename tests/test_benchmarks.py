@@ -108,8 +108,12 @@ def test_a_log_of_20_million_is_read_filtered_and_split_in_minutes():
 
 def test_trainings_that_were_killed_ended_with_the_same_weights():
     """Each killed training was resumed, and its weights are those of an undisturbed one, to the bit."""
-    for preset, found in written("kills.json")["presets"].items():
-        assert preset in dglrec.models.PRESETS
-        assert found["same_to_the_bit"] == found["kills"] == len(found["killed_after_epochs"]) > 0
-        assert all(0 <= epochs < found["epochs"] for epochs in found["killed_after_epochs"])
+    presets = written("kills.json")["presets"]
+    assert {"sasrec", "lightgcn", "gsau-rec"} <= set(presets) <= set(dglrec.models.PRESETS)
+    assert sum(found["kills"] for found in presets.values()) == 60  # as docs/models.md says
+    for found in presets.values():
+        assert found["same_to_the_bit"] == found["kills"] == len(found["killed_after_epochs"]) >= 20
+        assert all(0 <= epochs <= found["epochs"] for epochs in found["killed_after_epochs"])
+        assert len(set(found["killed_after_epochs"])) > 5  # at different moments, and most of them before the end
+        assert found["killed_after_epochs"].count(found["epochs"]) < 10
         assert found["begun_anew"] <= found["kills"]
