@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import itertools
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -781,6 +782,26 @@ def test_texts_are_read_by_a_sentence_encoder(split, monkeypatch, width):
     model.before_training()
     assert asked == ["st5", "", "st5"]
     torch.testing.assert_close(model.known_items.std(0, correction=0)[:5], torch.ones(5), rtol=0.2, atol=0)
+
+
+def test_a_folder_of_sentence_transformers_is_read(split, tmp_path):
+    """The library itself, with a small BERT that needs no download."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    spoken = item_texts(split.log)
+    words = sorted({word for text in spoken for word in re.findall(r"\w+", text.lower())})
+    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]))
+    BertTokenizerFast(vocab=str(tmp_path / "vocab.txt")).save_pretrained(tmp_path / "bert")
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    BertModel(BertConfig(vocab_size=5 + len(words), **sizes)).save_pretrained(tmp_path / "bert")
+    encoder = SentenceTransformer(modules=[Transformer(str(tmp_path / "bert")), Pooling(32)], device="cpu")
+    encoder.save(str(tmp_path / "encoder"))
+    _, items = from_texts(split.log, split.train, str(tmp_path / "encoder"), 32)
+    expected = torch.as_tensor(encoder.encode(spoken, show_progress_bar=False))
+    found, wanted = (F.cosine_similarity(one[:, None], one[None], dim=2) for one in (items, expected))
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)
 
 
 def test_a_sentence_encoder_that_cannot_be_had_is_said(split, monkeypatch):
