@@ -280,6 +280,16 @@ def test_selfgnn_is_below_lightgcn_and_sasrec_as_the_page_says(data):
         assert float(re.search(r"([-+.\d]+)]$", known[other])[1]) < 0, known[other]
 
 
+def test_selfgnn_is_below_both_by_a_time_point_as_the_page_says():
+    """On foursquare-nyc, under all three rankings."""
+    rows, places = ["selfgnn", "lightgcn", "sasrec"], ["foursquare-nyc"]
+    blocks = dglrec.reproduce("hardgnn-table1", rows=rows, data=places, splits=["time-point-999"]).blocks()
+    assert len(blocks) == 3
+    for block in blocks:
+        found = intervals(block)
+        assert set(found) == {"lightgcn", "sasrec"} and all(high < 0 for _, high in found.values())
+
+
 def intervals(block):
     """Row -> (low, high) of its difference in NDCG@10, for the rows of a block that have one."""
     first = next(n for n, name in enumerate(block.header) if "@" in name)
