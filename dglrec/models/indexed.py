@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -73,7 +73,7 @@ class IndexedLM(PromptModel):
             self.part = None
             if c.whole_words:  # of the words, nobody's name, the words before the items, these, the question, the end
                 self.part = nn.Embedding(c.max_length + 5, self.backbone.dim)
-                nn.init.normal_(self.part.weight, std=0.1)  # as large as the tokens' vectors they make learning slower
+                nn.init.normal_(self.part.weight, std=0.1)  # small beside the tokens' own vectors
         self.trie = Trie(numbers, len(tokens))
         ended = [[*name, len(tokens)] + [-1] * (self.trie.depth - 1 - len(name)) for name in numbers]
         self.register_buffer("said", torch.tensor(ended), persistent=False)  # (M, depth)
@@ -113,8 +113,10 @@ class IndexedLM(PromptModel):
     def _prompts(self, asked: Asked) -> HopPrompts:
         nobody = np.full(len(asked.user), -1)
         made = self.written("user", nobody, [asked.history], question=True)
-        ask, part = (Packed.of(made.offsets, values, self.device) for values in (made.tokens, made.parts))
-        return HopPrompts.of({"ask": ask, "part": part}, asked, self.device)
+        prompts = {"ask": Packed.of(made.offsets, made.tokens, self.device)}
+        if self.part is not None:
+            prompts["part"] = replace(prompts["ask"], values=torch.as_tensor(made.parts, device=self.device))
+        return HopPrompts.of(prompts, asked, self.device)
 
     def loss(self, batch: HopPrompts) -> dict[str, Tensor]:
         """The negative log-likelihood of the next item's name and its end (GAL-Rec, Eq. 1), as a mean over targets."""
