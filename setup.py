@@ -41,7 +41,7 @@ setup(
         "docs": ["sphinx>=7", "myst-parser>=3"],
         "test": [
             *("pytest>=8", "hypothesis>=6.80", "ranx>=0.3.20", "ruff>=0.9", "mypy>=1.14"),
-            *("numba>=0.61", "transformers>=5", "tokenizers>=0.20", "sentence-transformers>=5.2"),
+            *("numba>=0.61", "transformers>=5", "tokenizers>=0.20", "sentence-transformers>=6.2"),
         ],
     },
     entry_points={"console_scripts": ["dglrec = dglrec.cli:main"]},

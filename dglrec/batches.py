@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from .data.log import InteractionLog
+from .data.queries import Queries
 from .data.splits import Split
 from .errors import ConfigError
 from .graphs import Sequences
@@ -366,3 +367,10 @@ def position_batches(
         history = packed.windows(torch.as_tensor(starts, device=device), sizes)
         target = item[torch.as_tensor(rows + 1, device=device)]
         yield Positions(history, torch.as_tensor(places, device=device), target)
+
+
+def query_sequences(queries: Queries, max_length: int, device: torch.device) -> Sequences:
+    """The last `max_length` items of each query's history, packed, on `device`."""
+    times = None if queries.times is None else torch.as_tensor(queries.times, device=device)
+    offsets, items = torch.as_tensor(queries.offsets, device=device), torch.as_tensor(queries.items, device=device)
+    return Sequences(offsets, items, times, np.diff(queries.offsets)).last(max_length)

@@ -22,11 +22,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .base import PRESETS, Model
 from .data.files import atomic_write
 from .data.log import InteractionLog
 from .data.splits import make_split
 from .errors import CheckpointError, DataError, closest
-from .models import PRESETS, Model
 
 SHARD_BYTES = 2**30
 FORMAT = 1

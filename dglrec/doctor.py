@@ -201,9 +201,9 @@ def _usable_cores() -> int:
 
 def _clustering() -> Iterator[Check]:
     """How Ward's clustering is computed on a CPU; neither way is wrong."""
-    from .graphs.clustering import _compiled_ward
+    from .graphs.clustering import compiled_ward
 
-    if _compiled_ward() is None:
+    if compiled_ward() is None:
         yield Check("clustering", "Ward in rounds of PyTorch; with numba (pip install numba) it is compiled on a CPU")
     else:
         yield Check("clustering", f"Ward compiled by numba {metadata.version('numba')}")
@@ -219,7 +219,8 @@ def _threads() -> Iterator[Check]:
 
 def _data() -> Iterator[Check]:
     """The folder of DGLREC_DATA and the user's cache, and the data sets in them."""
-    from .data.datasets import cache_folder, list_datasets
+    from .data.datasets import list_datasets
+    from .data.places import cache_folder
 
     given = os.environ.get("DGLREC_DATA")
     if given and Path(given).is_dir() and not os.access(given, os.R_OK | os.X_OK):

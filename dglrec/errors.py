@@ -37,3 +37,10 @@ def closest(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     found = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     return f"did you mean {found[0]!r}?" if found else "known: " + ", ".join(names)
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first; those on damaged bytes may quote them."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    line = "".join(character if character.isprintable() else "?" for character in line)
+    return line if len(line) <= 120 else line[:117] + "..."

@@ -22,12 +22,12 @@ import numpy.typing as npt
 import torch
 
 from .config import CUTS
-from .data.splits import among
+from .data.flat import among
 from .errors import ConfigError, DataError, closest
 from .protocol import Protocol
 
 if TYPE_CHECKING:
-    from .data.splits import Queries
+    from .data.queries import Queries
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -36,7 +36,7 @@ Flags = npt.NDArray[np.bool_]
 AT_K = ("recall", "ndcg", "mrr", "hit", "precision")  # "mrr" also gives the reciprocal rank without a cut
 WHOLE = ("auc", "auc_pooled")  # metrics of the whole ranking
 _BLOCK_QUERIES = 1024  # queries whose vectors are made at once
-_BLOCK_SCORES = 1 << 24  # most scores per block, for models that make all of a block at once: 64 MiB of float32
+BLOCK_SCORES = 1 << 24  # most scores per block, for models that make all of a block at once: 64 MiB of float32
 _SLICE_SCORES = {"cpu": 1 << 20, "cuda": 1 << 26}  # scores made and compared at once: 4 MiB stay in a CPU's cache
 
 
@@ -173,8 +173,8 @@ def evaluate(
     _check_queries(queries)
     parts: list[dict[str, Floats]] = []
     ranker = _Ranker(model, masked, wanted)
-    with _eval_mode(model), torch.no_grad():
-        for part in _blocks(queries, _block_size(model, queries, beam) if block is None else block, progress):
+    with eval_mode(model), torch.no_grad():
+        for part in blocks(queries, block_size(model, queries, beam) if block is None else block, progress):
             ranks = ranker.scored(part) if beam is None else ranker.listed(part, beam)
             ranks = ranks.pessimistic() if ties == "pessimistic" else ranks
             parts.append(query_metrics(ranks, wanted, cuts, whole=beam is None))
@@ -665,7 +665,7 @@ def _check_queries(queries: Queries) -> None:
             raise DataError(f"query {twice[0]} holds a positive twice; expected a set")
 
 
-def _block_size(model: Any, queries: Queries, beam: int | None) -> int:
+def block_size(model: Any, queries: Queries, beam: int | None) -> int:
     """Queries per block: as many as are encoded at once, if their scores do not take too much memory."""
     split = getattr(model, "split", None)
     width = 4096 if split is None else int(split.log.num_items)
@@ -673,10 +673,10 @@ def _block_size(model: Any, queries: Queries, beam: int | None) -> int:
         width = int(np.diff(queries.candidate_offsets).max())
     elif hasattr(model, "score_slices"):
         width = 1  # never all of them at once
-    return int(min(_BLOCK_QUERIES, max(1, _BLOCK_SCORES // max(1, beam or width))))
+    return int(min(_BLOCK_QUERIES, max(1, BLOCK_SCORES // max(1, beam or width))))
 
 
-def _blocks(queries: Queries, size: int, progress: Callable[[int, int], object] | bool | None) -> Iterator[Queries]:
+def blocks(queries: Queries, size: int, progress: Callable[[int, int], object] | bool | None) -> Iterator[Queries]:
     """The queries in slices of `size`, with progress reported after each."""
     if size < 1:
         raise ConfigError(f"block is {size}; expected at least 1")
@@ -697,7 +697,7 @@ def _blocks(queries: Queries, size: int, progress: Callable[[int, int], object] 
 
 
 @contextmanager
-def _eval_mode(model: Any) -> Iterator[None]:
+def eval_mode(model: Any) -> Iterator[None]:
     """All modules in evaluation mode, and afterwards in the mode that they had."""
     modes = [(module, module.training) for module in model.modules()] if isinstance(model, torch.nn.Module) else []
     if modes:

@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .base import Model
 from .config import TrainConfig
 from .data import DriftOracle, HopOracle, InteractionLog, InterestOracle, sample, sample_oracle
-from .data.log import Bools, Ints
-from .data.splits import Queries, Split
+from .data.flat import Bools, Ints
+from .data.queries import Queries
+from .data.splits import Split
 from .errors import ConfigError
 from .graphs.clustering import ward
-from .models import Model
 from .streams import Streams
 
 NAME = "sample-interests"  # the one whose interests clusters are compared with

@@ -17,7 +17,8 @@ import numpy as np
 from .errors import DataError, closest
 
 if TYPE_CHECKING:
-    from .data.splits import Queries, Split
+    from .data.queries import Queries
+    from .data.splits import Split
 
 # What makes two results incomparable. Not here: `metrics` (a column is one metric), `beam` (how one model ranks, shown
 # in its row), `filters` (the digest knows what they left) and `counts` (they follow from the data and the split).

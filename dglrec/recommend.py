@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from .data.log import InteractionLog, Ints, Strings, _offsets
-from .data.splits import Queries, _segments
+from .data.flat import Ints, row_pointers, segments
+from .data.log import InteractionLog, Strings
+from .data.queries import Queries
 from .errors import ConfigError, DataError, DglrecError
-from .evaluate import _BLOCK_SCORES, _block_size, _blocks, _eval_mode
-
-if TYPE_CHECKING:
-    from .models import Model
+from .evaluate import BLOCK_SCORES, block_size, blocks, eval_mode
+from .nn.products import largest_products
 
 _SHOWN_QUERIES = 10  # queries that are printed
 _TITLE_WIDTH = 60
@@ -211,7 +210,7 @@ class Recommendations(Sequence[Recommendation]):
 
 
 def recommend(
-    model: Model,
+    model: Any,
     user: str | None = None,
     *,
     users: Sequence[str] | None = None,
@@ -260,9 +259,9 @@ def recommend(
         queries = _new([_many(history, "history")] if history is not None else _many(histories, "histories"), log)
         names = [None] * len(queries)
     parts = []
-    with _eval_mode(model), torch.no_grad():
-        wide = _BLOCK_SCORES // max(1, beam or log.num_items)  # the scores of all items are made at once
-        for block in _blocks(queries, min(_block_size(model, queries, beam), max(1, wide)), None):
+    with eval_mode(model), torch.no_grad():
+        wide = BLOCK_SCORES // max(1, beam or log.num_items)  # the scores of all items are made at once
+        for block in blocks(queries, min(block_size(model, queries, beam), max(1, wide)), None):
             vectors = _Vectors.of(model, block)
             several = vectors is not None and vectors.queries.shape[1] > 1
             if per_interest is not None:
@@ -283,13 +282,13 @@ def recommend(
     counts, chosen, values, *told = (np.concatenate(column) for column in zip(*parts, strict=True))
     titles = np.full(len(chosen), "") if log.titles is None else log.titles[chosen]
     interests, interest_names = told or (None, None)
-    ends = _offsets(counts)
+    ends = row_pointers(counts)
     return Recommendations(
         *(log.item_ids[chosen], values, titles, ends, tuple(names)), interests, interest_names, per_interest
     )
 
 
-def _no_interests(model: Model, per_interest: int, vectors: _Vectors | None) -> str:
+def _no_interests(model: Any, per_interest: int, vectors: _Vectors | None) -> str:
     """Why there is no list of each interest."""
     seen = "no vectors of a query that serve all items" if vectors is None else "one vector per query"
     return (
@@ -306,7 +305,7 @@ class _Vectors:
     items: torch.Tensor
 
     @classmethod
-    def of(cls, model: Model, queries: Queries) -> _Vectors | None:
+    def of(cls, model: Any, queries: Queries) -> _Vectors | None:
         """None for a model that scores or lists items by itself."""
         if model.beam is not None or not model.scores_are_products:
             return None
@@ -314,8 +313,6 @@ class _Vectors:
 
     def scores(self) -> torch.Tensor:
         """(B, M), equal to the model's own scores."""
-        from .models.base import largest_products
-
         return largest_products(self.queries, self.items)
 
     @cached_property
@@ -355,7 +352,7 @@ class _Vectors:
         row = np.repeat(np.arange(len(queries)), queries.lengths)
         place = torch.as_tensor(row, device=device)
         known = torch.as_tensor(queries.items, device=device)
-        step = max(1, _BLOCK_SCORES // self.queries[:1].numel())  # (T, K, d) would be large
+        step = max(1, BLOCK_SCORES // self.queries[:1].numel())  # (T, K, d) would be large
         products = (
             (self.queries[rows] @ self.items[items].unsqueeze(2)).squeeze(2)  # (T, K)
             for rows, items in zip(place.split(step), known.split(step), strict=True)
@@ -377,7 +374,7 @@ class _Vectors:
 def _known(users: Sequence[Any], log: InteractionLog) -> Queries:
     """Queries of users of the log, each with all of its events as history."""
     index = log.user_index([str(one) for one in users])
-    rows, offsets = _segments(log.offsets, index)
+    rows, offsets = segments(log.offsets, index)
     empty = np.flatnonzero(np.diff(offsets) == 0)
     if len(empty):
         raise DataError(f"user {users[empty[0]]!r} has no interactions; give a history instead")
@@ -388,7 +385,7 @@ def _known(users: Sequence[Any], log: InteractionLog) -> Queries:
 
 def _new(histories: Sequence[Any], log: InteractionLog) -> Queries:
     """Queries without a user, from item ids; all ids are looked up at once."""
-    offsets = _offsets(np.array([len(_many(history, "a history")) for history in histories], dtype=np.int64))
+    offsets = row_pointers(np.array([len(_many(history, "a history")) for history in histories], dtype=np.int64))
     items = log.item_index([str(item) for history in histories for item in history])
     no_targets = np.zeros(len(histories) + 1, dtype=np.int64)
     unknown = np.full(len(histories), -1, dtype=np.int64)
@@ -419,7 +416,7 @@ def _ranked(scores: torch.Tensor, queries: Queries, k: int, seen: str) -> tuple[
     return np.where(np.isneginf(values), -1, items), values
 
 
-def _listed(model: Model, queries: Queries, beam: int, k: int, seen: str) -> tuple[Ints, npt.NDArray[np.float32]]:
+def _listed(model: Any, queries: Queries, beam: int, k: int, seen: str) -> tuple[Ints, npt.NDArray[np.float32]]:
     """The list of a generative model, with -1 in place of items that are not wanted."""
     ids, values = model.top(queries, beam)  # (B, beam) each
     items = ids.cpu().numpy().astype(np.int64)

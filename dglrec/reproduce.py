@@ -30,7 +30,6 @@ from .views import POINTS, Result, Table
 
 if TYPE_CHECKING:
     from .data import InterestOracle
-    from .models.galrec import GALRec
 
 RESULTS = Path(__file__).parent / "results"
 RUNS = Path("runs")
@@ -174,7 +173,7 @@ def _write(plan: Plan, cell: Cell, run: Run, path: Path) -> None:
     if any(one.kind == "hops" and cell in one.cells() for one in PLANS.values()):
         from .lm.spread import spread
 
-        hops = spread(cast("GALRec", run.model))
+        hops = spread(run.model)
         arrays |= {POINTS + name: found.astype(np.float32) for name, found in hops.points.items()}
         values["hops"] = hops.uniformity
     with atomic_write(path.with_suffix(".npz")) as file:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from .batches import position_rows, unseen_items
-from .data.log import Floats, InteractionLog, Ints
+from .data.flat import Floats, Ints
+from .data.log import InteractionLog
 from .graphs import Sequences
 from .streams import Streams
 

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ._dgl import dgl_version
+from .base import Model
 from .checkpoint import (
     load_state,
     read_json,
@@ -35,10 +36,10 @@ from .checkpoint import (
 from .config import TrainConfig
 from .config import replace as replace_config
 from .data.files import atomic_write
-from .data.splits import Queries, Split, check_split
+from .data.queries import Queries
+from .data.splits import Split, check_split
 from .errors import CheckpointError, ConfigError, DataError, DglrecError
 from .evaluate import AT_K, WHOLE, Metrics, default_cuts, evaluate, has_pools
-from .models import Model
 from .streams import Streams, global_generator
 from .version import __version__
 

@@ -22,7 +22,8 @@ import argparse
 import numpy as np
 
 import dglrec
-from dglrec.lm.hop_prompts import around_users, history_of, offsets_of
+from dglrec.data.flat import packed
+from dglrec.lm.hop_prompts import around_users, history_of
 from dglrec.lm.prompts import Prompter, texts
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -54,8 +55,8 @@ spoken = np.array([*words, "</s>", *log.user_ids.tolist(), *log.item_ids.tolist(
 users, items = len(words) + 1, len(words) + 1 + log.num_users
 make = Prompter(
     lambda text: [words.index(word) for word in text.split()],
-    offsets_of([[users + user] for user in range(log.num_users)]),
-    offsets_of([[items + item] for item in range(log.num_items)]),
+    packed([[users + user] for user in range(log.num_users)]),
+    packed([[items + item] for item in range(log.num_items)]),
     budget=args.budget,
     end=len(words),
 )

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import torch
 
+from dglrec.base import Model
 from dglrec.data.log import InteractionLog
+from dglrec.data.queries import Queries
 from dglrec.data.sample import sample
-from dglrec.data.splits import Queries, leave_one_out, time_point
+from dglrec.data.splits import leave_one_out, time_point
 from dglrec.errors import ConfigError, DataError
 from dglrec.evaluate import AT_K, Metrics, evaluate, pooled_auc
-from dglrec.models.base import Model
 from dglrec.models.gsau import GSAUConfig
 
 

@@ -11,7 +11,7 @@ import torch
 
 import dglrec
 from dglrec import planted
-from dglrec.data.splits import Queries
+from dglrec.data.queries import Queries
 
 
 @pytest.fixture(scope="module")

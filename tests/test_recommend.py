@@ -312,7 +312,7 @@ def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     model = preset("sasrec", SPLIT, dim=16)
     users = SPLIT.log.user_ids.tolist()
     whole = model.recommend(users=users)
-    monkeypatch.setattr(importlib.import_module("dglrec.recommend"), "_block_size", lambda *_: 7)
+    monkeypatch.setattr(importlib.import_module("dglrec.recommend"), "block_size", lambda *_: 7)
     parts = model.recommend(users=users)
     assert whole.item_ids.tolist() == parts.item_ids.tolist()
     assert whole.offsets.tolist() == parts.offsets.tolist()
@@ -329,7 +329,7 @@ def test_no_more_scores_at_once_than_memory_allows(monkeypatch: pytest.MonkeyPat
         shapes.append(tuple(scores.shape))
         return plain(scores, *arguments)
 
-    monkeypatch.setattr(module, "_BLOCK_SCORES", 9 * ITEMS)
+    monkeypatch.setattr(module, "BLOCK_SCORES", 9 * ITEMS)
     monkeypatch.setattr(module, "_ranked", noted)
     found = recommend(TwoInterests(), users=users)
     assert shapes == [(9, ITEMS)] * 4 + [(4, ITEMS)]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from .check import check
-from .datasets import DatasetInfo, get, list_datasets, load
+from .datasets import DatasetInfo, get, list_datasets, load, paper_log
 from .drift import DriftOracle
 from .hops import HopOracle
 from .interests import InterestOracle
 from .log import InteractionLog
-from .papers import PAPER_SETS, PaperSet, paper_log
+from .papers import PAPER_SETS, PaperSet
+from .queries import Queries
 from .readers import from_frame, read_interactions
 from .sample import Oracle, sample, sample_oracle
 from .shares import given, ratio
-from .splits import Queries, Split, leave_one_out, make_split, time_point
+from .splits import Split, leave_one_out, make_split, time_point
 from .windows import windows
 
 __all__ = [

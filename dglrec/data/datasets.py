@@ -24,11 +24,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ..errors import DataError, closest
+from ..errors import DataError, closest, first_line
 from .download import Interrupted, Progress, download, locked
 from .forms import FORMATS, NAMES, PATTERNS, SUFFIXES, known_format, stem, titles_beside
-from .log import InteractionLog, _by_item, _first_line
-from .papers import PAPER_SETS, paper_log
+from .log import InteractionLog, by_item
+from .papers import PAPER_SETS, original_of
+from .places import cache_folder, folders
 from .readers import by_time, from_frame, import_polars, most_unpacked, read_interactions, read_items, read_titles
 from .sample import KINDS, sample
 
@@ -121,7 +122,25 @@ def _load(
 
 
 def _with_texts(log: InteractionLog, texts: Mapping[str, str] | None) -> InteractionLog:
-    return log if texts is None else dataclasses.replace(log, texts=_by_item(texts, log.item_ids, "texts"))
+    return log if texts is None else dataclasses.replace(log, texts=by_item(texts, log.item_ids, "texts"))
+
+
+def paper_log(name: str, source: str | Path | InteractionLog | None = None) -> InteractionLog:
+    """A paper's data set, from its original.
+
+    Args:
+        name: a key of `PAPER_SETS`.
+        source: the original, as a file or as a log; by default it is looked for in a folder `name`.
+
+    Raises:
+        DataError: an unknown name, or the original is not there; the message says where it comes from and goes to.
+    """
+    if name not in PAPER_SETS:
+        raise DataError(f"unknown data set {name!r} of a paper; {closest(name, PAPER_SETS)}")
+    paper = PAPER_SETS[name]
+    if not isinstance(source, InteractionLog):
+        source = load(original_of(paper) if source is None else Path(source), format=paper.format, name=name)
+    return paper.filter(source)
 
 
 def log_name(path: Path) -> str:
@@ -186,18 +205,6 @@ def _interactions(folder: Path) -> Path | None:
 def _table(folder: Path, name: str) -> Path | None:
     """The table `name` of a folder, whatever its format."""
     return next((folder / f"{name}{suffix}" for suffix in SUFFIXES if (folder / f"{name}{suffix}").is_file()), None)
-
-
-def cache_folder() -> Path:
-    """The user's cache of data sets: $XDG_CACHE_HOME/dglrec, or ~/.cache/dglrec."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base) / "dglrec"
-
-
-def folders() -> list[Path]:
-    """Where data sets are looked for, in this order: $DGLREC_DATA where it is set, and the user's cache."""
-    given = os.environ.get("DGLREC_DATA")
-    return ([Path(given)] if given else []) + [cache_folder()]
 
 
 def _find_name(name: str, fetch: bool) -> Path:
@@ -408,7 +415,7 @@ def _write_tables(name: str, source: Source, original: Path, folder: Path, sha25
     try:
         log, items = _read_original(name, source, original)
     except (DataError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        said = str(error) if isinstance(error, DataError) else _first_line(error)
+        said = str(error) if isinstance(error, DataError) else first_line(error)
         said = said.replace(f"{original.parent}{os.sep}", "")
         raise DataError(f"{source.url} is not in the expected form ({said}; {_seen(original)})") from error
     if source.k_core is not None:

@@ -23,8 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ..errors import DataError
-from .log import _first_line
+from ..errors import DataError, first_line
 
 TIMEOUT_S = 30.0  # without a byte
 SLOWEST = 1_000  # bytes per second, over a window of TIMEOUT_S: a slower connection counts as broken
@@ -225,4 +224,4 @@ def _sha256(path: Path) -> str:
 
 def _reason(error: BaseException) -> str:
     reason = getattr(error, "reason", None)
-    return _first_line(reason if isinstance(reason, BaseException) else error) or os.strerror(0)
+    return first_line(reason if isinstance(reason, BaseException) else error) or os.strerror(0)

@@ -26,10 +26,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError
-from .interests import _event_rows, _places, _title
-from .log import Bools, Floats, InteractionLog, Ints
+from .flat import Bools, Floats, Ints
+from .interests import event_rows, places_of, title_of
+from .log import InteractionLog
 from .oracles import best_scores
-from .splits import Queries
+from .queries import Queries
 
 if TYPE_CHECKING:
     import torch
@@ -140,7 +141,9 @@ class DriftWorld:
             self.time,
             user_ids=[f"user-{number}" for number in range(1, self.users + 1)],
             item_ids=[f"item-{number}" for number in range(1, self.items + 1)],
-            titles=[_title(group, place) for group, place in zip(self.group.tolist(), self.rank.tolist(), strict=True)],
+            titles=[
+                title_of(group, place) for group, place in zip(self.group.tolist(), self.rank.tolist(), strict=True)
+            ],
             name="sample-drift",
         )
 
@@ -176,8 +179,8 @@ class DriftOracle:
         self._world, self.sees = world, sees
         self._number, self._user = np.arange(world.items), np.arange(world.users)  # of the log -> of the process
         if log is not None:
-            self._number = _places(log.item_ids.tolist(), "item", world.items)
-            self._user = _places(log.user_ids.tolist(), "user", world.users)
+            self._number = places_of(log.item_ids.tolist(), "item", world.items)
+            self._user = places_of(log.user_ids.tolist(), "user", world.users)
         self.item_group = world.group[self._number]
         self.num_groups = world.num_groups
         self.change_times, self.closing_time = world.change_times, world.closing_time
@@ -195,7 +198,7 @@ class DriftOracle:
         else:
             user, time = np.repeat(part.user, part.lengths), part.times
         world = self._world
-        return world.label[_event_rows(world.user, world.time, self._user, user, time)]
+        return world.label[event_rows(world.user, world.time, self._user, user, time)]
 
     def following(self, queries: Queries) -> Floats:
         """(B, 2, G): the probability of each community to be followed at the time of the query, by a user who is not

@@ -23,10 +23,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError
-from .interests import _event_rows, _places
-from .log import InteractionLog, Ints
+from .flat import Ints
+from .interests import event_rows, places_of
+from .log import InteractionLog
 from .oracles import best_scores
-from .splits import Queries
+from .queries import Queries
 
 if TYPE_CHECKING:
     import torch
@@ -138,8 +139,8 @@ class HopOracle:
         self._world = world
         self._items, self._user = np.arange(world.items), np.arange(world.users)
         if log is not None:
-            self._items = _places(log.item_ids.tolist(), "item", world.items)
-            self._user = _places(log.user_ids.tolist(), "user", world.users)
+            self._items = places_of(log.item_ids.tolist(), "item", world.items)
+            self._user = places_of(log.user_ids.tolist(), "user", world.users)
 
     def probabilities(self, queries: Queries) -> npt.NDArray[np.float32]:
         """(B, M) probability of each item to come next.
@@ -167,7 +168,7 @@ class HopOracle:
         """(B,) round of each query's target; the one after the last where the time is not known."""
         if queries.time is None:
             return np.full(len(queries), ROUNDS)
-        return _event_rows(self._world.user, self._world.time, self._user, queries.user, queries.time) % ROUNDS
+        return event_rows(self._world.user, self._world.time, self._user, queries.user, queries.time) % ROUNDS
 
     def scores(self, queries: Queries, items: Any = None) -> torch.Tensor:
         """(B, M) float32 probabilities, or (B, C) for items (B, C)."""

@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ..errors import DataError
-from .log import Floats, InteractionLog, Ints
-from .splits import Queries
+from .flat import Floats, Ints
+from .log import InteractionLog
+from .queries import Queries
 
 if TYPE_CHECKING:
     import torch
@@ -116,7 +117,7 @@ class InterestWorld:
             self.time,
             user_ids=[f"user-{number}" for number in range(1, self.users + 1)],
             item_ids=[f"item-{number}" for number in range(1, self.items + 1)],
-            titles=[_title(group, place) for group, place in zip(self.group.tolist(), rank.tolist(), strict=True)],
+            titles=[title_of(group, place) for group, place in zip(self.group.tolist(), rank.tolist(), strict=True)],
             name="sample-interests",
         )
 
@@ -145,8 +146,8 @@ class InterestOracle:
         self._world, self.sees = world, sees
         numbers, self._user = np.arange(world.items), np.arange(world.users)
         if log is not None:
-            numbers = _places(log.item_ids.tolist(), "item", world.items)
-            self._user = _places(log.user_ids.tolist(), "user", world.users)
+            numbers = places_of(log.item_ids.tolist(), "item", world.items)
+            self._user = places_of(log.user_ids.tolist(), "user", world.users)
         self.item_group = world.group[numbers]
         self.num_groups = world.num_groups
         self._size = np.bincount(world.group, minlength=world.num_groups)
@@ -165,7 +166,7 @@ class InterestOracle:
 
     def _rows(self, user: Ints, time: Floats | None) -> Ints:
         """(n,) events of the process, found by user and time."""
-        return _event_rows(self._world.user, self._world.time, self._user, user, time)
+        return event_rows(self._world.user, self._world.time, self._user, user, time)
 
     def following(self, queries: Queries) -> Floats:
         """(B, G): the expected number of the user's strands in each community at the end of the history."""
@@ -232,7 +233,7 @@ class InterestOracle:
         return table.gather(1, group[torch.as_tensor(items, dtype=torch.int64)])
 
 
-def _event_rows(known_user: Ints, known_time: Floats, number: Ints, user: Ints, time: Floats | None) -> Ints:
+def event_rows(known_user: Ints, known_time: Floats, number: Ints, user: Ints, time: Floats | None) -> Ints:
     """(n,) events of a process, found by user (`number[user]` is that of the process) and time."""
     if time is None or (user < 0).any():
         raise DataError("events of the sample are found by user and time; these have none")
@@ -244,7 +245,7 @@ def _event_rows(known_user: Ints, known_time: Floats, number: Ints, user: Ints, 
     return rows
 
 
-def _places(ids: list[str], what: str, size: int) -> Ints:
+def places_of(ids: list[str], what: str, size: int) -> Ints:
     """Numbers of "item-7" and the like in the sample."""
     known = {f"{what}-{number}": number - 1 for number in range(1, size + 1)}
     missing = next((one for one in ids if one not in known), None)
@@ -253,7 +254,7 @@ def _places(ids: list[str], what: str, size: int) -> Ints:
     return np.array([known[one] for one in ids], dtype=np.int64)
 
 
-def _title(group: int, place: int) -> str:
+def title_of(group: int, place: int) -> str:
     """A title such as "Nordic baking, no. 3"; the words before the comma are those of the community."""
     rest, topic = divmod(group, len(_TOPICS))
     series, kind = divmod(rest, len(_KINDS_OF))

@@ -15,12 +15,10 @@ from typing import Any, TypeAlias, overload
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DataError
+from ..errors import DataError, first_line
 from .files import atomic_write
+from .flat import Bools, Floats, Ints, distinct_keys, row_pointers
 
-Ints: TypeAlias = npt.NDArray[np.int64]
-Floats: TypeAlias = npt.NDArray[np.float64]
-Bools: TypeAlias = npt.NDArray[np.bool_]
 Strings: TypeAlias = npt.NDArray[np.str_]
 
 _FORMAT = "dglrec interaction log 1"
@@ -137,7 +135,7 @@ class InteractionLog:
         """
         user_index, users = _encode(user, user_ids, "user")
         item_index, items = _encode(item, item_ids, "item")
-        seconds = None if time is None else _seconds(time)
+        seconds = None if time is None else seconds_of(time)
         stars = None if rating is None else _numbers(rating, "rating").astype(np.float32)
         parts = None if part is None else _numbers(part, "part")
         n = len(user_index)
@@ -158,11 +156,11 @@ class InteractionLog:
             rating=None if stars is None else stars[order],
             user_ids=users,
             item_ids=items,
-            titles=None if titles is None else _by_item(titles, items, "titles"),
+            titles=None if titles is None else by_item(titles, items, "titles"),
             name=name,
             filters=tuple(filters),
             part=None if parts is None else parts[order].astype(np.int8),
-            texts=None if texts is None else _by_item(texts, items, "texts"),
+            texts=None if texts is None else by_item(texts, items, "texts"),
         )
 
     @property
@@ -186,7 +184,7 @@ class InteractionLog:
     @cached_property
     def offsets(self) -> Ints:
         """(num_users + 1,) int64: the rows of user u are offsets[u] to offsets[u + 1]."""
-        return _offsets(np.bincount(self.user, minlength=self.num_users))
+        return row_pointers(np.bincount(self.user, minlength=self.num_users))
 
     @cached_property
     def position(self) -> Ints:
@@ -434,7 +432,7 @@ class InteractionLog:
             if said is not None:
                 encoded = [text.encode() for text in said.tolist()]
                 arrays[f"{label}_bytes"] = np.frombuffer(b"".join(encoded), dtype=np.uint8)
-                arrays[f"{label}_offsets"] = _offsets(np.array([len(text) for text in encoded], dtype=np.int64))
+                arrays[f"{label}_offsets"] = row_pointers(np.array([len(text) for text in encoded], dtype=np.int64))
         with atomic_write(path) as file:
             np.savez_compressed(file, allow_pickle=False, **arrays)
 
@@ -458,7 +456,7 @@ class InteractionLog:
         except DataError:
             raise
         except Exception as error:  # for damaged bytes zipfile, zlib and numpy raise a dozen different things
-            raise DataError(f"{path} is damaged or not a saved log ({_first_line(error)}); save it again") from error
+            raise DataError(f"{path} is damaged or not a saved log ({first_line(error)}); save it again") from error
         try:
             log = cls(
                 user=arrays["user"],
@@ -474,7 +472,7 @@ class InteractionLog:
                 texts=_saved_texts(arrays, "text"),
             )
         except (KeyError, ValueError, AttributeError) as error:
-            raise DataError(f"{path} is not a complete log ({_first_line(error)}); save it again") from error
+            raise DataError(f"{path} is not a complete log ({first_line(error)}); save it again") from error
         if log.digest() != str(arrays["digest"]):
             raise DataError(f"{path} was changed after it was saved (its SHA-256 differs); save it again")
         return log
@@ -488,19 +486,6 @@ def _saved_texts(arrays: Mapping[str, npt.NDArray[Any]], label: str) -> npt.NDAr
     found = np.empty(len(ends) - 1, dtype=np.object_)
     found[:] = [text[start:end].decode() for start, end in itertools.pairwise(ends)]
     return found
-
-
-def distinct_keys(keys: Ints) -> Ints:
-    """The distinct ones of keys that are not negative, ascending; np.unique takes ten times as long."""
-    keys = np.sort(keys)
-    return keys[np.diff(keys, prepend=-1) > 0]
-
-
-def _offsets(counts: npt.NDArray[Any]) -> Ints:
-    """(n,) counts -> (n + 1,) running sums from 0."""
-    offsets = np.zeros(len(counts) + 1, dtype=np.int64)
-    np.cumsum(counts, out=offsets[1:])
-    return offsets
 
 
 def _encode(values: npt.ArrayLike, ids: npt.ArrayLike | None, what: str) -> tuple[Ints, Strings]:
@@ -537,10 +522,10 @@ def _numbers(values: npt.ArrayLike, what: str) -> Floats:
     try:
         return np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise DataError(f"column {what!r} holds something else than numbers ({_first_line(error)})") from error
+        raise DataError(f"column {what!r} holds something else than numbers ({first_line(error)})") from error
 
 
-def _seconds(values: npt.ArrayLike) -> Floats:
+def seconds_of(values: npt.ArrayLike) -> Floats:
     """(n,) times -> (n,) float64 seconds, all of them finite."""
     raw = np.asarray(values)
     if raw.ndim != 1:
@@ -566,7 +551,7 @@ def _moment(moment: float | str | np.datetime64) -> float:
         raise DataError(f"{moment!r} is not a date; expected one such as '2014-01-01', or seconds") from error
 
 
-def _by_item(said: Mapping[str, str] | npt.ArrayLike, item_ids: Strings, what: str) -> npt.NDArray[np.object_]:
+def by_item(said: Mapping[str, str] | npt.ArrayLike, item_ids: Strings, what: str) -> npt.NDArray[np.object_]:
     """Titles or texts by item index, "" where there is none."""
     texts = np.empty(len(item_ids), dtype=np.object_)
     if isinstance(said, Mapping):
@@ -601,10 +586,3 @@ def _closest_id(name: str, numbers: dict[str, int]) -> str:
     if found:
         return "did you mean " + " or ".join(repr(one) for one in found) + "?"
     return f"known ids look like {', '.join(repr(one) for one in list(numbers)[:3])}"
-
-
-def _first_line(error: BaseException) -> str:
-    """What an error says first; those on damaged bytes may quote them."""
-    line = (str(error).splitlines() or [type(error).__name__])[0]
-    line = "".join(character if character.isprintable() else "?" for character in line)
-    return line if len(line) <= 120 else line[:117] + "..."

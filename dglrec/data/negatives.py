@@ -18,8 +18,9 @@ import numpy.typing as npt
 
 from ..errors import DataError
 from ..streams import GOLDEN, Streams, mixed
-from .log import InteractionLog, Ints, _offsets, distinct_keys
-from .splits import Queries, _in_query, _ranges
+from .flat import Ints, distinct_keys, in_query, ranges, row_pointers
+from .log import InteractionLog
+from .queries import Queries
 
 Keys: TypeAlias = npt.NDArray[np.uint64]
 Ranks: TypeAlias = npt.NDArray[np.int32]
@@ -56,7 +57,7 @@ def with_negatives(queries: Queries, log: InteractionLog, count: int, *, seed: i
     for first in range(0, len(queries), _ROWS):
         part = slice(first, first + _ROWS)
         ranks = _distinct(keys[part], free[part], count)
-        gaps, gap_offsets = _ranges(offsets[queries.user[part]], offsets[queries.user[part] + 1])
+        gaps, gap_offsets = ranges(offsets[queries.user[part]], offsets[queries.user[part] + 1])
         candidates[part, :count] = ranks + _at_most(ranks, gap[gaps], gap_offsets, log.num_items)
         candidates[part, count] = queries.targets[part]
         candidates[part].sort(axis=1)
@@ -104,19 +105,19 @@ def verify_negatives(queries: Queries, log: InteractionLog, count: int, before: 
         raise DataError(f"the {queries.name} queries do not have {count} negatives and a target each")
     if (np.diff(candidates.reshape(-1, count + 1), axis=1) <= 0).any():
         raise DataError(f"a {queries.name} query has a negative twice, or candidates that do not ascend")
-    right = _in_query(ends, candidates, queries.target_offsets, queries.targets)
+    right = in_query(ends, candidates, queries.target_offsets, queries.targets)
     if right.sum() < len(queries):
         raise DataError(f"a {queries.name} query has negatives without its target")
     offsets, touched = _touched(log, before)
-    own, own_offsets = _ranges(offsets[queries.user], offsets[queries.user + 1])
-    if (_in_query(ends, candidates, own_offsets, touched[own]) & ~right).any():
+    own, own_offsets = ranges(offsets[queries.user], offsets[queries.user + 1])
+    if (in_query(ends, candidates, own_offsets, touched[own]) & ~right).any():
         raise DataError(f"a {queries.name} query has a negative that its user touched")
 
 
 def _touched(log: InteractionLog, before: float) -> tuple[Ints, Ints]:
     """The distinct items that each user touched before a time, ascending: (U + 1,) row pointers, (n,) items."""
     pairs = log.pair_keys if log.time is None or before == np.inf else touched_keys(log, log.time < before)
-    return _offsets(np.bincount(pairs // log.num_items, minlength=log.num_users)), pairs % log.num_items
+    return row_pointers(np.bincount(pairs // log.num_items, minlength=log.num_users)), pairs % log.num_items
 
 
 def _at_most(ranks: Ranks, gap: Ints, gap_offsets: Ints, num_items: int) -> Ints:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .splits import Queries
+from .queries import Queries
 
 
 def best_scores(

@@ -11,8 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import DataError, closest
+from ..errors import DataError
 from .log import InteractionLog
+from .places import folders
 
 
 @dataclass(frozen=True)
@@ -110,30 +111,12 @@ PAPER_SETS = {
 }
 
 
-def paper_log(name: str, source: str | Path | InteractionLog | None = None) -> InteractionLog:
-    """A paper's data set, from its original.
-
-    Args:
-        name: a key of `PAPER_SETS`.
-        source: the original, as a file or as a log; by default it is looked for in a folder `name`.
+def original_of(paper: PaperSet) -> Path:
+    """The original's file in the first folder that has one.
 
     Raises:
-        DataError: an unknown name, or the original is not there; the message says where it comes from and goes to.
+        DataError: it is not there; the message says where it comes from and goes to.
     """
-    from .datasets import load
-
-    if name not in PAPER_SETS:
-        raise DataError(f"unknown data set {name!r} of a paper; {closest(name, PAPER_SETS)}")
-    paper = PAPER_SETS[name]
-    if not isinstance(source, InteractionLog):
-        source = load(_original(paper) if source is None else Path(source), format=paper.format, name=name)
-    return paper.filter(source)
-
-
-def _original(paper: PaperSet) -> Path:
-    """The original's file in the first folder that has one."""
-    from .datasets import folders
-
     places = [*folders(), Path()]
     for folder in places:
         for file in paper.files:

@@ -35,11 +35,13 @@ import numpy.typing as npt
 from ..errors import DataError, closest
 from . import drift, hops, interests
 from .drift import DriftOracle, DriftWorld
+from .flat import Bools, Floats, Ints
 from .hops import HopOracle, HopWorld
 from .interests import InterestOracle, InterestWorld
-from .log import Bools, Floats, InteractionLog, Ints
+from .log import InteractionLog
 from .oracles import best_scores
-from .splits import Queries, check_seed
+from .queries import Queries
+from .splits import check_seed
 
 if TYPE_CHECKING:
     import torch

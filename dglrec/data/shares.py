@@ -12,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError
-from .log import Bools, InteractionLog, Ints, _offsets
-from .splits import Queries, Rule, Split, _check_order, _counts, _digest, _first_of_pairs, check_seed
+from .flat import Bools, Ints, first_of_pairs, row_pointers
+from .log import InteractionLog
+from .queries import Queries
+from .splits import Rule, Split, check_order, check_seed, digest_of, register, what_counts
 
 Parts = npt.NDArray[np.int8]  # (n,) 0: training, 1: validation, 2: test
 
@@ -59,7 +61,7 @@ def ratio(
         raise DataError(f"by is {by!r}; expected 'last' or 'random'")
     if not (valid >= 0 and test > 0 and valid + test < 1):
         raise DataError(f"valid {valid} and test {test} must not be negative, and sum to less than 1; test is above 0")
-    _check_order(log, order)
+    check_order(log, order)
     rule: Rule = {"function": "ratio", "valid": float(valid), "test": float(test), "by": by, "order": order}
     if by == "random":
         check_seed(seed)
@@ -147,13 +149,13 @@ def _random_places(user: Ints, seed: int) -> Ints:
 
 def _deal(log: InteractionLog, part: Parts, kind: Literal["position", "random", "given"], rule: Rule) -> Split:
     """The split of parts (n,)."""
-    digest = _digest(log, rule)
+    digest = digest_of(log, rule)
     train = log.select(part == 0)
     if len(train) == 0:
         raise DataError(f"all events of {log.name!r} are held out; nothing to train on")
     valid, test = (_asked(log, part, number, name, digest) for number, name in ((1, "valid"), (2, "test")))
     counts: dict[str, int | float] = {"short_users": log.num_users - len(np.union1d(valid.user, test.user))}
-    return Split(log, train, valid, test, kind, rule, digest, counts | _counts(train, valid, test))
+    return Split(log, train, valid, test, kind, rule, digest, counts | what_counts(train, valid, test))
 
 
 def _asked(log: InteractionLog, part: Parts, number: int, name: str, digest: str) -> Queries:
@@ -164,12 +166,12 @@ def _asked(log: InteractionLog, part: Parts, number: int, name: str, digest: str
         raise DataError(f"no user of {log.name!r} has events both in the {name} part and before it")
     user = np.flatnonzero(asked)
     rows, targets = np.flatnonzero(history & asked[log.user]), np.flatnonzero(target & asked[log.user])
-    targets = targets[_first_of_pairs(log.user[targets], log.item[targets], log.num_items)]
+    targets = targets[first_of_pairs(log.user[targets], log.item[targets], log.num_items)]
     lengths, numbers = (np.bincount(log.user[some], minlength=log.num_users)[user] for some in (rows, targets))
-    target_offsets = _offsets(numbers)
+    target_offsets = row_pointers(numbers)
     return Queries(
         user=user,
-        offsets=_offsets(lengths),
+        offsets=row_pointers(lengths),
         items=log.item[rows],
         times=None if log.time is None else log.time[rows],
         target_offsets=target_offsets,
@@ -185,7 +187,7 @@ def _count(log: InteractionLog, rows: Bools) -> Ints:
     return np.bincount(log.user[rows], minlength=log.num_users)
 
 
-def verify_parts(split: Split) -> None:
+def _verify_parts(split: Split) -> None:
     """Checks that no event of the log is in two parts, or in a query's history and among its targets.
 
     Raises:
@@ -209,3 +211,7 @@ def verify_parts(split: Split) -> None:
         place = np.minimum(np.searchsorted(known, found), len(known) - 1)
         if (known[place] != found).any() or (times > times_known[place]).any():
             raise DataError(f"an event of the {name} part is in another part too, or not in the log")
+
+
+register(ratio, _verify_parts)
+register(given, _verify_parts)

@@ -8,183 +8,21 @@ it counts what a reader of a metric should know: cold targets, repeats, targets 
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import ConfigError, DataError, closest
-from .log import Bools, Floats, InteractionLog, Ints, _offsets
+from .flat import Bools, Floats, Ints, first_of_pairs, in_query, ranges, row_pointers, segments
+from .log import InteractionLog
+from .negatives import choose_users, verify_negatives, with_negatives
+from .queries import Queries
 
 Rule: TypeAlias = dict[str, Any]
-Index: TypeAlias = int | slice | Sequence[int] | npt.NDArray[Any]
-_BLOCK = 1 << 20  # items that are looked up at once
-
-
-@dataclass(frozen=True, eq=False)
-class Queries:
-    """Questions to a recommender: each is a history, and a set of items that would be right.
-
-    All Q queries lie one after the other in flat arrays; the part of query q is `offsets[q]` to `offsets[q + 1]`.
-
-    Attributes:
-        user: (Q,) int64, index of the user; -1 for a user whom the log does not know.
-        offsets: (Q + 1,) int64, row pointers of the histories.
-        items: (H,) int64, items of the histories, oldest first.
-        times: (H,) float64 seconds, or None.
-        target_offsets: (Q + 1,) int64, row pointers of the targets.
-        targets: (P,) int64, the items that are right, distinct within a query. Only with candidates may one be
-            there more than once, and then it is as many candidates: events are ranked there, not items.
-        time: (Q,) float64 seconds of the (first) target, or None.
-        candidate_offsets: (Q + 1,) int64, or None where all items are candidates.
-        candidates: (C,) int64 or int32, the targets among them, or None.
-        first_time: (Q,) float64 seconds of the user's first event ever, where histories begin later; None where they
-            begin with it.
-        name: "valid", "test", either with "-new" (see `new_items`), or "".
-        split_digest: digest of the split that the queries belong to, or "".
-
-    >>> queries = Queries.from_histories([[4, 2], [7]])
-    >>> len(queries), queries.lengths.tolist(), queries[1].items.tolist()
-    (2, [2, 1], [7])
-    """
-
-    user: Ints
-    offsets: Ints
-    items: Ints
-    times: Floats | None
-    target_offsets: Ints
-    targets: Ints
-    time: Floats | None
-    candidate_offsets: Ints | None = None
-    candidates: npt.NDArray[np.signedinteger[Any]] | None = None
-    first_time: Floats | None = None
-    name: str = ""
-    split_digest: str = ""
-
-    @classmethod
-    def from_histories(
-        cls,
-        histories: Sequence[npt.ArrayLike],
-        users: npt.ArrayLike | None = None,
-        times: Sequence[npt.ArrayLike] | None = None,
-    ) -> Queries:
-        """Queries without targets, for recommending.
-
-        Args:
-            histories: item indices of each query, oldest first.
-            users: (Q,) indices of the users; without it they are unknown (-1).
-            times: seconds of each history's items.
-
-        Raises:
-            DataError: users or times do not fit the histories.
-        """
-        offsets, items = _pack(histories, np.int64)
-        user = np.full(len(histories), -1, dtype=np.int64) if users is None else np.asarray(users, dtype=np.int64)
-        if user.shape != (len(histories),):
-            raise DataError(f"users has shape {user.shape}; expected one for each of the {len(histories)} histories")
-        packed_times = None
-        if times is not None:
-            time_offsets, packed_times = _pack(times, np.float64)
-            if not np.array_equal(offsets, time_offsets):
-                raise DataError("times and histories have different lengths; expected a time for each item")
-        no_targets = np.zeros(len(histories) + 1, dtype=np.int64)
-        return cls(user, offsets, items, packed_times, no_targets, np.zeros(0, dtype=np.int64), None)
-
-    def __len__(self) -> int:
-        return len(self.user)
-
-    def __repr__(self) -> str:
-        label = f"{self.name}: " if self.name else ""
-        return f"Queries({label}{len(self)} queries, {len(self.items)} items in histories, {len(self.targets)} targets)"
-
-    @property
-    def lengths(self) -> Ints:
-        """(Q,) int64, items in each history."""
-        return np.diff(self.offsets)
-
-    def __getitem__(self, index: Index) -> Queries:
-        """Some of the queries, by number, slice, numbers or mask."""
-        numbers = np.arange(len(self))
-        chosen = numbers[index] if isinstance(index, slice) or np.size(index) else numbers[:0]  # (Q',)
-        chosen = np.atleast_1d(chosen)
-        history, offsets = _segments(self.offsets, chosen)
-        target, target_offsets = _segments(self.target_offsets, chosen)
-        candidates, candidate_offsets = self.candidates, self.candidate_offsets
-        if candidates is not None and candidate_offsets is not None:
-            rows, candidate_offsets = _segments(candidate_offsets, chosen)
-            candidates = candidates[rows]
-        return dataclasses.replace(
-            self,
-            user=self.user[chosen],
-            offsets=offsets,
-            items=self.items[history],
-            times=None if self.times is None else self.times[history],
-            target_offsets=target_offsets,
-            targets=self.targets[target],
-            time=None if self.time is None else self.time[chosen],
-            candidate_offsets=candidate_offsets,
-            candidates=candidates,
-            first_time=None if self.first_time is None else self.first_time[chosen],
-        )
-
-    @cached_property
-    def negatives(self) -> Ints:
-        """The candidates that are not targets, query after query, flat.
-
-        Raises:
-            DataError: the queries have no candidates.
-        """
-        if self.candidates is None or self.candidate_offsets is None:
-            raise DataError("these queries have no candidates, and so no negatives")
-        right = _in_query(self.candidate_offsets, self.candidates, self.target_offsets, self.targets)
-        return self.candidates[~right].astype(np.int64, copy=False)
-
-    def without_candidates(self) -> Queries:
-        """The same queries for a ranking of the full catalogue; a target that is there twice becomes one."""
-        query = np.repeat(np.arange(len(self)), np.diff(self.target_offsets))
-        keep = _first_of_pairs(query, self.targets, 1 + int(self.targets.max(initial=0)))
-        return dataclasses.replace(
-            self,
-            target_offsets=_offsets(np.bincount(query[keep], minlength=len(self))),
-            targets=self.targets[keep],
-            candidate_offsets=None,
-            candidates=None,
-        )
-
-    def new_items(self) -> Queries:
-        """The queries for items that are new to their user: targets that are in the history are dropped.
-
-        Such targets leave the candidates as well, and queries that have no target left are dropped. Where people come
-        back to what they know (check-ins), a model that repeats the history wins on all targets, and one that finds
-        something new on these.
-
-        >>> log = InteractionLog.from_arrays(["a"] * 4 + ["b"] * 4, ["p", "q", "r", "p", "q", "p", "r", "s"])
-        >>> test = leave_one_out(log, order="file").test
-        >>> len(test), len(test.new_items())
-        (2, 1)
-        """
-        new = ~_in_query(self.target_offsets, self.targets, self.offsets, self.items)
-        left = _count_in(self.target_offsets, new)
-        candidates, candidate_offsets = self.candidates, self.candidate_offsets
-        if candidates is not None and candidate_offsets is not None and not new.all():
-            old, old_offsets = self.targets[~new], _offsets(np.diff(self.target_offsets) - left)
-            stays = ~_in_query(candidate_offsets, candidates, old_offsets, old)
-            candidates, candidate_offsets = candidates[stays], _offsets(_count_in(candidate_offsets, stays))
-        kept = dataclasses.replace(
-            self,
-            target_offsets=_offsets(left),
-            targets=self.targets[new],
-            candidate_offsets=candidate_offsets,
-            candidates=candidates,
-            name=f"{self.name}-new",
-        )
-        return kept[left > 0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,29 +83,41 @@ class Split:
         for queries in (self.valid, self.test):
             if queries.split_digest != self.digest:
                 raise DataError(f"the {queries.name} queries belong to another split ({queries.split_digest[:12]})")
-        if self.windows is not None:
-            from .windows import verify_windows
+        _cut_of(self.rule).verify(self)
 
-            verify_windows(self)
-            return
-        if self.rule["function"] in ("ratio", "given"):
-            from .shares import verify_parts
 
-            verify_parts(self)
-            return
-        if "negatives" in self.rule:
-            from .negatives import verify_negatives
+class _Cut(NamedTuple):
+    """A function that makes splits, and the one that checks them."""
 
-            for queries, end in ((self.valid, self.test_time), (self.test, None)):
-                verify_negatives(queries, self.log, self.rule["negatives"], np.inf if end is None else end)
-        if self.kind == "time":
-            _verify_by_time(self)
-        else:
-            _verify_by_position(self)
+    make: Callable[..., Split]
+    verify: Callable[[Split], None]
+
+
+_CUTS: dict[str, _Cut] = {}  # by the name that a rule has
+
+
+def register(make: Callable[..., Split], verify: Callable[[Split], None]) -> None:
+    """Let `make_split` find a function that makes splits by its name, and `Split.verify` call what checks them."""
+    _CUTS[make.__name__] = _Cut(make, verify)
+
+
+def _cut_of(rule: Mapping[str, Any]) -> _Cut:
+    name = str(rule.get("function", ""))
+    if name not in _CUTS:
+        raise DataError(f"unknown split {name!r}; {closest(name, _CUTS)}")
+    return _CUTS[name]
+
+
+def _verify_sampled(split: Split) -> None:
+    """The negatives, where the rule names any."""
+    if "negatives" in split.rule:
+        for queries, end in ((split.valid, split.test_time), (split.test, None)):
+            verify_negatives(queries, split.log, split.rule["negatives"], np.inf if end is None else end)
 
 
 def _verify_by_time(split: Split) -> None:
     """Each query's history is before its time point and its targets after, and training before both."""
+    _verify_sampled(split)
     assert split.train.time is not None
     assert split.valid_time is not None
     assert split.test_time is not None
@@ -282,11 +132,12 @@ def _verify_by_time(split: Split) -> None:
 
 def _verify_by_position(split: Split) -> None:
     """The target is the last event but one, or the last, and the history all that is before it."""
+    _verify_sampled(split)
     log = split.log
     for queries, later in ((split.valid, 2), (split.test, 1)):
-        rows, _ = _segments(log.offsets, queries.user)
+        rows, _ = segments(log.offsets, queries.user)
         full = log.offsets[queries.user + 1] - log.offsets[queries.user]
-        ends = _offsets(full)[1:]
+        ends = row_pointers(full)[1:]
         keep = np.ones(len(rows), dtype=bool)
         for back in range(1, later + 1):
             keep[ends - back] = False
@@ -363,14 +214,14 @@ def leave_one_out(
     """
     if ties not in ("file", "random"):
         raise DataError(f"ties is {ties!r}; expected 'file' or 'random'")
-    _check_order(log, order)
+    check_order(log, order)
     rule: Rule = {"function": "leave_one_out", "ties": ties, "order": order} | _sampling(negatives, test_users, seed)
     if ties == "random":
         rule["seed"] = int(seed)
         canonical, log = _shuffle_ties(log, seed)
-        digest = _digest(canonical, rule)
+        digest = digest_of(canonical, rule)
     else:
-        digest = _digest(log, rule)
+        digest = digest_of(log, rule)
 
     start, end = log.offsets[:-1], log.offsets[1:]  # (U,)
     user = np.flatnonzero(end - start >= 3)  # (Q,)
@@ -388,7 +239,7 @@ def leave_one_out(
     valid, test = _with_negatives(valid, log, rule), _with_negatives(test[asked], log, rule)
 
     counts: dict[str, int | float] = {"short_users": log.num_users - len(user)}
-    counts |= _counts(train, valid, test) | _unasked(rule, len(user) - len(asked))
+    counts |= what_counts(train, valid, test) | _unasked(rule, len(user) - len(asked))
     if log.time is not None:
         last, second, third = log.time[end - 1], log.time[end - 2], log.time[end - 3]  # (Q,) each
         counts["tie_decided_targets_valid"] = int(((second == last) | (second == third)).sum())
@@ -458,7 +309,7 @@ def time_point(
         raise DataError(
             f"validation starts at {valid_time:.0f} s and test at {test_time:.0f} s; expected test to be later"
         )
-    digest = _digest(log, rule)
+    digest = digest_of(log, rule)
 
     train = log.select(log.time < valid_time)
     if len(train) == 0:
@@ -472,7 +323,7 @@ def time_point(
     counts: dict[str, int | float] = {"short_users": log.num_users - len(known)}
     counts |= _unasked(rule, len(test) - len(asked))
     valid, test = _with_negatives(valid, log, rule, test_time), _with_negatives(test[asked], log, rule)
-    counts |= _counts(train, valid, test)
+    counts |= what_counts(train, valid, test)
     trained = np.diff(train.offsets) > 0
     for queries, ties in ((valid, valid_ties), (test, test_ties[asked])):
         counts[f"tie_decided_targets_{queries.name}"] = int(ties.sum())
@@ -533,8 +384,6 @@ def _sampling(negatives: int | None, test_users: int | None, seed: int) -> Rule:
 
 def _asked(test: Queries, rule: Rule) -> Ints:
     """Numbers of the test queries whose users are chosen."""
-    from .negatives import choose_users
-
     return choose_users(test.user, rule["test_users"], rule["seed"]) if "test_users" in rule else np.arange(len(test))
 
 
@@ -545,11 +394,13 @@ def _unasked(rule: Rule, number: int) -> dict[str, int]:
 
 def _with_negatives(queries: Queries, log: InteractionLog, rule: Rule, before: float = np.inf) -> Queries:
     """The queries with the negatives that the rule names, if any; only events `before` a time count as touched."""
-    from .negatives import with_negatives
-
     if "negatives" not in rule:
         return queries
     return with_negatives(queries, log, rule["negatives"], seed=rule["seed"], before=before)
+
+
+register(leave_one_out, _verify_by_position)
+register(time_point, _verify_by_time)
 
 
 def make_split(log: InteractionLog, rule: Mapping[str, Any]) -> Split:
@@ -563,28 +414,19 @@ def make_split(log: InteractionLog, rule: Mapping[str, Any]) -> Split:
     >>> make_split(log, split.rule).digest == split.digest
     True
     """
-    from .shares import given, ratio
-    from .windows import windows
-
-    rules: dict[str, Callable[..., Split]] = {
-        "leave_one_out": leave_one_out,
-        "time_point": time_point,
-        "windows": windows,
-        "ratio": ratio,
-        "given": given,
-    }
-    arguments = dict(rule)
-    name = str(arguments.pop("function", ""))
-    if name not in rules:
-        raise DataError(f"unknown split {name!r}; {closest(name, rules)}")
+    arguments = {key: value for key, value in rule.items() if key != "function"}
     try:
-        split = rules[name](log, **arguments)
+        return _cut_of(rule).make(log, **arguments)
     except TypeError as error:
-        raise DataError(f"the rule of split {name!r} does not fit: {error}") from error
-    return split
+        raise DataError(f"the rule of split {rule['function']!r} does not fit: {error}") from error
 
 
-def _check_order(log: InteractionLog, order: str) -> None:
+def check_order(log: InteractionLog, order: str) -> None:
+    """Refuse an order of rows that is unknown, or that the log does not have.
+
+    Raises:
+        DataError: it is; the message says what to pass.
+    """
     if order not in ("time", "file"):
         raise DataError(f"order is {order!r}; expected 'time' or 'file'")
     if order == "time" and log.time is None:
@@ -597,7 +439,8 @@ def _check_order(log: InteractionLog, order: str) -> None:
         )
 
 
-def _digest(log: InteractionLog, rule: Rule) -> str:
+def digest_of(log: InteractionLog, rule: Rule) -> str:
+    """Hex SHA-256 of a log and the rule of a split."""
     return hashlib.sha256(f"{log.digest()} {json.dumps(rule, sort_keys=True)}".encode()).hexdigest()
 
 
@@ -621,13 +464,13 @@ def _queries(
     digest: str,
 ) -> Queries:
     """Queries of users whose history is rows start to end, and whose targets are the distinct items of target rows."""
-    history, offsets = _ranges(start, end)
-    rows, target_offsets = _ranges(target_start, target_end)
+    history, offsets = ranges(start, end)
+    rows, target_offsets = ranges(target_start, target_end)
     targets = log.item[rows]
     if len(rows) > len(user):  # sets: keep the first appearance of each (query, item)
         query = np.repeat(np.arange(len(user)), np.diff(target_offsets))
-        keep = _first_of_pairs(query, targets, log.num_items)
-        targets, target_offsets = targets[keep], _offsets(np.bincount(query[keep], minlength=len(user)))
+        keep = first_of_pairs(query, targets, log.num_items)
+        targets, target_offsets = targets[keep], row_pointers(np.bincount(query[keep], minlength=len(user)))
     return Queries(
         user=user,
         offsets=offsets,
@@ -641,13 +484,13 @@ def _queries(
     )
 
 
-def _counts(train: InteractionLog, valid: Queries, test: Queries) -> dict[str, int | float]:
+def what_counts(train: InteractionLog, valid: Queries, test: Queries) -> dict[str, int | float]:
     """What both kinds of split count."""
     counts: dict[str, int | float] = {"train_interactions": len(train)}
     known = np.bincount(train.item, minlength=train.num_items) > 0
     for queries in (valid, test):
         name, number = queries.name, len(queries)
-        seen = _in_query(queries.target_offsets, queries.targets, queries.offsets, queries.items)
+        seen = in_query(queries.target_offsets, queries.targets, queries.offsets, queries.items)
         counts[f"queries_{name}"] = number
         counts[f"targets_{name}"] = len(queries.targets)
         counts[f"cold_targets_{name}"] = int((~known[queries.targets]).sum())
@@ -655,58 +498,3 @@ def _counts(train: InteractionLog, valid: Queries, test: Queries) -> dict[str, i
         if queries.time is not None and train.time is not None and len(queries):
             counts[f"older_share_{name}"] = float((queries.time < train.time.max()).mean())
     return counts
-
-
-def _in_query(offsets: Ints, items: npt.NDArray[np.signedinteger[Any]], other_offsets: Ints, others: Ints) -> Bools:
-    """(n,) bool: the item of query q is among the others of query q.
-
-    A block of items at a time, as there may be 1,000 candidates per query; np.isin would sort them all.
-    """
-    size = 1 + int(max(items.max(initial=0), others.max(initial=0)))
-    known = np.sort(np.repeat(np.arange(len(offsets) - 1), np.diff(other_offsets)) * size + others)
-    found = np.zeros(len(items), dtype=bool)
-    for first in range(0, len(items), _BLOCK):
-        part = slice(first, min(first + _BLOCK, len(items)))
-        query = np.searchsorted(offsets, np.arange(part.start, part.stop), side="right") - 1
-        found[part] = among(query * size + items[part], known)
-    return found
-
-
-def among(keys: Ints, known: Ints) -> Bools:
-    """Which keys are in the sorted array `known`; for ascending keys 9 times as fast as np.isin, which sorts them."""
-    if len(known) == 0:
-        return np.zeros(keys.shape, dtype=bool)
-    same: Bools = known[np.minimum(np.searchsorted(known, keys), len(known) - 1)] == keys
-    return same
-
-
-def _count_in(offsets: Ints, flags: Bools) -> Ints:
-    """(Q,) int64: the flags that are set within each query."""
-    before = _offsets(flags)
-    return before[offsets[1:]] - before[offsets[:-1]]
-
-
-def _first_of_pairs(group: Ints, item: Ints, num_items: int) -> Bools:
-    """(n,) bool: the row is the first with its (group, item)."""
-    keep = np.zeros(len(group), dtype=bool)
-    keep[np.unique(group * num_items + item, return_index=True)[1]] = True
-    return keep
-
-
-def _ranges(start: Ints, end: Ints) -> tuple[Ints, Ints]:
-    """Row numbers start[0] .. end[0], start[1] .. end[1], ... in one array, and the (Q + 1,) row pointers."""
-    offsets = _offsets(end - start)
-    rows = np.arange(offsets[-1], dtype=np.int64) + np.repeat(start - offsets[:-1], end - start)
-    return rows, offsets
-
-
-def _segments(offsets: Ints, index: Ints) -> tuple[Ints, Ints]:
-    """Flat positions of the segments `index`, and their new row pointers."""
-    return _ranges(offsets[index], offsets[index + 1])
-
-
-def _pack(lists: Sequence[npt.ArrayLike], dtype: type[Any]) -> tuple[Ints, npt.NDArray[Any]]:
-    """Arrays one after the other: (row pointers, values)."""
-    arrays = [np.asarray(values, dtype=dtype).reshape(-1) for values in lists]
-    values = np.concatenate(arrays) if arrays else np.zeros(0, dtype=dtype)
-    return _offsets(np.array([len(one) for one in arrays], dtype=np.int64)), values

@@ -17,9 +17,11 @@ import numpy as np
 
 from ..errors import DataError, closest
 from ..streams import Streams
-from .log import Floats, InteractionLog, Ints, _offsets
+from .flat import Floats, Ints, among, first_of_pairs, in_query, row_pointers
+from .log import InteractionLog
 from .negatives import check_free, touched_keys
-from .splits import Queries, Rule, Split, _check_order, _counts, _digest, _first_of_pairs, _in_query, among, check_seed
+from .queries import Queries
+from .splits import Rule, Split, check_order, check_seed, digest_of, register, what_counts
 
 Assignment = Literal["window", "user", "time"]
 _ROUNDS = 20  # of drawing negatives for all windows at once; what is left then is drawn window by window
@@ -82,7 +84,7 @@ def windows(
     rule |= {"negatives": int(negatives), "valid": float(valid), "test": float(test), "last": last, "order": order}
     rule["seed"] = int(seed)
     _check_rule(log, rule)
-    digest = _digest(log, rule)
+    digest = digest_of(log, rule)
 
     rows = _grid(log, inputs + targets, last)  # (W, L) rows of the log
     num_valid, num_test = _sizes(log, rows, valid, test)
@@ -124,7 +126,7 @@ def _check_rule(log: InteractionLog, rule: Rule) -> None:
     if not (valid > 0 and test > 0):
         raise DataError(f"valid is {valid} and test is {test}; expected shares, or numbers of windows")
     check_seed(rule["seed"])
-    _check_order(log, rule["order"])
+    check_order(log, rule["order"])
     if by == "time" and log.time is None:
         raise DataError(f"{log.name!r} has no times, so windows cannot be cut by time; take by='user'")
 
@@ -163,7 +165,7 @@ def _shuffled(group: Ints, num_valid: int, num_test: int, seed: int) -> list[Int
     _, group, size = np.unique(group, return_inverse=True, return_counts=True)
     order = Streams(int(seed)).numpy("windows").permutation(len(size))
     before = np.zeros(len(size), dtype=np.int64)  # windows in the groups that come before
-    before[order] = _offsets(size[order])[:-1]
+    before[order] = row_pointers(size[order])[:-1]
     in_test = before < num_test
     taken = int(size[in_test].sum())
     in_valid = ~in_test & (before < taken + num_valid)
@@ -219,7 +221,7 @@ def _negatives(log: InteractionLog, rows: Ints, part: Ints, end: float, count: i
 def _first_distinct(offered: Ints, count: int, num_items: int) -> Ints:
     """(n, m) items, -1 for none -> (n, count): the first distinct ones of each row, -1 where there are fewer."""
     row = np.repeat(np.arange(len(offered)), offered.shape[1])
-    keep = _first_of_pairs(row, offered.reshape(-1) + 1, num_items + 1).reshape(offered.shape) & (offered >= 0)
+    keep = first_of_pairs(row, offered.reshape(-1) + 1, num_items + 1).reshape(offered.shape) & (offered >= 0)
     rank = keep.cumsum(axis=1) - 1
     keep &= rank < count
     first = np.full((len(offered), count), -1, dtype=np.int64)
@@ -238,7 +240,7 @@ def _window_counts(
         "windows_dropped": len(rows) - sum(len(part) for part in parts),
         "outside_events": len(log) - rows.size,
     }
-    counts |= _counts(train, valid, test)
+    counts |= what_counts(train, valid, test)
     newest = np.full(log.num_users, -1, dtype=np.int64)  # the user's newest training window
     newest[log.user[rows[parts[0], 0]]] = parts[0]  # parts ascend, so the last one stays
     for queries, part in ((valid, parts[1]), (test, parts[2])):
@@ -273,7 +275,7 @@ def _window_queries(
     )
 
 
-def verify_windows(split: Split) -> None:
+def _verify_windows(split: Split) -> None:
     """Checks a split by windows: each window of the log at most once, and nothing held out in training.
 
     Raises:
@@ -299,7 +301,7 @@ def verify_windows(split: Split) -> None:
         raise DataError("the training log holds other events than the training windows")
     for queries in parts:
         ends = np.arange(len(queries) + 1) * int(split.rule["negatives"])
-        if _in_query(ends, queries.negatives, queries.offsets, queries.items).any():
+        if in_query(ends, queries.negatives, queries.offsets, queries.items).any():
             raise DataError(f"a negative of a {queries.name} window is in its inputs")
     if split.kind == "user":
         sides = np.concatenate([np.unique(p.user) for p in parts])
@@ -312,3 +314,6 @@ def verify_windows(split: Split) -> None:
             raise DataError("training windows reach into the time of the validation targets")
         if split.test.time.min() < split.test_time:
             raise DataError("a test window has targets from before the test period")
+
+
+register(windows, _verify_windows)

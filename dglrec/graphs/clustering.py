@@ -66,7 +66,7 @@ def ward(points: Array, k: int, mask: Array | None = None) -> Tensor:
     """
     points, k, valid = _checked(points, k, mask)
     points = _in_reach(points)
-    leaders = _compiled_ward() if points.device.type == "cpu" else None
+    leaders = compiled_ward() if points.device.type == "cpu" else None
     if leaders is not None:
         set_bytes = 8 * points.shape[1] * points.shape[2]  # a float64 copy; of matrices there is one per thread
         return _in_chunks(
@@ -238,7 +238,7 @@ def _ward(points: Tensor, k: int, valid: Tensor) -> Tensor:
 
 
 @functools.cache
-def _compiled_ward() -> Callable[[Tensor, int, Tensor], Tensor] | None:
+def compiled_ward() -> Callable[[Tensor, int, Tensor], Tensor] | None:
     """`ward_leaders`, or None where numba, which the extra "fast" installs, is missing or cannot compile it."""
     try:
         from ._chains import ward_leaders

@@ -18,8 +18,7 @@ import torch
 
 from .._dgl import dgl
 from ..config import is_whole
-from ..data.log import Ints, _offsets
-from ..data.splits import _ranges
+from ..data.flat import Ints, ranges, row_pointers
 from ..errors import ConfigError, DataError
 from ..streams import GOLDEN, mixed
 
@@ -253,7 +252,7 @@ def hops(
         parent = np.repeat(np.arange(len(nodes)), found.counts)
         back, root, here = nodes[parent], root[parent], _OTHER[here]
         nodes = found.nodes
-        levels.append(Hop(here, _offsets(found.counts), nodes, found.edges, root))
+        levels.append(Hop(here, row_pointers(found.counts), nodes, found.edges, root))
     return Hops(type, roots, tuple(levels))
 
 
@@ -269,9 +268,9 @@ class _Chosen:
         """The same with the neighbours of some nodes taken from `other`, which holds theirs alone."""
         counts = self.counts.copy()
         counts[rows] = other.counts
-        starts = _offsets(self.counts)[:-1].copy()
-        starts[rows] = len(self.nodes) + _offsets(other.counts)[:-1]
-        place, _ = _ranges(starts, starts + counts)
+        starts = row_pointers(self.counts)[:-1].copy()
+        starts[rows] = len(self.nodes) + row_pointers(other.counts)[:-1]
+        place, _ = ranges(starts, starts + counts)
         nodes, edges = np.concatenate([self.nodes, other.nodes]), np.concatenate([self.edges, other.edges])
         return _Chosen(counts, nodes[place], edges[place])
 
@@ -289,7 +288,7 @@ class _Side:
 
     def __init__(self, own: Ints, other: Ints, rank: Ints, position: Ints, count: int, span: int) -> None:
         order = np.lexsort((position, rank, own))
-        self.offsets = _offsets(np.bincount(own, minlength=count))
+        self.offsets = row_pointers(np.bincount(own, minlength=count))
         self.node, self.edge = other[order].astype(np.int64), order.astype(np.int64)
         own, rank = own[order].astype(np.int64), rank[order].astype(np.int64)
         self.key = own * span + rank
@@ -302,13 +301,13 @@ class _Side:
         self, first: Ints, high: Ints, cut: Ints, banned: Ints, fanout: int, salt: npt.NDArray[np.uint64] | None
     ) -> _Chosen:
         """The neighbours on the edges first[r] .. high[r] of each row r, newest first; see `Neighbours.choose`."""
-        rows, _ = _ranges(first, high)
+        rows, _ = ranges(first, high)
         row = np.repeat(np.arange(len(first)), high - first)
         place = (high - 1 + first)[row] - rows  # newest first
         node = self.node[place]
         keep = (self.again[place] >= cut[row]) & (node != banned[0, row]) & (node != banned[1, row])
         place, row = place[keep], row[keep]
-        number = np.arange(len(row)) - _offsets(np.bincount(row, minlength=len(first)))[row]  # within its row
+        number = np.arange(len(row)) - row_pointers(np.bincount(row, minlength=len(first)))[row]  # within its row
         if salt is None:
             chosen = np.flatnonzero(number < fanout)
         else:

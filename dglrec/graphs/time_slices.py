@@ -16,9 +16,10 @@ import torch
 
 from .._dgl import dgl
 from ..config import is_whole
-from ..data.log import Floats, InteractionLog, Ints, _seconds
+from ..data.flat import Floats, Ints
+from ..data.log import InteractionLog, seconds_of
 from ..errors import DataError, closest
-from .user_item import _events
+from .user_item import events_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +71,7 @@ def time_slices(
     >>> [(name, *(ends.tolist() for ends in graph.edges(etype=name))) for name in slice_names(graph)]
     [('t0', [0], [2]), ('t1', [0, 1], [0, 2]), ('t2', [0], [2])]
     """
-    users, items, times, num_users, num_items = _events("time_slices", log, user, item, time, num_users, num_items)
+    users, items, times, num_users, num_items = events_of("time_slices", log, user, item, time, num_users, num_items)
     if times is None:
         name = "time_slices() got no time=" if log is None else f"{log.name!r} has no times"
         raise _no_times(name, "time_slices(user=log.user, item=log.item, time=log.position, n=...)")
@@ -199,7 +200,7 @@ def _event_times(time: Any) -> Floats:
         if time.time is None:
             raise _no_times(f"{time.name!r} has no times", "slice_boundaries(log.position, n=...)")
         time = time.time
-    seconds = _seconds(time)
+    seconds = seconds_of(time)
     if len(seconds) == 0:
         raise DataError("no events, so there is no time to cut; expected at least one")
     return seconds

@@ -9,7 +9,7 @@ import torch
 
 from .._dgl import dgl
 from ..errors import DataError
-from .user_item import _events
+from .user_item import events_of
 
 if TYPE_CHECKING:
     from ..data.log import InteractionLog
@@ -49,7 +49,7 @@ def transitions(
     >>> [end.tolist() for end in graph.edges(etype="next")], graph.edges["next"].data["count"].tolist()
     ([[0, 2], [2, 0]], [2, 1])
     """
-    users, items, times, _, num_items = _events("transitions", log, user, item, time, None, num_items)
+    users, items, times, _, num_items = events_of("transitions", log, user, item, time, None, num_items)
     if reach < 1:
         raise DataError(f"reach is {reach}; expected 1 (the next item alone) or more")
     if max_seconds is not None and times is None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .._dgl import dgl
-from ..data.log import _seconds
+from ..data.log import seconds_of
 from ..errors import DataError
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def user_item(
     >>> graph.num_edges("interacts"), graph.edges(etype="interacts")[1].tolist()
     (3, [0, 2, 2])
     """
-    users, items, times, num_users, num_items = _events("user_item", log, user, item, time, num_users, num_items)
+    users, items, times, num_users, num_items = events_of("user_item", log, user, item, time, num_users, num_items)
     counts = None
     if unique:
         _, first, counts = np.unique(users * num_items + items, return_index=True, return_counts=True)
@@ -115,7 +115,7 @@ def user_item(
     return _build(users, items, times, counts, num_users, num_items)
 
 
-def _events(
+def events_of(
     what: str, log: InteractionLog | None, user: Any, item: Any, time: Any, num_users: int | None, num_items: int | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, int, int]:
     """Users, items and times (E,), sorted by (user, time, order of the file), and the numbers of nodes.
@@ -129,7 +129,7 @@ def _events(
     if user is None or item is None:
         raise DataError(f"{what}() got neither a log nor both user= and item=; pass a log, or both arrays")
     users, items = _indices(user, "user"), _indices(item, "item")
-    times = None if time is None else _seconds(time)
+    times = None if time is None else seconds_of(time)
     if len(users) != len(items) or (times is not None and len(times) != len(users)):
         seen = f"{len(users)} users, {len(items)} items" + ("" if times is None else f", {len(times)} times")
         raise DataError(f"{what}() got {seen}; expected arrays of one length")

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.log import Floats, InteractionLog, Ints, _offsets
-from ..data.splits import Queries, _ranges
+from ..data.flat import Floats, Ints, ranges
+from ..data.log import InteractionLog
+from ..data.queries import Queries
 from ..graphs import Hops, hops
 from .prompts import Neighbour, Prompts
 
@@ -36,7 +37,7 @@ class Asked:
 def targets_of(train: InteractionLog, rows: Ints, max_length: int) -> Asked:
     """The events `rows` (B,) of the training log as questions, each with the `max_length` events before it."""
     sizes = np.minimum(train.position[rows], max_length)
-    back, offsets = _ranges(np.zeros(len(rows), dtype=np.int64), sizes)  # 0 for the newest
+    back, offsets = ranges(np.zeros(len(rows), dtype=np.int64), sizes)  # 0 for the newest
     history = Neighbour(offsets, train.item[np.repeat(rows - 1, sizes) - back])
     time = None if train.time is None else train.time[rows]
     return Asked(train.user[rows], history, time, train.item[rows])
@@ -55,7 +56,7 @@ def asked_batches(
 def history_of(queries: Queries, max_length: int) -> Asked:
     """Queries as questions; those without a time may see all events."""
     sizes = np.minimum(queries.lengths, max_length)
-    back, offsets = _ranges(np.zeros(len(sizes), dtype=np.int64), sizes)
+    back, offsets = ranges(np.zeros(len(sizes), dtype=np.int64), sizes)
     history = Neighbour(offsets, queries.items[np.repeat(queries.offsets[1:] - 1, sizes) - back])
     time = np.full(len(queries), np.inf) if queries.time is None else queries.time
     return Asked(queries.user, history, time, np.full(len(queries), -1))
@@ -187,9 +188,3 @@ class CutShare:
         share = self._cut / max(self._entries, 1)
         self._cut = self._entries = 0
         return {"cut": share}
-
-
-def offsets_of(lists: Sequence[Sequence[int]]) -> tuple[Ints, Ints]:
-    """Row pointers and values of lists."""
-    values = np.array([value for one in lists for value in one], dtype=np.int64)
-    return _offsets(np.array([len(one) for one in lists], dtype=np.int64)), values

@@ -17,7 +17,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..config import is_whole
-from ..data.log import Floats, InteractionLog, Ints
+from ..data.flat import Floats, Ints
+from ..data.log import InteractionLog
 from ..errors import ConfigError, DataError
 
 Names: TypeAlias = list[tuple[str, ...]]

@@ -17,8 +17,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ..data.log import Ints, _offsets
-from ..data.splits import _first_of_pairs, _ranges
+from ..data.flat import Ints, first_of_pairs, ranges, row_pointers
 from ..errors import ConfigError, DataError
 from ..graphs import Hop
 
@@ -85,8 +84,8 @@ class Neighbour:
     def of(cls, hop: Hop, row: Ints, rows: int) -> Neighbour:
         """A hop of trees whose seeds belong to prompts: `row` (S,) ascends; a node counts once in a prompt."""
         own = row[hop.root]
-        keep = _first_of_pairs(own, hop.nodes, 1 + int(hop.nodes.max(initial=0)))
-        return cls(_offsets(np.bincount(own[keep], minlength=rows)), hop.nodes[keep])
+        keep = first_of_pairs(own, hop.nodes, 1 + int(hop.nodes.max(initial=0)))
+        return cls(row_pointers(np.bincount(own[keep], minlength=rows)), hop.nodes[keep])
 
 
 class Prompter:
@@ -114,7 +113,7 @@ class Prompter:
         self.budget = budget
         phrases = [tokenize(text) for text in texts()] + [[] if one is None else [one] for one in (end, asker, None)]
         parts = [np.asarray(phrase, dtype=np.int64) for phrase in phrases] + [user_names[1], item_names[1]]
-        starts = _offsets(np.array([len(part) for part in parts]))
+        starts = row_pointers(np.array([len(part) for part in parts]))
         self._tokens = np.concatenate(parts)  # all that a prompt may hold
         lengths = np.diff(starts)
         # The phrases by (type, hop), the question, the end, the asker, nothing: start and length of each.
@@ -200,10 +199,10 @@ class Prompter:
         row, place, start, length = (np.concatenate(column) for column in zip(*segments, strict=True))
         order = np.argsort(row * (1 + int(place.max(initial=0))) + place, kind="stable")
         row, start, length = row[order], start[order], length[order]
-        tokens, _ = _ranges(start, start + length)
+        tokens, _ = ranges(start, start + length)
         parts = np.repeat(np.arange(len(row)) - np.searchsorted(row, row), length)
         sizes = np.bincount(row, length, rows).astype(np.int64)
-        return Prompts(_offsets(sizes), self._tokens[tokens], parts, cut)
+        return Prompts(row_pointers(sizes), self._tokens[tokens], parts, cut)
 
     def _check(self, type: str, nodes: Ints, least: int) -> None:
         count = len(self._names[type][0])

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
-from ..data.log import Floats
+from ..data.flat import Floats
 from ..losses import uniformity
-
-if TYPE_CHECKING:
-    from ..models.galrec import GALRec
 
 EVENTS = 1000
 _BLOCK = 128  # events whose prompts are encoded together
@@ -32,11 +29,11 @@ class Spread:
     uniformity: dict[str, float]
 
 
-def spread(model: GALRec, events: int = EVENTS) -> Spread:
+def spread(model: Any, events: int = EVENTS) -> Spread:
     """The vectors of hop 0, 1 and the farthest, of the users and items of training events from all of the log.
 
     Args:
-        model: in evaluation mode.
+        model: a `GALRec` in evaluation mode.
         events: number of events, or a few more.
     """
     rows = np.flatnonzero(model.split.train.position > 0)

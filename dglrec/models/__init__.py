@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
-from ..config import replace
-from ..data.splits import Split
-from ..errors import ConfigError, closest
-from .base import Model
+from ..base import PRESETS, Model, Preset, preset
 from .bert4rec import BERT4Rec, BERT4RecConfig
 from .comirec import ComiRec, ComiRecConfig
 from .counts import Counts, CountsConfig
@@ -32,26 +26,12 @@ __all__ = [
 ]  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Preset:
-    """A model class, the fields in which it differs from the class's defaults, and where it comes from."""
-
-    model: type[Model]
-    fields: dict[str, Any]
-    source: str
-
-    @property
-    def config(self) -> Any:
-        """The config of the preset."""
-        return replace(self.model.Config(), self.fields)
-
-
 _CODE = {"recurrent": "lstm", "instance": "collapsed", "activate": True, "train.schedule": "exponential"}  # of SelfGNN
 _PREFIXES = {"targets": "prefixes", "norm": "symmetric", "pool": "mean", "dropout": 0.1, "max_length": 50, "reg": 1e-4}
 _INDUCTIVE = {**_PREFIXES, "tables": "items", "past": True, "interval_pool": "last"}
 _LARGE_STEPS = {"train.batch_size": 1024, "train.lr": 2e-3}
 
-PRESETS = {
+PRESETS |= {
     "popularity": Preset(Counts, {"what": "popularity"}, "number of training interactions of an item"),
     "recency": Preset(Counts, {"what": "recency"}, "the same, where older interactions count less"),
     "transitions": Preset(Counts, {"what": "transitions"}, "how often an item came right after the last one"),
@@ -149,17 +129,3 @@ PRESETS = {
         "the same, mostly as the authors' public code computes it",
     ),
 }
-
-
-def preset(name: str, split: Split, **fields: Any) -> Model:
-    """The model of a preset, with changes to its config.
-
-    Raises:
-        ConfigError: no such preset, field or value; the closest name is given.
-    """
-    if name not in PRESETS:
-        raise ConfigError(f"unknown preset {name!r}; {closest(name, PRESETS)}")
-    found = PRESETS[name]
-    model = found.model(split, found.config, **fields)
-    model.preset = name
-    return model

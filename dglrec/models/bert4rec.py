@@ -16,13 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..batches import Cloze, cloze_batches
+from ..base import Model, check_transformer
+from ..batches import Cloze, cloze_batches, query_sequences
 from ..config import TrainConfig, check_limits
-from ..data.splits import Queries, Split
+from ..data.queries import Queries
+from ..data.splits import Split
 from ..losses import item_cross_entropy
 from ..nn.cloze import ClozeEncoder
+from ..nn.initial import initialise
 from ..streams import Streams, seeded
-from .base import Model, check_transformer, initialise, query_sequences
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..base import WindowModel
 from ..batches import Windows
 from ..config import TrainConfig, check_limits
-from ..data.splits import Queries, Split
+from ..data.queries import Queries
+from ..data.splits import Split
 from ..nn.interests import Padded, batch_window, candidate_bce, item_table, places, query_window, window_logits
 from ..streams import seeded
-from .base import WindowModel
 
 
 @dataclass(frozen=True)

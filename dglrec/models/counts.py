@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..base import Model
 from ..config import TrainConfig, check_limits
-from ..data.splits import Queries, Split
+from ..data.queries import Queries
+from ..data.splits import Split
 from ..errors import DataError
 from ..graphs import transitions
 from ..streams import Streams
-from .base import Model
 
 SECONDS_A_DAY = 86_400
 

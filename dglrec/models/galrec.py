@@ -16,19 +16,21 @@ import torch
 from torch import Tensor, nn
 
 from ..config import check_limits
-from ..data.log import Ints
-from ..data.splits import Queries, Split
+from ..data.flat import Ints, packed
+from ..data.queries import Queries
+from ..data.splits import Split
 from ..errors import ConfigError
 from ..graphs import Neighbours, user_item
 from ..lm.backbone import Backbone
 from ..lm.contrasts import ContrastConfig, Contrasts
-from ..lm.embeddings import TFIDF, check_encoder, from_model, from_texts, item_texts, standardised
-from ..lm.hop_prompts import Asked, HopPrompts, Packed, around_items, around_users, history_of, offsets_of, targets_of
+from ..lm.embeddings import TFIDF, check_encoder, from_texts, item_texts, standardised
+from ..lm.hop_prompts import Asked, HopPrompts, Packed, around_items, around_users, history_of, targets_of
 from ..lm.node_tokens import NodeTokens
 from ..lm.prompts import MAX_HOPS, Prompter, texts
 from ..losses import item_cross_entropy
 from ..streams import Streams, seeded
 from .prompted import PromptConfig, PromptModel
+from .sources import from_model
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ class GALRec(PromptModel):
         self._prompter = Prompter(
             self.backbone.tokenize,
             (np.arange(self.num_users + 1), np.arange(user, asker)),
-            offsets_of([[*title, item + number] for number, title in enumerate(spoken)]),
+            packed([[*title, item + number] for number, title in enumerate(spoken)]),
             budget=c.budget,
             end=self.backbone.end,
             asker=asker,

@@ -18,17 +18,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..batches import Cloze, Edges, Prefixes, cloze_batches, edge_batches, prefix_batches
+from ..base import Model, check_transformer
+from ..batches import Cloze, Edges, Prefixes, cloze_batches, edge_batches, prefix_batches, query_sequences
 from ..config import TrainConfig, check_limits
-from ..data.splits import Queries, Split
+from ..data.queries import Queries
+from ..data.splits import Split
 from ..errors import ConfigError
 from ..graphs import user_item
 from ..losses import alignment, cross_uniformity, item_cross_entropy, uniformity
 from ..nn.cloze import ClozeEncoder
+from ..nn.initial import initialise
 from ..nn.propagation import Adjacency, LightGCNEncoder, fold_in
 from ..nn.transformer import CausalTransformer
 from ..streams import Streams, seeded
-from .base import Model, check_transformer, initialise, query_sequences
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import check_limits
-from ..data.log import Ints
+from ..data.flat import Ints
 from ..data.splits import Split
 from ..errors import ConfigError
-from ..evaluate import _eval_mode
+from ..evaluate import eval_mode
 from ..graphs import Sequences
 from ..losses import info_nce
 from ..slice_batches import Sliced
@@ -130,7 +130,7 @@ class HardGNN(SelfGNN):
         """
         c, train = self.config, self.split.train
         self._check_k()
-        with _eval_mode(self):
+        with eval_mode(self):
             users = self.num_users if c.anchor == "slice" else 0
             rows = (torch.arange(users, device=self.device), torch.arange(self.num_items, device=self.device))
             short = self.encoder(self.adjacency, (self.user, self.item), rows)

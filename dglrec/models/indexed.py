@@ -17,11 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import TrainConfig, check_limits
-from ..data.splits import Queries, Split
+from ..data.flat import packed
+from ..data.queries import Queries
+from ..data.splits import Split
 from ..errors import CheckpointError, ConfigError
 from ..lm.backbone import Backbone, beam_states, in_order, padded_parts
 from ..lm.decoding import Trie, beam_search
-from ..lm.hop_prompts import Asked, HopPrompts, Packed, history_of, offsets_of
+from ..lm.hop_prompts import Asked, HopPrompts, Packed, history_of
 from ..lm.indexing import Names, check_names, cid, p5, sid
 from ..lm.prompts import Prompter, texts
 from ..streams import Streams, seeded
@@ -80,10 +82,10 @@ class IndexedLM(PromptModel):
         if c.scheme == "cid":
             self._remember(names)
         words = self.backbone.words.num_embeddings
-        offsets, values = offsets_of(numbers)
+        offsets, values = packed(numbers)
         self._prompter = Prompter(
             self.backbone.tokenize,
-            offsets_of([]),
+            packed([]),
             (offsets, values + words),
             budget=c.budget,
             end=self.backbone.end,

@@ -9,14 +9,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ..base import Model
 from ..batches import Edges, edge_batches
 from ..config import TrainConfig, check_limits
-from ..data.splits import Queries, Split
+from ..data.queries import Queries
+from ..data.splits import Split
 from ..graphs import user_item
 from ..losses import bpr
+from ..nn.initial import initialise
 from ..nn.propagation import Adjacency, LightGCNEncoder, fold_in
 from ..streams import Streams, seeded
-from .base import Model, initialise
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..base import WindowModel, check_times
 from ..batches import Windows
 from ..config import TrainConfig, check_even, check_limits
-from ..data.splits import Queries, Split
+from ..data.queries import Queries
+from ..data.splits import Split
 from ..graphs.interests import METHODS, Interests, dense_interests
 from ..nn.interests import (
     InterestAttention,
@@ -37,7 +39,6 @@ from ..nn.interests import (
     window_logits,
 )
 from ..streams import seeded
-from .base import WindowModel, check_times
 
 EXACT_WINDOWS = 1024  # windows that are run at once if each candidate has its own, in training and evaluation
 

@@ -20,9 +20,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ..base import WindowModel, check_times
 from ..batches import Windows
 from ..config import TrainConfig, check_even, check_limits
-from ..data.splits import Queries, Split
+from ..data.queries import Queries
+from ..data.splits import Split
 from ..graphs.clustering import ward
 from ..nn.interests import (
     GAPS,
@@ -41,7 +43,6 @@ from ..nn.interests import (
     window_logits,
 )
 from ..streams import seeded
-from .base import WindowModel, check_times
 
 
 @dataclass(frozen=True)

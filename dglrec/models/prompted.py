@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ..base import Model
 from ..config import TrainConfig, check_limits
-from ..data.log import Ints
+from ..data.flat import Ints
 from ..data.splits import Split
 from ..lm.backbone import Backbone
 from ..lm.hop_prompts import Asked, CutShare, Packed, asked_batches
 from ..lm.prompts import Neighbour, Prompter, Prompts
 from ..streams import Streams
-from .base import Model
 
 
 def t5_training(weight_decay: float = 1e-3) -> TrainConfig:

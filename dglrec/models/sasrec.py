@@ -12,13 +12,15 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from ..batches import Positions, Prefixes, position_batches, prefix_batches
+from ..base import Model, check_transformer
+from ..batches import Positions, Prefixes, position_batches, prefix_batches, query_sequences
 from ..config import TrainConfig, check_limits
-from ..data.splits import Queries, Split
+from ..data.queries import Queries
+from ..data.splits import Split
 from ..losses import item_cross_entropy
+from ..nn.initial import initialise
 from ..nn.transformer import CausalTransformer
 from ..streams import Streams, seeded
-from .base import Model, check_transformer, initialise, query_sequences
 
 
 @dataclass(frozen=True)

@@ -17,18 +17,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..base import Model, check_times
+from ..batches import query_sequences
 from ..config import TrainConfig, check_limits
-from ..data.splits import Queries, Split
+from ..data.queries import Queries
+from ..data.splits import Split
 from ..errors import ConfigError
-from ..evaluate import _eval_mode
+from ..evaluate import eval_mode
 from ..graphs import slice_boundaries, time_slices
 from ..losses import hinge, item_cross_entropy, pair_cross_entropy, sum_of_squares
+from ..nn.initial import initialise
 from ..nn.intervals import InstanceEncoder, IntervalFusion, NoInstances, Reliability, Slices
 from ..nn.keeping import Keeping
 from ..nn.slices import SliceAdjacency, SliceEncoder, fold_in_slices, item_layers
 from ..slice_batches import Sliced, SliceEdges, slice_batches
 from ..streams import Streams, seeded
-from .base import Model, check_times, initialise, query_sequences
 
 MONTHS = 60  # maximum number of slices with by="month": each has its own tables
 CHUNK = 8192  # nodes that are fused at once in evaluation
@@ -305,7 +308,7 @@ class SelfGNN(Keeping, Model):
     @torch.no_grad()
     def slice_weights(self) -> Tensor:
         """(T, U): the learned reliability w of each user's slices, between 0 and 1 (Eq. 10 in docs/selfgnn.md)."""
-        with _eval_mode(self):
+        with eval_mode(self):
             rows = (torch.arange(size, device=self.device) for size in (self.num_users, 0))
             short, _ = self.encoder(self.adjacency, (self.user, self.item), tuple(rows))
             return torch.cat([self.reliability(self.fusion(part, 0), part) for part in short.split(CHUNK, 1)], 1)

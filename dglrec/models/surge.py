@@ -23,13 +23,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..base import WindowModel
 from ..batches import Windows
 from ..config import TrainConfig, check_limits
-from ..data.splits import Queries, Split
+from ..data.queries import Queries
+from ..data.splits import Split
 from ..graphs.interests import weighted_cosine
 from ..nn.interests import Padded, batch_window, candidate_bce, item_table, propagated, query_window
 from ..streams import Streams, seeded
-from .base import WindowModel
 
 _CHUNK = {"cpu": 1 << 22, "cuda": 1 << 27}  # attention weights at a time, when items are ranked
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..batches import Windows, days_since
-from ..data.splits import Queries
+from ..data.queries import Queries
 from ..errors import DataError
 from ..graphs import Sequences
 from .dropout import Dropout

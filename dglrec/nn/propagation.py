@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._dgl import dgl
-from ..data.splits import Queries
+from ..data.queries import Queries
 from .keeping import Keeping
 
 
@@ -49,15 +49,15 @@ class Adjacency(nn.Module):
         user, item = pairs // max(num_items, 1), pairs % max(num_items, 1)
         by_item = torch.argsort(item, stable=True)
         user_degree, item_degree = torch.bincount(user, minlength=num_users), torch.bincount(item, minlength=num_items)
-        weight = (_scale(user_degree)[user] * _scale(item_degree)[item]).squeeze(1)
+        weight = (scales(user_degree)[user] * scales(item_degree)[item]).squeeze(1)
         for name, values in (
-            ("user_offsets", _offsets(user_degree)),
+            ("user_offsets", pointers(user_degree)),
             ("user_items", item),
-            ("item_offsets", _offsets(item_degree)),
+            ("item_offsets", pointers(item_degree)),
             ("item_users", user[by_item]),
             ("user_weight", weight),
             ("item_weight", weight[by_item]),
-            ("item_scale", _scale(item_degree)),
+            ("item_scale", scales(item_degree)),
         ):
             self.register_buffer(name, values, persistent=False)
 
@@ -97,7 +97,7 @@ def _weighted_sum(x: Tensor, columns: Tensor, offsets: Tensor, weight: Tensor) -
 def _rows(rows: Tensor, columns: Tensor, offsets: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Columns, offsets and weights of some rows of a CSR matrix."""
     degree = _degrees(rows, offsets)
-    own = _offsets(degree)
+    own = pointers(degree)
     shift = torch.repeat_interleave(offsets[rows] - own[:-1], degree)
     place = torch.arange(len(shift), device=rows.device) + shift
     return columns[place], own, weight[place]
@@ -108,11 +108,13 @@ def _degrees(rows: Tensor, offsets: Tensor) -> Tensor:
     return offsets[rows + 1] - offsets[rows]
 
 
-def _offsets(degree: Tensor) -> Tensor:
+def pointers(degree: Tensor) -> Tensor:
+    """(n,) degrees -> (n + 1,) row pointers."""
     return torch.cat([degree.new_zeros(1), degree.cumsum(0)])
 
 
-def _scale(degree: Tensor) -> Tensor:
+def scales(degree: Tensor) -> Tensor:
+    """(n,) degrees -> (n, 1) their inverse square roots, 0 for a node without edges."""
     return torch.where(degree > 0, degree.clamp(min=1).float().rsqrt(), 0.0).unsqueeze(1)
 
 
@@ -206,7 +208,7 @@ def message_passing(
     `graph` is `user_item(..., unique=True)`; arguments and results are those of `LightGCNEncoder`.
     """
     users, items = x
-    user_scale, item_scale = _scale(graph.out_degrees(etype="interacts")), _scale(graph.in_degrees(etype="interacts"))
+    user_scale, item_scale = scales(graph.out_degrees(etype="interacts")), scales(graph.in_degrees(etype="interacts"))
     total_users, total_items = users, items
     with graph.local_scope():
         for _ in range(layers):
@@ -241,6 +243,6 @@ def fold_in(encoder: LightGCNEncoder, adjacency: Adjacency, x: tuple[Tensor, Ten
     row_of, item = pairs // len(items), pairs % len(items)
     degree = torch.bincount(row_of, minlength=len(asked))
     scaled = encoder.items_before(adjacency, x) * adjacency.item_scale
-    sums = F.embedding_bag(item, scaled, _offsets(degree), mode="sum", include_last_offset=True)
-    folded = sums * _scale(degree) / (encoder.layers + 1 if encoder.combine == "mean" else 1)
+    sums = F.embedding_bag(item, scaled, pointers(degree), mode="sum", include_last_offset=True)
+    folded = sums * scales(degree) / (encoder.layers + 1 if encoder.combine == "mean" else 1)
     return vectors.index_copy(0, torch.as_tensor(unknown, device=users.device), folded)

@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._dgl import dgl
-from ..data.log import Floats
-from ..data.splits import Queries
+from ..data.flat import Floats
+from ..data.queries import Queries
 from ..errors import ConfigError, DataError, closest
 from ..graphs.time_slices import slice_names
-from .propagation import _offsets, _scale
+from .propagation import pointers, scales
 
 Norm = Literal["sum", "symmetric"]
 Combine = Literal["sum", "mean", "last"]
@@ -80,12 +80,12 @@ class SliceAdjacency(nn.Module):
             ("item_nodes", item_nodes),
             ("user_row", _places(user_nodes, self.num_slices * self.num_users)),
             ("item_row", _places(item_nodes, self.num_slices * self.num_items)),
-            ("user_offsets", _offsets(user_degree)),
+            ("user_offsets", pointers(user_degree)),
             ("user_columns", items),
-            ("item_offsets", _offsets(item_degree)),
+            ("item_offsets", pointers(item_degree)),
             ("item_columns", users[by_item]),
             ("by_item", by_item),
-            ("weight", (_scale(user_degree)[users] * _scale(item_degree)[items]).squeeze(1)),
+            ("weight", (scales(user_degree)[users] * scales(item_degree)[items]).squeeze(1)),
         ):
             self.register_buffer(name, values, persistent=False)
 
@@ -301,8 +301,8 @@ def slice_message_passing(
     e = [table.expand(len(names), *table.shape[-2:]) for table in x]  # (T, U, d), (T, M, d)
     scale: list[Any] = [1.0, 1.0]
     if norm == "symmetric":
-        scale[0] = torch.stack([_scale(graph.out_degrees(etype=name)) for name in names]).to(e[0].dtype)  # (T, U, 1)
-        scale[1] = torch.stack([_scale(graph.in_degrees(etype=name)) for name in names]).to(e[1].dtype)
+        scale[0] = torch.stack([scales(graph.out_degrees(etype=name)) for name in names]).to(e[0].dtype)  # (T, U, 1)
+        scale[1] = torch.stack([scales(graph.in_degrees(etype=name)) for name in names]).to(e[1].dtype)
     total = list(e)
     with graph.local_scope():
         for _ in range(layers):
@@ -375,7 +375,7 @@ def fold_in_slices(
     if encoder.norm == "symmetric":
         item_degree = adjacency.item_offsets.diff()
         known = item_degree[row.clamp(min=0)] * (row >= 0) if len(item_degree) else torch.zeros_like(row)
-        weight = (_scale(degree)[node] * _scale(known)[place]).squeeze(1).to(x[1].dtype)
+        weight = (scales(degree)[node] * scales(known)[place]).squeeze(1).to(x[1].dtype)
     first = x[1].expand(slices, *x[1].shape[-2:])[columns // num_items, columns % num_items]  # (n, d), e_0
     e = x[1].new_zeros(slices * size, x[1].shape[-1])
     total = e
@@ -383,7 +383,7 @@ def fold_in_slices(
         before = first
         if layer and len(layers[layer - 1]):
             before = torch.where((row >= 0)[:, None], layers[layer - 1][row.clamp(min=0)], first)
-        z = _neighbour_sum(before, place, _offsets(degree), weight)
+        z = _neighbour_sum(before, place, pointers(degree), weight)
         e = F.leaky_relu(z, encoder.slope) + e
         total = total + e
     out = {"sum": total, "mean": total / (encoder.layers + 1), "last": e}[encoder.combine]

@@ -92,7 +92,7 @@ def on_cpu(sets: int, points: int, dim: int, k: int, kind: str, repeats: int) ->
 
     def in_rounds() -> Any:
         """Ward as it goes without numba."""
-        with mock.patch.object(clustering, "_compiled_ward", return_value=None):
+        with mock.patch.object(clustering, "compiled_ward", return_value=None):
             return ward(batch, k)
 
     expected = [first_appearance(AgglomerativeClustering(k, linkage="ward").fit_predict(one)) for one in each]

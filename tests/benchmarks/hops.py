@@ -36,8 +36,9 @@ def measure(data: str, repeats: int) -> dict[str, Any]:
     import numpy as np
 
     import dglrec
+    from dglrec.data.flat import packed
     from dglrec.graphs import Neighbours, hops, user_item
-    from dglrec.lm.hop_prompts import around_users, history_of, offsets_of
+    from dglrec.lm.hop_prompts import around_users, history_of
     from dglrec.lm.prompts import Prompter, texts
 
     log = dglrec.sample("hops") if data == "sample" else dglrec.load(data, k_core=5)
@@ -52,7 +53,7 @@ def measure(data: str, repeats: int) -> dict[str, Any]:
             seconds[name], trees = fastest(lambda f=fanouts, h=how: hops(index, asked.user, f, **h), repeats)
             sizes[name] = [len(level.nodes) for level in trees.levels]
     words = list(dict.fromkeys(" ".join(texts()).split()))
-    names = (offsets_of([[len(words) + 1 + node] for node in range(count)]) for count in (log.num_users, log.num_items))
+    names = (packed([[len(words) + 1 + node] for node in range(count)]) for count in (log.num_users, log.num_items))
     make = Prompter(lambda text: [words.index(word) for word in text.split()], *names, budget=256, end=len(words))
     questions = history_of(asked, 20)
     found = around_users(index, questions, [8], questions.time, "recent")

@@ -30,8 +30,8 @@ import dglrec
 from dglrec.batches import Edges
 from dglrec.checkpoint import load_state
 from dglrec.data.files import atomic_write
+from dglrec.data.queries import Queries
 from dglrec.data.sample import sample, sample_oracle
-from dglrec.data.splits import Queries
 from dglrec.errors import ConfigError
 from dglrec.streams import Streams, global_generator
 from dglrec.train import make_optimizer

@@ -9,10 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from dglrec.batches import Prefixes, prefix_batches
-from dglrec.data.splits import Queries
+from dglrec.batches import Prefixes, prefix_batches, query_sequences
+from dglrec.data.queries import Queries
 from dglrec.models import PRESETS, Preset, SASRec
-from dglrec.models.base import query_sequences
 from tests.contract.model_contract import EPOCHS, ModelContract, draw_nothing, fit
 
 

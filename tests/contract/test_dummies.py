@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dglrec.batches import position_batches, prefix_batches
+from dglrec.batches import position_batches, prefix_batches, query_sequences
 from dglrec.config import TrainConfig
 from dglrec.losses import item_cross_entropy
 from dglrec.models import PRESETS, Model, Preset
-from dglrec.models.base import initialise, query_sequences
+from dglrec.nn.initial import initialise
 from dglrec.streams import seeded
 from tests.contract.model_contract import GenerativeContract, ModelContract
 

@@ -68,7 +68,7 @@ def way(request, monkeypatch):
     if request.param == "compiled":
         pytest.importorskip("numba")
     else:
-        monkeypatch.setattr(clustering, "_compiled_ward", lambda: None)
+        monkeypatch.setattr(clustering, "compiled_ward", lambda: None)
     return request.param
 
 
@@ -77,7 +77,7 @@ def way(request, monkeypatch):
 def test_the_scale_of_a_set_changes_nothing(monkeypatch, way, scale):
     """Near 1e180 and 1e300 squares have no float64 any more; sets beside one of that size are left as they are."""
     if way == "rounds":
-        monkeypatch.setattr(clustering, "_compiled_ward", lambda: None)
+        monkeypatch.setattr(clustering, "compiled_ward", lambda: None)
     points = torch.randn(40, 30, 5, generator=torch.Generator().manual_seed(0)).double()
     large = points.clone()
     large[::2] *= scale
@@ -125,7 +125,7 @@ def test_without_numba_or_where_it_fails_ward_goes_in_rounds(monkeypatch):
         raise OSError("no compiler")
 
     monkeypatch.setattr(chains, "ward_leaders", broken)
-    assert clustering._compiled_ward.__wrapped__() is None
+    assert clustering.compiled_ward.__wrapped__() is None
 
 
 def test_repeated_points_are_no_ties():
@@ -291,7 +291,7 @@ def test_chunks_change_nothing_and_bound_the_memory(method, monkeypatch):
     whole = method(points, 4, mask)
     monkeypatch.setitem(clustering.CHUNK_BYTES, "cpu", 40_000)
     seen = []
-    monkeypatch.setattr(clustering, "_compiled_ward", lambda: None)
+    monkeypatch.setattr(clustering, "compiled_ward", lambda: None)
     for name in ("_ward", "_kmeans"):
         work = getattr(clustering, name)
 
@@ -308,7 +308,7 @@ def test_memory_of_ward_is_what_it_says(monkeypatch):
     """Beside points and labels, no more than `CHUNK_BYTES` is held at a time."""
     from torch.profiler import ProfilerActivity, profile
 
-    monkeypatch.setattr(clustering, "_compiled_ward", lambda: None)  # what numba holds is n^2 numbers a thread
+    monkeypatch.setattr(clustering, "compiled_ward", lambda: None)  # what numba holds is n^2 numbers a thread
     monkeypatch.setitem(clustering.CHUNK_BYTES, "cpu", 2**21)
     points = torch.randn(120, 40, 4, generator=torch.Generator().manual_seed(0))
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:

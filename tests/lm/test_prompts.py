@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from dglrec.data.flat import packed
 from dglrec.errors import ConfigError, DataError
 from dglrec.graphs import Neighbours, user_item
-from dglrec.lm.hop_prompts import Asked, Packed, around_users, asked_batches, history_of, offsets_of, targets_of
+from dglrec.lm.hop_prompts import Asked, Packed, around_users, asked_batches, history_of, targets_of
 from dglrec.lm.prompts import Neighbour, Prompter, texts
 from dglrec.streams import Streams
 
@@ -22,12 +23,12 @@ def tokenize(text):
 def prompter(budget=100, items=None):
     """Users 100, 101, ...; items 200, 201, ..., or names of several tokens."""
     users = np.arange(11), np.arange(100, 110)
-    items = offsets_of(items or [[200 + number] for number in range(10)])
+    items = packed(items or [[200 + number] for number in range(10)])
     return Prompter(tokenize, users, items, budget=budget, end=1, asker=99)
 
 
 def lists(*rows):
-    return Neighbour(*offsets_of(rows))
+    return Neighbour(*packed(rows))
 
 
 def spoken(prompts, number=0):
@@ -171,7 +172,7 @@ def test_a_history_that_is_empty_has_no_neighbours(split):
 
 
 def test_packed_lists_are_joined():
-    one, two = (Packed.of(*offsets_of(rows), "cpu") for rows in ([[1, 2], []], [[3]]))
+    one, two = (Packed.of(*packed(rows), "cpu") for rows in ([[1, 2], []], [[3]]))
     joined = Packed.joined([one, two])
     assert (joined.offsets.tolist(), joined.values.tolist(), joined.rows.tolist()) == (
         [0, 2, 2, 3],

@@ -7,7 +7,7 @@ import torch
 
 import dglrec
 from dglrec.data.sample import sample
-from dglrec.models.base import candidate_products
+from dglrec.nn.products import candidate_products
 from tests.contract.model_contract import fit
 
 

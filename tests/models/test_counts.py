@@ -8,7 +8,7 @@ import torch
 
 import dglrec
 from dglrec.data.log import InteractionLog
-from dglrec.data.splits import Queries
+from dglrec.data.queries import Queries
 from dglrec.errors import ConfigError, DataError
 
 DAY = 86_400.0

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from scipy.stats import spearmanr
 
 import dglrec
+from dglrec.batches import query_sequences
 from dglrec.errors import ConfigError, DataError
 from dglrec.graphs import slice_names, time_slices
-from dglrec.models.base import query_sequences
 from dglrec.nn import slice_message_passing
 from dglrec.nn.slices import fold_in_slices
 from dglrec.slice_batches import Sliced

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dglrec.data.splits import Queries
+from dglrec.data.queries import Queries
 from dglrec.graphs import user_item
 from dglrec.nn import Adjacency, LightGCNEncoder, message_passing
 from dglrec.nn.propagation import fold_in

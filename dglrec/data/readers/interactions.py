@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ...errors import DataError
+from ..flat import Ints
 from ..forms import Form, find_test_part, form_of, stem
-from ..log import InteractionLog, Ints
+from ..log import InteractionLog
 from .header import Wanted
 from .lines import problems_of
 from .parquet import read_parquet

@@ -10,9 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...errors import DataError
+from ...errors import DataError, first_line
 from ..forms import FORMATS, Form, id_fields
-from ..log import _first_line
 from .header import Wanted
 from .raw import MARK, is_packed, open_bytes, read_bytes
 from .values import import_polars
@@ -49,7 +48,7 @@ def read_objects(path: Path, form: Form, wanted: Wanted, problems: Iterator[Prob
         try:  # numbers may be written as text
             table = pl.scan_ndjson(source, schema=texts).select(chosen).collect()
         except (OSError, pl.exceptions.PolarsError) as error:
-            failed = DataError(f"{path} cannot be read ({_first_line(error)})")
+            failed = DataError(f"{path} cannot be read ({first_line(error)})")
             raise (first_error(path, problems) or failed) from None
     if len(table) == 0:
         raise DataError(f"{path} is empty; expected {form.expected()}")
@@ -105,7 +104,7 @@ def _parsed(line: str) -> dict[str, Any]:
     try:
         found = json.loads(line, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise csv.Error(f"{shown(line.rstrip())} is not JSON ({_first_line(error)}); {expected}") from error
+        raise csv.Error(f"{shown(line.rstrip())} is not JSON ({first_line(error)}); {expected}") from error
     if not isinstance(found, dict):
         raise csv.Error(f"{shown(line.rstrip())} is not a JSON object; {expected}")
     return found

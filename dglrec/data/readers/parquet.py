@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...errors import DataError
-from ..log import _first_line
+from ...errors import DataError, first_line
 from ..trial import mistake
 from .header import Wanted
 from .raw import most_unpacked
@@ -42,6 +41,6 @@ def read_parquet(path: Path, wanted: Wanted) -> dict[str, polars.Series]:
         raise DataError(f"no file {path}") from error
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise DataError(
-            f"{path} is damaged or not a parquet file ({_first_line(error)}); fetch or save it again"
+            f"{path} is damaged or not a parquet file ({first_line(error)}); fetch or save it again"
         ) from error
     return {column: frame[name] for column, name in ours.items()}

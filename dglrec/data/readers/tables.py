@@ -8,9 +8,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...errors import DataError
+from ...errors import DataError, first_line
 from ..forms import Form
-from ..log import _first_line
 from .header import Wanted
 from .lines import problems_of
 from .lists import read_lists
@@ -49,7 +48,7 @@ def read_text(path: Path, form: Form, wanted: Wanted, use_time: bool = True) -> 
     try:
         table = _split(data, form, len(header))
     except import_polars().exceptions.PolarsError as error:
-        failed = DataError(f"{path} cannot be read ({_first_line(error)})")
+        failed = DataError(f"{path} cannot be read ({first_line(error)})")
         if form.quotes and (line := _stray_quote(data, form.separator)) is not None:
             failed = DataError(
                 f"{path} line {line}: a quote within a field; double it, and enclose the field in quotes"

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import DataError
-from ..log import Bools, Floats, InteractionLog, Ints, Strings
+from ..flat import Bools, Floats, Ints
+from ..log import InteractionLog, Strings
 from .raw import MOST_PACKED
 from .wording import shown
 

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..batches import Windows, window_batches, window_targets
-from ..config import TrainConfig, check_limits, replace
-from ..data.splits import Queries, Split, check_split
-from ..errors import ConfigError
-from ..graphs import Sequences
-from ..streams import Streams
-
-if TYPE_CHECKING:
-    from ..recommend import Recommendations
+from .batches import Windows, window_batches, window_targets
+from .config import TrainConfig, check_limits, replace
+from .data.queries import Queries
+from .data.splits import Split, check_split
+from .errors import ConfigError, closest
+from .nn.products import candidate_products, largest_products
+from .recommend import Recommendations, recommend
+from .streams import Streams
 
 
 class Model(nn.Module):
@@ -61,8 +60,6 @@ class Model(nn.Module):
 
     def _preset(self) -> str:
         """The preset with the most fields that fits this class and config; the name of the class if none fits."""
-        from . import PRESETS
-
         fitting = {
             name: len(known.fields)
             for name, known in PRESETS.items()
@@ -196,8 +193,6 @@ class Model(nn.Module):
         seen: Literal["mask", "keep"] = "mask",
     ) -> Recommendations:
         """The k best items for a known user, for a new history, or for many of either; see `dglrec.recommend`."""
-        from ..recommend import recommend
-
         return recommend(
             *(self, user),
             users=users,
@@ -233,39 +228,6 @@ class WindowModel(Model):
         )
 
 
-def largest_products(vectors: Tensor, table: Tensor, out: Tensor | None = None) -> Tensor:
-    """Largest dot product over K vectors: (B, K, d), (M, d) -> (B, M); `out` (B * K, M) is where the products go."""
-    products = torch.mm(vectors.flatten(0, 1), table.T, out=out)
-    return products if vectors.shape[1] == 1 else products.unflatten(0, vectors.shape[:2]).amax(1)
-
-
-def candidate_products(vectors: Tensor, table: Tensor, items: Tensor) -> Tensor:
-    """Largest dot product over K vectors with given items: (B, K, d), (M, d), (B, C) -> (B, C).
-
-    Fetching one item's vector costs as much as about 50 products with consecutive items (d = 64, one core). So for many
-    candidates, products with all items are computed and those of the candidates selected. Only a few queries are
-    processed at a time, so that the products stay in the cache.
-    """
-    num_vectors, dim = vectors.shape[1:]
-    dense = num_vectors * len(table) <= 32 * items.shape[1]
-    width = num_vectors * len(table) if dense else dim * items.shape[1]
-    step = max(1, (1 << 26 if vectors.is_cuda else 1 << 20) // max(1, width))
-    parts = []
-    for some, own in zip(vectors.split(step), items.split(step), strict=True):
-        if dense:
-            parts.append(largest_products(some, table).gather(1, own))
-        else:
-            parts.append(torch.einsum("bkd,bcd->bkc", some, table[own]).amax(1))
-    return torch.cat(parts)
-
-
-def query_sequences(queries: Queries, max_length: int, device: torch.device) -> Sequences:
-    """The last `max_length` items of each query's history, packed, on `device`."""
-    times = None if queries.times is None else torch.as_tensor(queries.times, device=device)
-    offsets, items = torch.as_tensor(queries.offsets, device=device), torch.as_tensor(queries.items, device=device)
-    return Sequences(offsets, items, times, np.diff(queries.offsets)).last(max_length)
-
-
 def check_times(split: Split, wanted: bool, without: str = "times=false") -> None:
     """Refuse a log without times for a model that reads them.
 
@@ -293,17 +255,32 @@ def check_transformer(config: Any) -> None:
         raise ConfigError(f"heads is {config.heads} and dim is {config.dim}; expected a dim that is divisible by heads")
 
 
-def initialise(module: nn.Module, how: str) -> None:
-    """Initial weights of all embeddings and linear layers, biases at 0.
+@dataclass(frozen=True)
+class Preset:
+    """A model class, the fields in which it differs from the class's defaults, and where it comes from."""
 
-    Args:
-        how: "xavier_normal", "xavier_uniform" (over a whole table, as RecBole does), or "normal" with deviation .02.
+    model: type[Model]
+    fields: dict[str, Any]
+    source: str
+
+    @property
+    def config(self) -> Any:
+        """The config of the preset."""
+        return replace(self.model.Config(), self.fields)
+
+
+PRESETS: dict[str, Preset] = {}  # by name; those of this package are in `dglrec.models`, and yours can join them
+
+
+def preset(name: str, split: Split, **fields: Any) -> Model:
+    """The model of a preset, with changes to its config.
+
+    Raises:
+        ConfigError: no such preset, field or value; the closest name is given.
     """
-    for part in module.modules():
-        if isinstance(part, nn.Embedding | nn.Linear):
-            if how == "normal":
-                nn.init.normal_(part.weight, std=0.02)
-            else:
-                {"xavier_normal": nn.init.xavier_normal_, "xavier_uniform": nn.init.xavier_uniform_}[how](part.weight)
-            if isinstance(part, nn.Linear) and part.bias is not None:
-                nn.init.zeros_(part.bias)
+    if name not in PRESETS:
+        raise ConfigError(f"unknown preset {name!r}; {closest(name, PRESETS)}")
+    found = PRESETS[name]
+    model = found.model(split, found.config, **fields)
+    model.preset = name
+    return model
