@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import json
 import math
@@ -40,6 +39,7 @@ from .data.queries import Queries
 from .data.splits import Split, check_split
 from .errors import CheckpointError, ConfigError, DataError, DglrecError
 from .evaluate import AT_K, WHOLE, Metrics, default_cuts, evaluate, has_pools
+from .memory import peak_memory_bytes, return_free_memory, reused_memory
 from .streams import Streams, global_generator
 from .version import __version__
 
@@ -183,7 +183,7 @@ def fit(
     if model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(model.device)
     trainer = _Trainer(model, split, None if out is None else Path(out), progress)
-    with global_generator(model.device):
+    with global_generator(model.device), reused_memory() if model.device.type == "cpu" else nullcontext():
         return trainer.run(resume)
 
 
@@ -320,7 +320,7 @@ class _Trainer:
                         {name: f"{float(value) / batches:.3f}" for name, value in sums.items()}, refresh=False
                     )
                 if batches % TRIM_STEPS == 0:
-                    _return_free_memory()
+                    return_free_memory()
         if batches == 0:
             raise DataError(f"{self.split.log.name!r} has nothing that {self.model.preset} could learn from")
         if left := batches % self.config.accumulate:
@@ -530,28 +530,6 @@ def make_optimizer(config: TrainConfig, parameters: Iterable[Tensor]) -> torch.o
 def _step_device(optimizer: torch.optim.Optimizer, device: torch.device) -> torch.device:
     """Fused optimizers keep their step counter beside the parameters, others on the CPU."""
     return device if optimizer.defaults.get("fused") else torch.device("cpu")
-
-
-def peak_memory_bytes(device: torch.device) -> int:
-    """Peak memory: of the device's allocator since `fit` began on CUDA, of the whole process so far on a CPU."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    try:
-        with open("/proc/self/status", encoding="utf-8") as file:  # getrusage would count the parent process too
-            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def _return_free_memory() -> None:
-    """Give the C library's free pages back to the system, where it is glibc.
-
-    Batches differ in size a little, and glibc keeps what it can no longer use: 1 MB per step, without end.
-    """
-    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
-        trim(0)
 
 
 def versions() -> dict[str, str]:
