@@ -304,7 +304,7 @@ def _resumed_model(args: argparse.Namespace) -> Model:
         raise CheckpointError(
             f"{folder} is a run of {model.preset!r}, not of {args.preset!r}; leave PRESET out, or resume another"
         )
-    if args.data is not None and (split := _split(args, model.preset)).digest != model.split.digest:
+    if args.data is not None and (split := _split(args, _preset_like(model))).digest != model.split.digest:
         raise CheckpointError(
             f"{folder} is a run on {model.split.log!r}, not on this split of {split.log!r}; "
             "leave --data and its options out"
@@ -317,6 +317,15 @@ def _resumed_model(args: argparse.Namespace) -> Model:
             f"{folder} was begun with other fields; resume it without --set and --seed, or begin a new run"
         )
     return model
+
+
+def _preset_like(model: Model) -> str:
+    """The preset of a model, or one of its class where no preset has its fields."""
+    from .models import PRESETS
+
+    if model.preset in PRESETS:
+        return model.preset
+    return next(name for name, preset in PRESETS.items() if preset.model is type(model))
 
 
 def _settings(args: argparse.Namespace) -> dict[str, dict[str, str]]:

@@ -299,6 +299,7 @@ class _Trainer:
         """One pass over the batches; mean of each loss term over the steps."""
         assert self.optimizer is not None
         self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)  # of a training in this process that was stopped in a step
         streams, start, batches = Streams(self.config.seed, epoch), time.perf_counter(), 0
         sums: dict[str, Any] = {}
         with _bar(f"epoch {epoch + 1}", self.progress) as bar:
@@ -393,10 +394,22 @@ class _Trainer:
             if decays or self.config.warmup_share:
                 what = f"the {self.config.schedule} schedule" if decays else "the share of warm-up"
                 raise ConfigError(f"{what} was made for {before} epochs; resume it with these")
+        # A run that was stopped in the first epoch has no state: nothing is finished, so it starts again.
+        tensors, values = load_state(self.folder) if (self.folder / "state" / "latest.json").exists() else ({}, {})
+        done = len(values.get("rows", ()))
+        if done > self.config.epochs:
+            raise ConfigError(
+                f"{self.folder} has {done} finished epochs, and epochs is {self.config.epochs}; resume it with {done} "
+                "or more, or begin a new run"
+            )
+        if before != self.config.epochs:
             write_config(self.model, self.folder)
-        if not (self.folder / "state" / "latest.json").exists():
-            return  # stopped in the first epoch: nothing is finished, so start again
-        tensors, values = load_state(self.folder)
+        if values:
+            self._take_up(tensors, values)
+
+    def _take_up(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+        """Put what `_save` wrote into the model, the optimizer and this trainer."""
+        assert self.folder is not None
         names = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
         set_weights(self.model, names, self.folder / "state")
         self._set_optimizer(
@@ -470,7 +483,7 @@ def _monitored(model: Model) -> tuple[tuple[str, ...], tuple[int, ...]]:
         if monitor == "auc_pooled" and model.split.valid.candidates is None:
             raise ConfigError("train.monitor is 'auc_pooled', and this split has no candidates; take auc or ndcg@20")
         return ("recall", "ndcg", monitor), default_cuts(model.beam)
-    if name not in AT_K or not cut.isdigit() or int(cut) < 1:
+    if name not in AT_K or not cut.isdecimal() or int(cut) < 1:
         raise ConfigError(
             f"train.monitor is {monitor!r}; expected one of {', '.join(AT_K)} at a number, such as ndcg@20, "
             f"or {', '.join(WHOLE)} or auto"
