@@ -324,7 +324,9 @@ def test_resume_ends_where_a_run_that_went_through_ends(say: Say, tmp_path: Path
     assert say(*words, "--epochs", 2, "--resume", "stopped", "--out", "./stopped")[0] == 0  # said again, and agreeing
 
 
-def test_a_model_of_ones_own_is_resumed_with_its_data(say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_of_ones_own_is_resumed_with_its_data(
+    say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its fields are those of no preset, so that its name is that of its class."""
     own = type("Own", (dglrec.models.SASRec,), {})
     monkeypatch.setitem(PRESETS, "mine", dglrec.models.Preset(own, {"dim": 16}, "a test"))

@@ -15,7 +15,7 @@ from ..errors import DataError
 from .flat import Bools, Ints, first_of_pairs, row_pointers
 from .log import InteractionLog
 from .queries import Queries
-from .splits import Rule, Split, check_order, check_seed, digest_of, register, counts_of
+from .splits import Rule, Split, check_order, check_seed, counts_of, digest_of, register
 
 Parts = npt.NDArray[np.int8]  # (n,) 0: training, 1: validation, 2: test
 

@@ -21,7 +21,7 @@ from .flat import Floats, Ints, among, first_of_pairs, in_query, row_pointers
 from .log import InteractionLog
 from .negatives import check_free, touched_keys
 from .queries import Queries
-from .splits import Rule, Split, check_order, check_seed, digest_of, register, counts_of
+from .splits import Rule, Split, check_order, check_seed, counts_of, digest_of, register
 
 Assignment = Literal["window", "user", "time"]
 _ROUNDS = 20  # of drawing negatives for all windows at once; what is left then is drawn window by window
