@@ -625,15 +625,18 @@ def test_a_run_is_not_resumed_for_fewer_epochs_than_it_has(split, tmp_path):
     assert len(fit(make(split), split, epochs=3, out=tmp_path / "run", resume=True).rows) == 3
 
 
-def test_a_training_that_was_stopped_within_a_step_leaves_no_gradient_behind(split, tmp_path):
+def test_a_training_that_was_stopped_within_a_step_leaves_nothing_behind(split, tmp_path):
     """As in a notebook: the same model goes on in the same process."""
     whole = fit(make(split, accumulate=3), split, epochs=2)
     model = dying_model(split, 9 + 6, KeyboardInterrupt(), accumulate=3)
     with pytest.raises(KeyboardInterrupt):
         fit(model, split, epochs=2, out=tmp_path / "run")
     assert any(parameter.grad is not None for parameter in model.parameters())
+    counts = [7.0]  # of the epoch that was stopped
+    model.epoch_figures = lambda: {"counted": counts.pop() if counts else 0.0}
     resumed = fit(model, split, epochs=2, out=tmp_path / "run", resume=True)
     assert_same_bits(weights_of(whole.model), weights_of(resumed.model))
+    assert resumed.rows[1]["counted"] == 0
 
 
 def test_a_run_that_has_stopped_early_stays_stopped(split, tmp_path, monkeypatch):
