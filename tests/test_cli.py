@@ -394,6 +394,16 @@ def test_evaluate(say: Say, trained: Path) -> None:
     assert values["metrics"]["recall@10"] == pytest.approx(result["test_masked"]["recall@10"])
     assert values["protocol"]["seen"] == "mask"
     assert "masked, except" in say("evaluate", trained, "--device", "cpu", "--seen", "mask")[1]
+    assert say("evaluate", trained, "--seen", "mask", "--set", "seen=keep")[::2] == (
+        *(2, "dglrec: --seen mask and --set seen=keep differ; give one of them\n"),
+    )
+
+
+def test_a_list_may_be_given_in_parts(say: Say, trained: Path) -> None:
+    words = ("evaluate", trained, "--device", "cpu", "--json", "--k", 5)
+    assert "recall@5" in json.loads(say(*words, "--k", 7)[1])["metrics"]
+    words = ("recommend", trained, "--device", "cpu", "--json", "--history", "i3")
+    assert json.loads(say(*words, "--history", "i4")[1])["history"] == ["i3", "i4"]
 
 
 def test_evaluate_with_another_ranking_of_the_same_weights(say: Say, trained: Path) -> None:
