@@ -143,6 +143,8 @@ def fit(
     Where nothing is held out for validation, as by `given(log, valid=0)`, all epochs are run and the last weights kept:
     for a last training on all there is, with the number of epochs that an earlier one found.
 
+    A training that is stopped in its first epoch leaves the model with the weights that it began with.
+
     With `peek_at_test=True` the test queries are measured after each epoch as well. They select nothing: the result
     says under "selected_on_test" what selecting on them would give, as some published code does. It is a leak, and only
     there to show its size.
@@ -224,8 +226,14 @@ class _Trainer:
         epochs = self.config.epochs if self.parameters else 0
         if epochs and not self.rows:
             self.model.before_training()
-        while len(self.rows) < epochs and not self._exhausted():
-            self._epoch(len(self.rows))
+            self.best_weights = self._weights()
+        try:
+            while len(self.rows) < epochs and not self._exhausted():
+                self._epoch(len(self.rows))
+        except BaseException:
+            if not self.rows and self.best_weights is not None:  # nothing is finished, so it is as it was
+                self.model.load_state_dict(self.best_weights)
+            raise
         if self.best_weights is not None:
             self.model.load_state_dict(self.best_weights)
         if not self.rows and len(self.split.valid):
@@ -266,7 +274,7 @@ class _Trainer:
         better = value >= self.best["value"]
         if better:
             self.best = {"epoch": epoch, "value": value, "valid": valid}
-            self.best_weights = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+            self.best_weights = self._weights()
         if self.folder is not None:
             self._save(epoch)
         if self.progress or (self.progress is None and sys.stderr.isatty()):
@@ -280,6 +288,10 @@ class _Trainer:
             if row.get("cut"):
                 text += f", {100 * row['cut']:.0f} % of entries cut"
             tqdm.write(f"{text}{' *' if better else '  '}  {row['seconds']:.1f} s", file=sys.stderr)
+
+    def _weights(self) -> dict[str, Tensor]:
+        """A copy of all that the model has learnt so far."""
+        return {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
 
     def _validated(self) -> tuple[dict[str, float], float, float]:
         """Metrics on validation, their seconds, and the value that selects: the last epoch if nothing is held out."""

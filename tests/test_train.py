@@ -625,10 +625,11 @@ def test_a_run_is_not_resumed_for_fewer_epochs_than_it_has(split, tmp_path):
     assert len(fit(make(split), split, epochs=3, out=tmp_path / "run", resume=True).rows) == 3
 
 
-def test_a_training_that_was_stopped_within_a_step_leaves_nothing_behind(split, tmp_path):
+@pytest.mark.parametrize("at", [6, 9 + 6], ids=["first epoch", "second epoch"])
+def test_a_training_that_was_stopped_within_a_step_leaves_nothing_behind(at, split, tmp_path):
     """As in a notebook: the same model goes on in the same process."""
     whole = fit(make(split, accumulate=3), split, epochs=2)
-    model = dying_model(split, 9 + 6, KeyboardInterrupt(), accumulate=3)
+    model = dying_model(split, at, KeyboardInterrupt(), accumulate=3)
     with pytest.raises(KeyboardInterrupt):
         fit(model, split, epochs=2, out=tmp_path / "run")
     assert any(parameter.grad is not None for parameter in model.parameters())
