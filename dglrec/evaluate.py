@@ -654,12 +654,15 @@ def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def _check_queries(queries: Queries) -> None:
-    """At least one query, at least one positive in each; none twice, unless each is a separate candidate."""
+    """At least one query, at least one positive in each; none twice, unless each is a separate candidate; no item -1."""
     if not len(queries):
         raise DataError("there are no queries to evaluate")
     counts = np.diff(queries.target_offsets)
     if not counts.all():
         raise DataError(f"query {int(np.argmin(counts))} has no positive, so that nothing can be measured")
+    for items in (queries.targets, queries.items, queries.candidates):
+        if items is not None and items.min(initial=0) < 0:
+            raise DataError(f"item {items.min()} is in a query; expected numbers of items, from 0")
     if len(queries.targets) > len(queries) and queries.candidates is None:
         row = _spread(queries.target_offsets)
         twice = row[_repeated(_keys(row, queries.targets))]

@@ -397,8 +397,8 @@ def _new(histories: Sequence[Any], log: InteractionLog) -> Queries:
 
 
 def _many(ids: Any, what: str) -> Sequence[Any]:
-    """`ids`, which must be a list of at least one; text alone would be taken for a list of letters."""
-    if isinstance(ids, str) or not hasattr(ids, "__len__"):
+    """`ids`, which must be a list of at least one; text alone would be a list of letters, and a set has no order."""
+    if isinstance(ids, str | bytes | set | frozenset) or not hasattr(ids, "__len__"):
         raise DataError(f"{what} is {ids!r}; expected a list of ids")
     if not len(ids):
         raise DataError(f"{what} is empty; expected at least one id" + (", oldest first" if "history" in what else ""))

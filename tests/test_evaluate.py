@@ -541,6 +541,9 @@ def test_nan_scores_are_an_error(block):
         (ask([[], []], [[1], [0, 0]]), "query 1 holds a positive twice"),
         (ask([[], []], [[1], [4]]), "item 4 is in a query, but the model scores 4"),
         (ask([[], [7]], [[1], [2]]), "item 7 is in a query, but the model scores 4"),
+        (ask([[], []], [[1], [-1]]), "item -1 is in a query; expected numbers of items, from 0"),
+        (ask([[], [-2]], [[1], [2]]), "item -2 is in a query"),
+        (ask([[], []], [[1], [2]], [[1, 3], [2, -1]]), "item -1 is in a query"),
     ],
 )
 def test_queries_that_cannot_be_measured(queries, message):

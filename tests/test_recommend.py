@@ -393,6 +393,7 @@ def test_titles_stay_on_their_line() -> None:
         ({"history": "i1"}, DataError, "history is 'i1'; expected a list of ids"),
         ({"users": "u1"}, DataError, "users is 'u1'; expected a list of ids"),
         ({"histories": ["i1"]}, DataError, "a history is 'i1'; expected a list of ids"),
+        ({"history": {"i1"}}, DataError, "history is {'i1'}; expected a list of ids"),
         ({"user": "u1", "k": 0}, ConfigError, "k is 0; expected at least 1"),
         ({"user": "u1", "k": 2.5}, ConfigError, "k is 2.5; expected a whole number"),
         ({"user": "u1", "k": "3"}, ConfigError, "k is '3'; expected a whole number"),
