@@ -23,7 +23,9 @@ import torch
 
 from .config import CUTS, is_whole
 from .data.flat import among
+from .data.log import InteractionLog
 from .data.queries import Queries
+from .data.splits import Split
 from .errors import ConfigError, DataError, closest
 from .protocol import Protocol
 
@@ -162,7 +164,7 @@ def evaluate(
         ConfigError: a wrong k; an unknown metric, or one that the model cannot give.
     """
     start = time.perf_counter()
-    if not isinstance(queries, Queries):
+    if isinstance(queries, Split | InteractionLog):
         raise DataError(f"evaluate needs queries, such as split.test, and got {type(queries).__name__}")
     beam = getattr(model, "beam", None)
     cuts = _checked_cuts(default_cuts(beam) if k is None else k, beam)
@@ -654,7 +656,7 @@ def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def _check_queries(queries: Queries) -> None:
-    """At least one query, at least one positive in each; none twice, unless each is a separate candidate; no item -1."""
+    """At least one query, a positive in each; none twice, unless each is a separate candidate; items from 0."""
     if not len(queries):
         raise DataError("there are no queries to evaluate")
     counts = np.diff(queries.target_offsets)
