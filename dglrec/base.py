@@ -129,7 +129,10 @@ class Model(nn.Module):
         """
 
     def epoch_figures(self) -> dict[str, float]:
-        """What an epoch's row holds besides losses and metrics, such as "tokens"; `fit` calls this after each epoch."""
+        """What an epoch's row holds besides losses and metrics, such as "tokens"; `fit` calls this after each epoch.
+
+        It begins to count anew with each call; `fit` also calls it before an epoch.
+        """
         return {}
 
     def query_vectors(self, queries: Queries) -> Tensor:

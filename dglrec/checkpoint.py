@@ -59,9 +59,15 @@ def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write tensors as safetensors, all or nothing, with a digest of names, types, shapes and values in the header."""
     from safetensors.torch import save
 
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    own: dict[str, Tensor] = {}
+    places = set()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        own[name] = tensor.clone() if place in places else tensor  # safetensors refuses tied weights
+        places.add(place)
     with atomic_write(path) as file:
-        file.write(save(tensors, metadata={"sha256": _digest(tensors)}))
+        file.write(save(own, metadata={"sha256": _digest(own)}))
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -172,6 +178,8 @@ def load(folder: str | os.PathLike[str], weights: bool = True) -> Model:
     if values.get("ids_sha256") not in (None, hashlib.sha256((path / "ids.npz").read_bytes()).hexdigest()):
         raise CheckpointError(f"{path / 'ids.npz'} has changed since it was written (SHA-256 differs); restore it")
     classes = {found.model.__name__: found.model for found in PRESETS.values()}
+    if values["preset"] in PRESETS and (own := PRESETS[values["preset"]].model).__name__ == values["model"]:
+        classes[own.__name__] = own  # another preset may have a class of that name
     if values["model"] not in classes:
         raise CheckpointError(
             f"{path} holds a {values['model']!r}, which no preset has ({closest(values['model'], classes)}); "

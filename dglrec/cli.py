@@ -304,7 +304,7 @@ def _resumed_model(args: argparse.Namespace) -> Model:
         raise CheckpointError(
             f"{folder} is a run of {model.preset!r}, not of {args.preset!r}; leave PRESET out, or resume another"
         )
-    if args.data is not None and (split := _split(args, model.preset)).digest != model.split.digest:
+    if args.data is not None and (split := _split(args, _preset_like(model))).digest != model.split.digest:
         raise CheckpointError(
             f"{folder} is a run on {model.split.log!r}, not on this split of {split.log!r}; "
             "leave --data and its options out"
@@ -317,6 +317,15 @@ def _resumed_model(args: argparse.Namespace) -> Model:
             f"{folder} was begun with other fields; resume it without --set and --seed, or begin a new run"
         )
     return model
+
+
+def _preset_like(model: Model) -> str:
+    """The preset of a model, or one of its class where no preset has its fields."""
+    from .models import PRESETS
+
+    if model.preset in PRESETS:
+        return model.preset
+    return next(name for name, preset in PRESETS.items() if preset.model is type(model))
 
 
 def _settings(args: argparse.Namespace) -> dict[str, dict[str, str]]:
@@ -439,6 +448,8 @@ def _evaluate(args: argparse.Namespace) -> Output:
 
     model = _loaded(args)
     changes = dict(_assignment(text) for text in args.set)
+    if args.seen is not None and changes.get("seen", args.seen) != args.seen:
+        raise ConfigError(f"--seen {args.seen} and --set seen={changes['seen']} differ; give one of them")
     model.set_ranking(**changes)
     metrics = evaluate(model, model.split.test, k=args.k, seen=args.seen, progress=sys.stderr.isatty())
     fields = {name: getattr(model.config, name) for name in changes}
@@ -655,7 +666,7 @@ def _add_evaluate(commands: Any) -> None:
     add("folder", metavar="DIR", help="folder of a run")
     add("--seen", choices=("mask", "keep"),
         help="keep items of the history in the ranking, or mask them (default: as in the paper)")  # fmt: skip
-    add("--k", type=int, nargs="+", metavar="K", help="cuts of the ranking (default: 5 10 20 50)")
+    add("--k", type=int, nargs="+", action="extend", metavar="K", help="cuts of the ranking (default: 5 10 20 50)")
     add("--set", action="append", default=[], metavar="FIELD=VALUE",
         help="a field that changes the ranking and no weights, such as rank=cosine of GSAU")  # fmt: skip
     _add_device(add)
@@ -666,7 +677,7 @@ def _add_recommend(commands: Any) -> None:
     command.add_argument("folder", metavar="DIR", help="folder of a run")
     who = command.add_mutually_exclusive_group(required=True)
     who.add_argument("--user", metavar="ID", help="a user of the data")
-    who.add_argument("--history", nargs="+", metavar="ID", help="items, oldest first")
+    who.add_argument("--history", nargs="+", action="extend", metavar="ID", help="items, oldest first")
     many = command.add_mutually_exclusive_group()
     many.add_argument("--k", type=int, default=10, metavar="K", help="number of items (default: 10)")
     text = "number of items of each interest, for a model with several vectors per query"

@@ -15,19 +15,19 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from .config import CUTS
+from .config import CUTS, is_whole
 from .data.flat import among
+from .data.log import InteractionLog
+from .data.queries import Queries
+from .data.splits import Split
 from .errors import ConfigError, DataError, closest
 from .protocol import Protocol
-
-if TYPE_CHECKING:
-    from .data.queries import Queries
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -159,10 +159,13 @@ def evaluate(
         Metrics, a mapping from names such as "recall@5" to means, with `.protocol` and `.standard_errors`.
 
     Raises:
-        DataError: a score is NaN; the queries come from another split than the model; a query has no positive.
-        ConfigError: an unknown metric, or one that the model cannot give.
+        DataError: a score is NaN; the queries are none, or come from another split than the model; a query has no
+            positive.
+        ConfigError: a wrong k; an unknown metric, or one that the model cannot give.
     """
     start = time.perf_counter()
+    if isinstance(queries, Split | InteractionLog):
+        raise DataError(f"evaluate needs queries, such as split.test, and got {type(queries).__name__}")
     beam = getattr(model, "beam", None)
     cuts = _checked_cuts(default_cuts(beam) if k is None else k, beam)
     wanted = _wanted(metrics, queries, beam)
@@ -607,9 +610,10 @@ def default_cuts(beam: int | None) -> tuple[int, ...]:
 
 
 def _checked_cuts(k: Sequence[int] | int, beam: int | None) -> list[int]:
-    cuts = sorted({int(cut) for cut in ((k,) if isinstance(k, int) else k)})
-    if not cuts or cuts[0] < 1:
-        raise ConfigError(f"k is {k!r}; expected positive numbers, e.g. (10, 50)")
+    given = tuple(k) if isinstance(k, Iterable) else (k,)
+    if not given or not all(is_whole(cut) and cut >= 1 for cut in given):
+        raise ConfigError(f"k is {k!r}; expected positive whole numbers, e.g. (10, 50)")
+    cuts = sorted({int(cut) for cut in given})
     if beam is not None and cuts[-1] > beam:
         raise ConfigError(f"k={cuts[-1]} is more than the model's beam of {beam}; take a smaller k, or widen the beam")
     return cuts
@@ -652,12 +656,15 @@ def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def _check_queries(queries: Queries) -> None:
-    """At least one query, at least one positive in each; none twice, unless each is a separate candidate."""
+    """At least one query, a positive in each; none twice, unless each is a separate candidate; items from 0."""
     if not len(queries):
         raise DataError("there are no queries to evaluate")
     counts = np.diff(queries.target_offsets)
     if not counts.all():
         raise DataError(f"query {int(np.argmin(counts))} has no positive, so that nothing can be measured")
+    for items in (queries.targets, queries.items, queries.candidates):
+        if items is not None and items.min(initial=0) < 0:
+            raise DataError(f"item {items.min()} is in a query; expected numbers of items, from 0")
     if len(queries.targets) > len(queries) and queries.candidates is None:
         row = _spread(queries.target_offsets)
         twice = row[_repeated(_keys(row, queries.targets))]

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from .config import is_whole
 from .data.flat import Ints, row_pointers, segments
 from .data.log import InteractionLog, Strings
 from .data.queries import Queries
@@ -242,6 +243,9 @@ def recommend(
             below 1 or of a model without several vectors per query.
     """
     beam = model.beam
+    for name, number in (("k", k), ("per_interest", 1 if per_interest is None else per_interest)):
+        if not is_whole(number):
+            raise ConfigError(f"{name} is {number!r}; expected a whole number")
     if k < 1 or (beam is not None and k > beam):
         limit = "" if beam is None else f", and at most {beam}, the model's beam"
         raise ConfigError(f"k is {k}; expected at least 1{limit}")
@@ -393,8 +397,8 @@ def _new(histories: Sequence[Any], log: InteractionLog) -> Queries:
 
 
 def _many(ids: Any, what: str) -> Sequence[Any]:
-    """`ids`, which must be a list of at least one; text alone would be taken for a list of letters."""
-    if isinstance(ids, str) or not hasattr(ids, "__len__"):
+    """`ids`, which must be a list of at least one; text alone would be a list of letters, and a set has no order."""
+    if isinstance(ids, str | bytes | set | frozenset) or not hasattr(ids, "__len__"):
         raise DataError(f"{what} is {ids!r}; expected a list of ids")
     if not len(ids):
         raise DataError(f"{what} is empty; expected at least one id" + (", oldest first" if "history" in what else ""))

@@ -82,7 +82,8 @@ class Plan:
             ConfigError: a name, or a combination of names, that the table does not have.
         """
         cells, row_names = self.cells(), None if rows is None else [canonical(row) for row in rows]
-        for row in set(row_names or ()) - {cell.row for cell in cells}:
+        known_rows = {cell.row for cell in cells}
+        for row in [row for row in dict.fromkeys(row_names or ()) if row not in known_rows]:
             like = {cell._replace(row=row) for cell in cells if _but_epochs(cell.row) == _but_epochs(row)}
             cells += [] if has_nothing_to_train(row) else sorted(like)
         chosen = cells

@@ -143,6 +143,8 @@ def fit(
     Where nothing is held out for validation, as by `given(log, valid=0)`, all epochs are run and the last weights kept:
     for a last training on all there is, with the number of epochs that an earlier one found.
 
+    A training that is stopped in its first epoch leaves the model with the weights that it began with.
+
     With `peek_at_test=True` the test queries are measured after each epoch as well. They select nothing: the result
     says under "selected_on_test" what selecting on them would give, as some published code does. It is a leak, and only
     there to show its size.
@@ -224,8 +226,14 @@ class _Trainer:
         epochs = self.config.epochs if self.parameters else 0
         if epochs and not self.rows:
             self.model.before_training()
-        while len(self.rows) < epochs and not self._exhausted():
-            self._epoch(len(self.rows))
+            self.best_weights = self._weights()
+        try:
+            while len(self.rows) < epochs and not self._exhausted():
+                self._epoch(len(self.rows))
+        except BaseException:
+            if not self.rows and self.best_weights is not None:  # nothing is finished, so it is as it was
+                self.model.load_state_dict(self.best_weights)
+            raise
         if self.best_weights is not None:
             self.model.load_state_dict(self.best_weights)
         if not self.rows and len(self.split.valid):
@@ -266,7 +274,7 @@ class _Trainer:
         better = value >= self.best["value"]
         if better:
             self.best = {"epoch": epoch, "value": value, "valid": valid}
-            self.best_weights = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+            self.best_weights = self._weights()
         if self.folder is not None:
             self._save(epoch)
         if self.progress or (self.progress is None and sys.stderr.isatty()):
@@ -280,6 +288,10 @@ class _Trainer:
             if row.get("cut"):
                 text += f", {100 * row['cut']:.0f} % of entries cut"
             tqdm.write(f"{text}{' *' if better else '  '}  {row['seconds']:.1f} s", file=sys.stderr)
+
+    def _weights(self) -> dict[str, Tensor]:
+        """A copy of all that the model has learnt so far."""
+        return {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
 
     def _validated(self) -> tuple[dict[str, float], float, float]:
         """Metrics on validation, their seconds, and the value that selects: the last epoch if nothing is held out."""
@@ -299,6 +311,8 @@ class _Trainer:
         """One pass over the batches; mean of each loss term over the steps."""
         assert self.optimizer is not None
         self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)  # of a training in this process that was stopped in an epoch,
+        self.model.epoch_figures()  # and what it had counted
         streams, start, batches = Streams(self.config.seed, epoch), time.perf_counter(), 0
         sums: dict[str, Any] = {}
         with _bar(f"epoch {epoch + 1}", self.progress) as bar:
@@ -393,10 +407,22 @@ class _Trainer:
             if decays or self.config.warmup_share:
                 what = f"the {self.config.schedule} schedule" if decays else "the share of warm-up"
                 raise ConfigError(f"{what} was made for {before} epochs; resume it with these")
+        # A run that was stopped in the first epoch has no state: nothing is finished, so it starts again.
+        tensors, values = load_state(self.folder) if (self.folder / "state" / "latest.json").exists() else ({}, {})
+        done = len(values.get("rows", ()))
+        if done > self.config.epochs:
+            raise ConfigError(
+                f"{self.folder} has {done} finished epochs, and epochs is {self.config.epochs}; resume it with {done} "
+                "or more, or begin a new run"
+            )
+        if before != self.config.epochs:
             write_config(self.model, self.folder)
-        if not (self.folder / "state" / "latest.json").exists():
-            return  # stopped in the first epoch: nothing is finished, so start again
-        tensors, values = load_state(self.folder)
+        if values:
+            self._take_up(tensors, values)
+
+    def _take_up(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+        """Put what `_save` wrote into the model, the optimizer and this trainer."""
+        assert self.folder is not None
         names = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
         set_weights(self.model, names, self.folder / "state")
         self._set_optimizer(
@@ -470,7 +496,7 @@ def _monitored(model: Model) -> tuple[tuple[str, ...], tuple[int, ...]]:
         if monitor == "auc_pooled" and model.split.valid.candidates is None:
             raise ConfigError("train.monitor is 'auc_pooled', and this split has no candidates; take auc or ndcg@20")
         return ("recall", "ndcg", monitor), default_cuts(model.beam)
-    if name not in AT_K or not cut.isdigit() or int(cut) < 1:
+    if name not in AT_K or not cut.isdecimal() or int(cut) < 1:
         raise ConfigError(
             f"train.monitor is {monitor!r}; expected one of {', '.join(AT_K)} at a number, such as ndcg@20, "
             f"or {', '.join(WHOLE)} or auto"

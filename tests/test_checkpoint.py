@@ -53,6 +53,26 @@ def test_tensors_come_back_to_the_bit(tmp_path):
     assert_same_bits(tensors, loaded)
 
 
+def test_weights_that_are_tied_are_saved(split, tmp_path, monkeypatch):
+    """Two names of one tensor, as in a model whose output layer is its table of items."""
+
+    class Tied(dglrec.models.SASRec):
+        def __init__(self, split, config=None, **fields):
+            super().__init__(split, config, **fields)
+            self.out = torch.nn.Linear(self.config.dim, self.num_items, bias=False)
+            self.out.weight = self.item.weight
+
+    monkeypatch.setitem(dglrec.models.PRESETS, "tied", dglrec.models.Preset(Tied, {}, "a test"))
+    small = {"dim": 8, "inner": 8, "layers": 1}
+    whole = fit(Tied(split, **small), split, epochs=2)
+    fit(Tied(split, **small), split, epochs=1, out=tmp_path / "run")
+    resumed = fit(Tied(split, **small), split, epochs=2, out=tmp_path / "run", resume=True)
+    assert_same_bits(whole.model.state_dict(), resumed.model.state_dict())
+    loaded = dglrec.load_model(tmp_path / "run")
+    assert loaded.out.weight is loaded.item.weight
+    assert_same_bits(whole.model.state_dict(), loaded.state_dict())
+
+
 def test_a_large_state_comes_in_shards(tmp_path, monkeypatch):
     assert SHARD_BYTES <= 2**31
     monkeypatch.setattr("dglrec.checkpoint.SHARD_BYTES", 1000)
@@ -323,6 +343,13 @@ def test_a_model_of_another_script_is_loaded_where_it_is_registered(split, tmp_p
         dglrec.load_model(tmp_path / "own")
     monkeypatch.setitem(dglrec.models.PRESETS, "own", dglrec.models.Preset(own, {}, "a test"))
     assert type(dglrec.load_model(tmp_path / "own")) is own
+
+
+def test_a_class_of_the_same_name_takes_no_run_of_another_preset(split, tmp_path, monkeypatch):
+    dglrec.save_model(dglrec.models.preset("popularity", split), tmp_path / "run")
+    own = type("Counts", (dglrec.models.Counts,), {})
+    monkeypatch.setitem(dglrec.models.PRESETS, "own", dglrec.models.Preset(own, {}, "a test"))
+    assert type(dglrec.load_model(tmp_path / "run")) is dglrec.models.Counts
 
 
 def test_no_file_of_a_run_is_a_pickle(folder):

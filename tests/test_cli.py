@@ -324,6 +324,22 @@ def test_resume_ends_where_a_run_that_went_through_ends(say: Say, tmp_path: Path
     assert say(*words, "--epochs", 2, "--resume", "stopped", "--out", "./stopped")[0] == 0  # said again, and agreeing
 
 
+def test_a_model_of_ones_own_is_resumed_with_its_data(
+    say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its fields are those of no preset, so that its name is that of its class."""
+    own = type("Own", (dglrec.models.SASRec,), {})
+    monkeypatch.setitem(PRESETS, "mine", dglrec.models.Preset(own, {"dim": 16}, "a test"))
+    log = dglrec.sample("communities", users=30, items=20)
+    log.save(tmp_path / "log.npz")
+    model = own(dglrec.leave_one_out(log), dim=8, inner=8, layers=1)
+    dglrec.fit(model, model.split, epochs=1, out=tmp_path / "run", device="cpu")
+    words = ("train", "--resume", tmp_path / "run", "--data", tmp_path / "log.npz", "--device", "cpu", "--json")
+    code, out, err = say(*words)
+    assert code == 0, err
+    assert json.loads(out)["preset"] == "own"
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -378,6 +394,16 @@ def test_evaluate(say: Say, trained: Path) -> None:
     assert values["metrics"]["recall@10"] == pytest.approx(result["test_masked"]["recall@10"])
     assert values["protocol"]["seen"] == "mask"
     assert "masked, except" in say("evaluate", trained, "--device", "cpu", "--seen", "mask")[1]
+    assert say("evaluate", trained, "--seen", "mask", "--set", "seen=keep")[::2] == (
+        *(2, "dglrec: --seen mask and --set seen=keep differ; give one of them\n"),
+    )
+
+
+def test_a_list_may_be_given_in_parts(say: Say, trained: Path) -> None:
+    words = ("evaluate", trained, "--device", "cpu", "--json", "--k", 5)
+    assert "recall@5" in json.loads(say(*words, "--k", 7)[1])["metrics"]
+    words = ("recommend", trained, "--device", "cpu", "--json", "--history", "i3")
+    assert json.loads(say(*words, "--history", "i4")[1])["history"] == ["i3", "i4"]
 
 
 def test_evaluate_with_another_ranking_of_the_same_weights(say: Say, trained: Path) -> None:

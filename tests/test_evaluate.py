@@ -541,6 +541,9 @@ def test_nan_scores_are_an_error(block):
         (ask([[], []], [[1], [0, 0]]), "query 1 holds a positive twice"),
         (ask([[], []], [[1], [4]]), "item 4 is in a query, but the model scores 4"),
         (ask([[], [7]], [[1], [2]]), "item 7 is in a query, but the model scores 4"),
+        (ask([[], []], [[1], [-1]]), "item -1 is in a query; expected numbers of items, from 0"),
+        (ask([[], [-2]], [[1], [2]]), "item -2 is in a query"),
+        (ask([[], []], [[1], [2]], [[1, 3], [2, -1]]), "item -1 is in a query"),
     ],
 )
 def test_queries_that_cannot_be_measured(queries, message):
@@ -557,6 +560,9 @@ def test_queries_that_cannot_be_measured(queries, message):
         ({"metrics": ("auc_pooled",)}, "given candidates"),
         ({"k": ()}, "k is"),
         ({"k": 0}, "k is 0"),
+        ({"k": 10.0}, "k is 10.0; expected positive whole numbers"),
+        ({"k": [10.7]}, "k is"),
+        ({"k": "10"}, "k is '10'"),
         ({"ties": "lucky"}, "ties is 'lucky'"),
         ({"block": 0}, "block is 0"),
     ],
@@ -564,6 +570,18 @@ def test_queries_that_cannot_be_measured(queries, message):
 def test_arguments_that_do_not_fit(arguments, message):
     with pytest.raises(ConfigError, match=message):
         evaluate(Table(np.zeros((1, 4))), ask([[]], [[1]]), **arguments)
+
+
+def test_a_cut_of_numpy_is_a_cut():
+    found = evaluate(Table(np.zeros((1, 4))), ask([[]], [[1]]), k=np.int64(2), metrics="recall")
+    assert dict(found) == {"recall@2": 0.5}
+
+
+@pytest.mark.parametrize("what", [lambda split: split, lambda split: split.log], ids=["Split", "InteractionLog"])
+def test_what_is_no_queries_is_refused(what):
+    split = leave_one_out(sample("communities", users=9, items=20))
+    with pytest.raises(DataError, match=f"such as split.test, and got {type(what(split)).__name__}"):
+        evaluate(Table(np.zeros((1, 4))), what(split))
 
 
 def test_scores_of_another_shape_or_type():

@@ -108,6 +108,10 @@ def test_a_row_may_have_another_number_of_epochs() -> None:
         canonical(hard),
         canonical("hardgnn,k=5,train.epochs=25"),
     }
+    others = [f"hardgnn,k={k},train.epochs={epochs}" for k in (3, 7, 5) for epochs in (2, 9, 4)]  # in the order given
+    assert [cell.row for cell in PLANS["hardgnn-figure2"].choose(others, ["ml-latest-small"], None)] == [
+        canonical(row) for row in others
+    ]
     for row in ("lightgcn,dim=8,train.epochs=7", "sasrec,train.epochs=7", "popularity,train.epochs=7"):
         with pytest.raises(ConfigError, match=f"has no row '{row}'"):
             plan.choose([row], None, None)

@@ -252,7 +252,7 @@ def test_the_metric_may_be_left_to_the_queries(split):
     assert set(run.rows[0]) >= {"auc_pooled", "ndcg@20"}
 
 
-@pytest.mark.parametrize("monitor", ["ndgc@20", "ndcg", "loss", "recall@0", "recall@x", ""])
+@pytest.mark.parametrize("monitor", ["ndgc@20", "ndcg", "loss", "recall@0", "recall@x", "recall@²", ""])
 def test_a_metric_that_does_not_exist_is_refused_before_training(monitor, split, monkeypatch):
     monkeypatch.setattr("dglrec.train._Trainer._train", lambda *_: pytest.fail("an epoch was trained first"))
     with pytest.raises(ConfigError, match=r"train\.monitor"):
@@ -614,6 +614,30 @@ def test_a_resumed_run_keeps_its_test_as_long_as_its_weights(split, tmp_path, mo
     assert better.best_epoch == 3
     assert not TESTED & better.result.keys()
     assert not TESTED & read_json(tmp_path / "run" / "result.json").keys()
+
+
+def test_a_run_is_not_resumed_for_fewer_epochs_than_it_has(split, tmp_path):
+    fit(make(split), split, epochs=3, out=tmp_path / "run")
+    before = contents(tmp_path / "run")
+    with pytest.raises(ConfigError, match="has 3 finished epochs, and epochs is 2; resume it with 3 or more"):
+        fit(make(split), split, epochs=2, out=tmp_path / "run", resume=True)
+    assert contents(tmp_path / "run") == before
+    assert len(fit(make(split), split, epochs=3, out=tmp_path / "run", resume=True).rows) == 3
+
+
+@pytest.mark.parametrize("at", [6, 9 + 6], ids=["first epoch", "second epoch"])
+def test_a_training_that_was_stopped_within_a_step_leaves_nothing_behind(at, split, tmp_path):
+    """As in a notebook: the same model goes on in the same process."""
+    whole = fit(make(split, accumulate=3), split, epochs=2)
+    model = dying_model(split, at, KeyboardInterrupt(), accumulate=3)
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, split, epochs=2, out=tmp_path / "run")
+    assert any(parameter.grad is not None for parameter in model.parameters())
+    counts = [7.0]  # of the epoch that was stopped
+    model.epoch_figures = lambda: {"counted": counts.pop() if counts else 0.0}
+    resumed = fit(model, split, epochs=2, out=tmp_path / "run", resume=True)
+    assert_same_bits(weights_of(whole.model), weights_of(resumed.model))
+    assert resumed.rows[1]["counted"] == 0
 
 
 def test_a_run_that_has_stopped_early_stays_stopped(split, tmp_path, monkeypatch):

@@ -154,6 +154,7 @@ class Queries:
         back to what they know (check-ins), a model that repeats the history wins on all targets, and one that finds
         something new on these.
 
+        >>> from dglrec import InteractionLog, leave_one_out
         >>> log = InteractionLog.from_arrays(["a"] * 4 + ["b"] * 4, ["p", "q", "r", "p", "q", "p", "r", "s"])
         >>> test = leave_one_out(log, order="file").test
         >>> len(test), len(test.new_items())

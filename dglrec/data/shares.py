@@ -15,7 +15,7 @@ from ..errors import DataError
 from .flat import Bools, Ints, first_of_pairs, row_pointers
 from .log import InteractionLog
 from .queries import Queries
-from .splits import Rule, Split, check_order, check_seed, digest_of, register, what_counts
+from .splits import Rule, Split, check_order, check_seed, counts_of, digest_of, register
 
 Parts = npt.NDArray[np.int8]  # (n,) 0: training, 1: validation, 2: test
 
@@ -155,7 +155,7 @@ def _deal(log: InteractionLog, part: Parts, kind: Literal["position", "random", 
         raise DataError(f"all events of {log.name!r} are held out; nothing to train on")
     valid, test = (_asked(log, part, number, name, digest) for number, name in ((1, "valid"), (2, "test")))
     counts: dict[str, int | float] = {"short_users": log.num_users - len(np.union1d(valid.user, test.user))}
-    return Split(log, train, valid, test, kind, rule, digest, counts | what_counts(train, valid, test))
+    return Split(log, train, valid, test, kind, rule, digest, counts | counts_of(train, valid, test))
 
 
 def _asked(log: InteractionLog, part: Parts, number: int, name: str, digest: str) -> Queries:

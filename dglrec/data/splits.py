@@ -97,14 +97,21 @@ _CUTS: dict[str, _Cut] = {}  # by the name that a rule has
 
 
 def register(make: Callable[..., Split], verify: Callable[[Split], None]) -> None:
-    """Let `make_split` find a function that makes splits by its name, and `Split.verify` call what checks them."""
+    """Let `make_split` find a function that makes splits by its name, and `Split.verify` call what checks them.
+
+    A split of your own needs it as well, before a run on it is loaded or its `verify` is called. Its rule names the
+    function: {"function": make.__name__, argument: value, ...}.
+    """
     _CUTS[make.__name__] = _Cut(make, verify)
 
 
 def _cut_of(rule: Mapping[str, Any]) -> _Cut:
     name = str(rule.get("function", ""))
     if name not in _CUTS:
-        raise DataError(f"unknown split {name!r}; {closest(name, _CUTS)}")
+        raise DataError(
+            f"unknown split {name!r}; {closest(name, _CUTS)}; one of your own is made known by "
+            "dglrec.data.splits.register(make, verify)"
+        )
     return _CUTS[name]
 
 
@@ -239,7 +246,7 @@ def leave_one_out(
     valid, test = _with_negatives(valid, log, rule), _with_negatives(test[asked], log, rule)
 
     counts: dict[str, int | float] = {"short_users": log.num_users - len(user)}
-    counts |= what_counts(train, valid, test) | _unasked(rule, len(user) - len(asked))
+    counts |= counts_of(train, valid, test) | _unasked(rule, len(user) - len(asked))
     if log.time is not None:
         last, second, third = log.time[end - 1], log.time[end - 2], log.time[end - 3]  # (Q,) each
         counts["tie_decided_targets_valid"] = int(((second == last) | (second == third)).sum())
@@ -323,7 +330,7 @@ def time_point(
     counts: dict[str, int | float] = {"short_users": log.num_users - len(known)}
     counts |= _unasked(rule, len(test) - len(asked))
     valid, test = _with_negatives(valid, log, rule, test_time), _with_negatives(test[asked], log, rule)
-    counts |= what_counts(train, valid, test)
+    counts |= counts_of(train, valid, test)
     trained = np.diff(train.offsets) > 0
     for queries, ties in ((valid, valid_ties), (test, test_ties[asked])):
         counts[f"tie_decided_targets_{queries.name}"] = int(ties.sum())
@@ -484,8 +491,8 @@ def _queries(
     )
 
 
-def what_counts(train: InteractionLog, valid: Queries, test: Queries) -> dict[str, int | float]:
-    """What both kinds of split count."""
+def counts_of(train: InteractionLog, valid: Queries, test: Queries) -> dict[str, int | float]:
+    """What every kind of split counts."""
     counts: dict[str, int | float] = {"train_interactions": len(train)}
     known = np.bincount(train.item, minlength=train.num_items) > 0
     for queries in (valid, test):

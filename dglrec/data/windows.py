@@ -21,7 +21,7 @@ from .flat import Floats, Ints, among, first_of_pairs, in_query, row_pointers
 from .log import InteractionLog
 from .negatives import check_free, touched_keys
 from .queries import Queries
-from .splits import Rule, Split, check_order, check_seed, digest_of, register, what_counts
+from .splits import Rule, Split, check_order, check_seed, counts_of, digest_of, register
 
 Assignment = Literal["window", "user", "time"]
 _ROUNDS = 20  # of drawing negatives for all windows at once; what is left then is drawn window by window
@@ -240,7 +240,7 @@ def _window_counts(
         "windows_dropped": len(rows) - sum(len(part) for part in parts),
         "outside_events": len(log) - rows.size,
     }
-    counts |= what_counts(train, valid, test)
+    counts |= counts_of(train, valid, test)
     newest = np.full(log.num_users, -1, dtype=np.int64)  # the user's newest training window
     newest[log.user[rows[parts[0], 0]]] = parts[0]  # parts ascend, so the last one stays
     for queries, part in ((valid, parts[1]), (test, parts[2])):

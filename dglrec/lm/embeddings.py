@@ -1,6 +1,6 @@
-"""External embeddings h of users and items (GAL-Rec, Eq. 2 and 3): from a trained model of this package, or from texts.
+"""External embeddings h of users and items from the items' texts (GAL-Rec, Eq. 2), and their scaling.
 
-They are learned from the training log alone, and for a fixed number of epochs, so that validation plays no part.
+Those from a trained model (Eq. 3) are in `dglrec.models.sources`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Vectors of the tokens that prompts are made of: words, items and users (GAL-Rec, Eq. 3 and 4).
 
-Those of items and users are mapped from external embeddings, see `dglrec.lm.embeddings` (Eq. 2 and 3).
+Those of items and users are mapped from external embeddings, see `dglrec.lm.embeddings` (Eq. 2) and
+`dglrec.models.sources` (Eq. 3).
 """
 
 from __future__ import annotations

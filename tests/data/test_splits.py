@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dglrec.data import InteractionLog, Queries, Split, leave_one_out, make_split, time_point
+from dglrec.data import InteractionLog, Queries, Split, leave_one_out, make_split, splits, time_point
 from dglrec.errors import DataError
 
 EVENTS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 7), st.integers(0, 9)), min_size=1, max_size=60)
@@ -303,6 +303,20 @@ def test_a_wrong_rule_is_explained(log: InteractionLog) -> None:
         make_split(log, {"function": "leave_one"})
     with pytest.raises(DataError, match=r"does not fit: .*'tie'"):
         make_split(log, {"function": "leave_one_out", "tie": "file"})
+
+
+def test_a_split_of_ones_own_is_registered(log: InteractionLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    def halves(log: InteractionLog, share: float = 0.5) -> Split:
+        split = time_point(log, test_share=share)
+        return dataclasses.replace(split, rule={"function": "halves", "share": share})
+
+    split, seen = halves(log), []
+    with pytest.raises(DataError, match=r"unknown split 'halves'.*splits\.register\(make, verify\)"):
+        split.verify()
+    monkeypatch.setattr(splits, "_CUTS", dict(splits._CUTS))
+    splits.register(halves, seen.append)
+    make_split(log, split.rule).verify(split.digest)
+    assert [one.rule for one in seen] == [split.rule]
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
