@@ -359,7 +359,10 @@ _PLANS = (
         f"{_GSAU}, Table 1: overall performance",
         metrics=("recall@10", "recall@50", "ndcg@10", "ndcg@50"),
         data=_LEAVE_ONE_OUT,
-        rows=("lightgcn", "directau", "graphau", "sasrec", "bert4rec", "sasrec-u", "bert4rec-u", "gsau", "gsau-rec"),
+        rows=(
+            *("lightgcn", "directau", "graphau", "sasrec", "bert4rec", "sasrec-u", "bert4rec-u", "gsau", "gsau-rec"),
+            "sasrec-cosine",  # beyond the paper
+        ),
         compare="gsau-rec",
     ),
     Plan(
@@ -378,6 +381,18 @@ _PLANS = (
         rows=tuple(f"gsau-rec,gamma={gamma}" for gamma in (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)),
         over=("gamma",),
         compare="gsau-rec",
+    ),
+    Plan(
+        "sasrec-cosine",
+        "SASRec on cosines: one change at a time, on validation (beyond the papers)",
+        metrics=("ndcg@10", "recall@10"),
+        data=_LEAVE_ONE_OUT[:1],
+        rows=(
+            "sasrec,seen=mask",
+            *(f"sasrec-cosine,temperature={temperature}" for temperature in (0.05, 0.07, 0.1)),
+        ),
+        over="epochs",
+        compare="sasrec-cosine",
     ),
     Plan(
         "gowalla-lightgcn",

@@ -37,6 +37,11 @@ PRESETS |= {
     "transitions": Preset(Counts, {"what": "transitions"}, "how often an item came right after the last one"),
     "lightgcn": Preset(LightGCN, {}, "He et al., SIGIR 2020, as in GSAU's Table 1"),
     "sasrec": Preset(SASRec, {}, "Kang and McAuley, ICDM 2018, as in GSAU's Table 1"),
+    "sasrec-cosine": Preset(
+        SASRec,
+        {"temperature": 0.07, "seen": "mask"},
+        "not in a paper: SASRec on cosines over a temperature, seen items masked",
+    ),
     "bert4rec": Preset(BERT4Rec, {}, "Sun et al., CIKM 2019, as in GSAU's Table 1"),
     "gsau": Preset(GSAU, {}, "Cao et al., WWW 2025 Companion"),
     "gsau-rec": Preset(GSAU, {"rec": True}, "GSAU (rec): cross-entropy in place of the sequential alignment"),

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..base import Model, check_transformer
@@ -33,6 +34,7 @@ class SASRecConfig:
             (independent prefixes, as RecBole's augmentation). The objective is the same, the first is cheaper.
         stride: new targets in each window of a history longer than `max_length`; None is half of that length, and 1
             gives the contexts of "prefixes".
+        temperature: logits are cosines of states and items over this temperature; None for products, as RecBole.
         init: initial weights.
         seen: whether evaluation keeps (RecBole) or masks the items of the history.
     """
@@ -46,6 +48,7 @@ class SASRecConfig:
     attention_dropout: float = 0.5
     targets: Literal["positions", "prefixes"] = "positions"
     stride: int | None = None
+    temperature: float | None = None
     init: Literal["normal", "xavier_normal", "xavier_uniform"] = "normal"
     seen: Literal["keep", "mask"] = "keep"
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -54,6 +57,8 @@ class SASRecConfig:
         check_transformer(self)
         if self.stride is not None:
             check_limits(self, stride=f">=1 <={self.max_length}")
+        if self.temperature is not None:
+            check_limits(self, temperature=">0")
 
 
 class SASRec(Model):
@@ -89,13 +94,18 @@ class SASRec(Model):
             states = self.encoder(batch.history, self.item.weight)[batch.row]  # (N, d)
         else:
             states = self.encoder(batch.history, self.item.weight, last=True)  # (B, d)
-        return {"cross_entropy": item_cross_entropy(states, self.item.weight, batch.target)}
+        states = self._compared(states) / (self.config.temperature or 1)
+        return {"cross_entropy": item_cross_entropy(states, self.item_vectors(), batch.target)}
 
     def query_vectors(self, queries: Queries) -> Tensor:
         """The state at the last item of each history."""
         history = query_sequences(queries, self.config.max_length, self.device)
-        return self.encoder(history, self.item.weight, last=True).unsqueeze(1)
+        return self._compared(self.encoder(history, self.item.weight, last=True)).unsqueeze(1)
 
     def item_vectors(self) -> Tensor:
         """The item table."""
-        return self.item.weight
+        return self._compared(self.item.weight)
+
+    def _compared(self, vectors: Tensor) -> Tensor:
+        """Vectors as they are for products, of length 1 for cosines."""
+        return vectors if self.config.temperature is None else F.normalize(vectors)

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 import dglrec
+from dglrec.batches import query_sequences
 from dglrec.streams import Streams
 
 
@@ -62,6 +63,27 @@ def test_a_score_is_the_product_with_the_item_table(split):
         states = model.query_vectors(split.test)
         assert states.shape == (len(split.test), 1, 8)
         torch.testing.assert_close(model.scores(split.test), states[:, 0] @ model.item.weight.T)
+
+
+def test_with_a_temperature_logits_are_cosines_over_it(split):
+    """Loss and scores, by a plain reference, and whatever the lengths of the items' vectors are."""
+    model = make(split, temperature=0.2)
+    batch = next(iter(model.batches(split, Streams(0))))
+    states = model.encoder(batch.history, model.item.weight)[batch.row]
+    logits = F.cosine_similarity(states[:, None], model.item.weight[None], dim=2) / 0.2
+    found = model.loss(batch)["cross_entropy"]
+    torch.testing.assert_close(found, F.cross_entropy(logits, batch.target))
+    with torch.no_grad():
+        states = model.eval().encoder(query_sequences(split.test, 50, model.device), model.item.weight, last=True)
+        scores = model.scores(split.test)
+    torch.testing.assert_close(scores, F.cosine_similarity(states[:, None], model.item.weight[None], dim=2))
+    assert scores.abs().max() <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0])
+def test_a_temperature_is_above_zero(temperature, split):
+    with pytest.raises(dglrec.ConfigError, match="temperature"):
+        make(split, temperature=temperature)
 
 
 def test_initial_weights_are_recbole_s(split):
