@@ -155,11 +155,11 @@ def _build(
     num_users: int,
     num_items: int,
 ) -> Any:
-    user, item = torch.as_tensor(users), torch.as_tensor(items)
+    user, item = torch.tensor(users), torch.tensor(items)  # copies: whoever changes the graph leaves the log as it is
     starts = np.concatenate([[0], np.cumsum(np.bincount(users, minlength=num_users))])
     features = {"position": torch.arange(len(users)) - torch.as_tensor(starts)[user]}
     if times is not None:
-        features["time"] = torch.as_tensor(times)
+        features["time"] = torch.tensor(times)
     if counts is not None:
         features["count"] = torch.as_tensor(counts)
     relations = {("user", "interacts", "item"): (user, item), ("item", "interacted_by", "user"): (item, user)}

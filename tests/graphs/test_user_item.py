@@ -159,6 +159,17 @@ def test_errors_say_what_was_seen(arguments, message):
         user_item(**arguments)
 
 
+def test_changes_of_the_graph_leave_the_log_as_it_is(split):
+    log = split.train
+    known = [part.copy() for part in (log.user, log.item, log.time)]
+    graph = user_item(log)
+    for ends in graph.edges(order="eid", etype="interacts"):
+        ends += 1
+    graph.edges["interacts"].data["time"] -= 5.0
+    for part, before in zip((log.user, log.item, log.time), known, strict=True):
+        assert (part == before).all()
+
+
 def test_a_log_may_get_more_nodes(split):
     graph = user_item(split.train, num_items=split.log.num_items + 5)
     assert graph.num_nodes("item") == split.log.num_items + 5
