@@ -220,8 +220,8 @@ def _indices(values: Any, name: str) -> np.ndarray:
         raise DataError(f"{name}= holds {int(array.min())}; expected indices from 0")
     if array.size and int(array.max()) >= _MOST_NODES:
         raise DataError(
-            f"{name}= holds {int(array.max())}; expected indices that count from 0 (np.unique(ids, return_inverse=True) "
-            "turns ids into them)"
+            f"{name}= holds {int(array.max())}; expected indices that count from 0, which "
+            "np.unique(ids, return_inverse=True) makes of ids"
         )
     return array.astype(np.int64)
 
