@@ -530,14 +530,22 @@ def seconds_of(values: npt.ArrayLike) -> Floats:
     raw = np.asarray(values)
     if raw.ndim != 1:
         raise DataError(f"column 'time' has {raw.ndim} dimensions; expected 1")
-    if raw.dtype.kind == "M":
-        seconds = raw.astype("datetime64[us]").astype(np.float64) / 1e6
-        seconds[np.isnat(raw)] = np.nan
-    else:
-        seconds = _numbers(raw, "time")
+    try:
+        seconds = moments_of(raw)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"column 'time' holds something else than numbers ({first_line(error)})") from error
     bad = np.flatnonzero(~np.isfinite(seconds))
     if len(bad):
         raise DataError(f"time of row {bad[0]} is {seconds[bad[0]]}; expected a finite number of seconds in every row")
+    return seconds
+
+
+def moments_of(raw: npt.NDArray[Any]) -> Floats:
+    """Numbers, datetime64 or timedelta64 as float64 seconds, NaN where one is missing."""
+    if raw.dtype.kind not in "mM":
+        return raw.astype(np.float64)
+    seconds: Floats = raw.astype(f"{raw.dtype.kind}8[us]").astype(np.float64) / 1e6
+    seconds[np.isnat(raw)] = np.nan
     return seconds
 
 

@@ -94,13 +94,15 @@ def kmeans(points: Array, k: int, mask: Array | None = None, *, iterations: int 
         than k has fewer clusters.
 
     Raises:
-        ConfigError: k below 1.
+        ConfigError: k below 1, or `iterations` below 0.
         DataError: shapes that do not fit, or values that are not finite at points that count.
 
     >>> kmeans(torch.tensor([[[0.0], [9.0], [1.0], [10.0]]]), 2)
     tensor([[0, 1, 0, 1]])
     """
     points, k, valid = _checked(points, k, mask)
+    if not is_whole(iterations) or iterations < 0:
+        raise ConfigError(f"iterations is {iterations!r}; expected the most steps to take, 0 or more")
     points = _in_reach(points)
     set_bytes = 8 * points.shape[1] * (2 * points.shape[2] + 4 * k)
     return _in_chunks(lambda some, which: _kmeans(some, k, which, iterations), points, valid, set_bytes)
@@ -156,8 +158,9 @@ def as_tensor(values: Array, what: str) -> Tensor:
     """
     if isinstance(values, Tensor):
         return values
-    try:  # torch takes no reversed and no read-only rows
-        return torch.from_numpy(np.require(values, requirements=["C", "W"]))
+    try:  # torch takes no reversed, read-only or byte-swapped rows
+        array = np.asarray(values)
+        return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), requirements=["C", "W"]))
     except (TypeError, ValueError) as error:
         raise DataError(f"{what}: a {type(values).__name__}; expected a tensor or a NumPy array of numbers") from error
 

@@ -19,6 +19,7 @@ import torch
 from .._dgl import dgl
 from ..config import is_whole
 from ..data.flat import Ints, ranges, row_pointers
+from ..data.log import moments_of
 from ..errors import ConfigError, DataError
 from ..streams import GOLDEN, mixed
 
@@ -147,7 +148,7 @@ class Neighbours:
                 "before= was given, and the edges of the graph have no times; build it from a log with times"
             )
         try:
-            moments = np.asarray(before, dtype=np.float64)
+            moments = moments_of(np.asarray(before))
         except (TypeError, ValueError):
             raise DataError(f"before= is {before!r}; expected seconds for each of the {count} seeds") from None
         if moments.shape != (count,) or np.isnan(moments).any():
@@ -201,7 +202,7 @@ def hops(
         seeds: (S,) users or items.
         fanouts: most neighbours of a node at each hop, such as (8, 8).
         type: of the seeds.
-        before: (S,) seconds; only edges with an earlier time are walked. None walks all.
+        before: (S,) seconds or datetime64; only edges with an earlier time are walked. None walks all.
         exclude: (S,) for each seed the node of the other type whose edges with it are removed from its tree, -1 for
             none: the pair that is to be predicted.
         everywhere: remove the excluded node from its whole tree, as a user who must not appear behind the neighbours.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple, get_args
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -44,7 +45,7 @@ def weighted_cosine(vectors: Tensor, weight: Tensor | None = None) -> Tensor:
     L_ij = 1/delta sum_q cos(w_q * v_i, w_q * v_j): one weight vector per head, the same for both ends (which Eq. 7
     writes W_i and W_j), so that L is symmetric. A vector of zeros is similar to nothing.
 
-    Shapes: vectors (B, n, d), weight (delta, d), by default one head of ones -> (B, n, n).
+    Shapes: floating vectors (B, n, d), weight (delta, d), by default one head of ones -> (B, n, n).
 
     Raises:
         DataError: shapes that do not fit.
@@ -145,7 +146,7 @@ def dense_interests(
     """
     if method not in METHODS:
         raise ConfigError(f"unknown method {method!r}; {closest(str(method), METHODS)}")
-    vectors, weight = as_tensor(vectors, "vectors"), None if weight is None else as_tensor(weight, "weight")
+    vectors, weight = _floating(vectors), None if weight is None else as_tensor(weight, "weight")
     mask = None if mask is None else as_tensor(mask, "mask")
     cluster = METHODS[method](vectors, k, mask)
     if mask is not None:
@@ -193,7 +194,7 @@ def interests(
     >>> [ends.tolist() for ends in graph.edges(etype="similar")], graph.nodes["item"].data["cluster"].tolist()
     ([[0, 0, 1, 1, 2, 3], [0, 1, 0, 1, 2, 3]], [0, 0, 1, 0])
     """
-    vectors = as_tensor(vectors, "vectors")
+    vectors = _floating(vectors)
     sizes = _lengths(lengths, vectors)
     users, width = len(sizes), int(sizes.max()) if len(sizes) else 0
     starts = torch.cumsum(sizes, 0) - sizes  # (B,) first node of each user
@@ -230,12 +231,18 @@ def interests(
     return graph
 
 
+def _floating(vectors: Array) -> Tensor:
+    """Vectors as floating numbers, so that whole ones, such as counts, have cosines."""
+    vectors = as_tensor(vectors, "vectors")
+    return vectors if vectors.is_floating_point() else vectors.float()
+
+
 def _lengths(lengths: Any, vectors: Tensor) -> Tensor:
     """(B,) int64 on the CPU, checked against the vectors."""
-    sizes = torch.as_tensor(lengths).cpu()
-    if sizes.ndim != 1 or (len(sizes) and (sizes.is_floating_point() or int(sizes.min()) < 0)):
-        raise DataError(f"lengths hold {sizes.dtype} of shape {tuple(sizes.shape)}; expected (users,) integers from 0")
-    sizes = sizes.long()
+    given = np.asarray(lengths.cpu() if isinstance(lengths, Tensor) else lengths)
+    if given.ndim != 1 or (len(given) and (given.dtype.kind not in "iu" or int(given.min()) < 0)):
+        raise DataError(f"lengths hold {given.dtype} of shape {given.shape}; expected (users,) integers from 0")
+    sizes = torch.as_tensor(given.astype(np.int64))
     shape = tuple(vectors.shape)
     if vectors.ndim == 2 and int(sizes.sum()) != shape[0]:
         raise DataError(f"lengths sum to {int(sizes.sum())}, but vectors have shape {shape}; expected a row per item")

@@ -181,9 +181,12 @@ def _boundaries(seconds: Floats, by: int | str | Sequence[Any] | np.ndarray, n: 
         )
     if by == "equal_counts":
         return _equal_counts(distinct, count, n)
-    begins: Floats = np.linspace(distinct[0], distinct[-1], n + 1)[:-1]
-    if (np.diff(begins) <= 0).any():  # by rounding
-        raise DataError(f"the times of {name} are too close for {n} slices of equal length; take by='equal_counts'")
+    with np.errstate(over="ignore", invalid="ignore"):
+        begins: Floats = np.linspace(distinct[0], distinct[-1], n + 1)[:-1]
+    if not (np.diff(begins) > 0).all():  # by rounding, or beyond the largest number
+        raise DataError(
+            f"the times of {name} are too close or too far apart for {n} slices of equal length; take by='equal_counts'"
+        )
     return begins[1:]
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from .._dgl import dgl
+from ..config import is_whole
 from ..errors import DataError
 from .user_item import events_of
 
@@ -43,17 +45,19 @@ def transitions(
         A `dgl.DGLGraph` on the CPU, ready for any DGL code.
 
     Raises:
-        DataError: as `user_item`; a reach below 1; `max_seconds` for events without times.
+        DataError: as `user_item`; a reach below 1; `max_seconds` below 0, or for events without times.
 
     >>> graph = transitions(user=[0, 0, 0, 1, 1], item=[0, 2, 0, 0, 2])
     >>> [end.tolist() for end in graph.edges(etype="next")], graph.edges["next"].data["count"].tolist()
     ([[0, 2], [2, 0]], [2, 1])
     """
     users, items, times, _, num_items = events_of("transitions", log, user, item, time, None, num_items)
-    if reach < 1:
-        raise DataError(f"reach is {reach}; expected 1 (the next item alone) or more")
+    if not is_whole(reach) or reach < 1:
+        raise DataError(f"reach is {reach!r}; expected 1 (the next item alone) or more")
     if max_seconds is not None and times is None:
         raise DataError(f"max_seconds is {max_seconds}, but the events have no times; leave it out, or give times")
+    if max_seconds is not None and not (_is_number(max_seconds) and max_seconds >= 0):
+        raise DataError(f"max_seconds is {max_seconds!r}; expected a number of seconds, or None for all pairs")
     pairs, when = [np.zeros(0, dtype=np.int64)], [np.zeros(0)]
     for step in range(1, reach + 1):
         kept = users[step:] == users[:-step]
@@ -74,3 +78,8 @@ def transitions(
         graph.edges["next"].data[name] = values
         graph.edges["previous"].data[name] = values
     return graph
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a number; for NumPy a length of time is one, too."""
+    return isinstance(value, Real) and not isinstance(value, np.timedelta64)

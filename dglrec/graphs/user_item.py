@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .._dgl import dgl
-from ..data.log import seconds_of
+from ..config import is_whole
+from ..data.log import InteractionLog, seconds_of
 from ..errors import DataError
 
-if TYPE_CHECKING:
-    from ..data.log import InteractionLog
+_MOST_NODES = 2**31  # of a type: the number of a pair then fits into 64 bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +98,8 @@ def user_item(
         A `dgl.DGLGraph` on the CPU, ready for any DGL code.
 
     Raises:
-        DataError: arrays of different length, negative or non-integer indices, or an index beyond the number of nodes.
+        DataError: neither a log nor arrays, arrays of different length, indices that are negative, not integers, or too
+            large to count from 0, or an index beyond the number of nodes.
 
     >>> graph = user_item(user=[0, 0, 1], item=[2, 0, 2], time=[5.0, 3.0, 4.0])
     >>> graph.num_edges("interacts"), graph.edges(etype="interacts")[1].tolist()
@@ -125,7 +126,13 @@ def events_of(
     if log is not None:
         if user is not None or item is not None or time is not None:
             raise DataError(f"{what}() got a log and arrays; expected one of the two")
-        return log.user, log.item, log.time, log.num_users, log.num_items
+        if not isinstance(log, InteractionLog):
+            raise DataError(
+                f"{what}() got a {type(log).__name__}; expected an InteractionLog, such as split.train, or the arrays "
+                "user= and item="
+            )
+        sizes = _size(log.num_users, num_users, "users"), _size(log.num_items, num_items, "items")
+        return log.user, log.item, log.time, *sizes
     if user is None or item is None:
         raise DataError(f"{what}() got neither a log nor both user= and item=; pass a log, or both arrays")
     users, items = _indices(user, "user"), _indices(item, "item")
@@ -136,7 +143,8 @@ def events_of(
     order = np.argsort(users, kind="stable") if times is None else np.lexsort((times, users))
     users, items = users[order], items[order]
     times = None if times is None else times[order]
-    return users, items, times, _size(users, num_users, "users"), _size(items, num_items, "items")
+    needed = (int(some.max(initial=-1)) + 1 for some in (users, items))
+    return users, items, times, _size(next(needed), num_users, "users"), _size(next(needed), num_items, "items")
 
 
 def _build(
@@ -147,11 +155,11 @@ def _build(
     num_users: int,
     num_items: int,
 ) -> Any:
-    user, item = torch.as_tensor(users), torch.as_tensor(items)
+    user, item = torch.tensor(users), torch.tensor(items)  # copies: whoever changes the graph leaves the log as it is
     starts = np.concatenate([[0], np.cumsum(np.bincount(users, minlength=num_users))])
     features = {"position": torch.arange(len(users)) - torch.as_tensor(starts)[user]}
     if times is not None:
-        features["time"] = torch.as_tensor(times)
+        features["time"] = torch.tensor(times)
     if counts is not None:
         features["count"] = torch.as_tensor(counts)
     relations = {("user", "interacts", "item"): (user, item), ("item", "interacted_by", "user"): (item, user)}
@@ -210,11 +218,19 @@ def _indices(values: Any, name: str) -> np.ndarray:
         raise DataError(f"{name}= holds {array.dtype}; expected integer indices (load() turns ids into them)")
     if array.size and int(array.min()) < 0:
         raise DataError(f"{name}= holds {int(array.min())}; expected indices from 0")
+    if array.size and int(array.max()) >= _MOST_NODES:
+        raise DataError(
+            f"{name}= holds {int(array.max())}; expected indices that count from 0, which "
+            "np.unique(ids, return_inverse=True) makes of ids"
+        )
     return array.astype(np.int64)
 
 
-def _size(indices: np.ndarray, size: int | None, name: str) -> int:
-    needed = int(indices.max()) + 1 if len(indices) else 0
-    if size is not None and size < needed:
+def _size(needed: int, size: int | None, name: str) -> int:
+    if size is None:
+        return needed
+    if not is_whole(size) or not 0 <= size <= _MOST_NODES:
+        raise DataError(f"num_{name} is {size!r}; expected a number of nodes, at most {_MOST_NODES}")
+    if size < needed:
         raise DataError(f"num_{name} is {size}, but an index is {needed - 1}; expected at least {needed}")
-    return needed if size is None else size
+    return int(size)

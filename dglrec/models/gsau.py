@@ -161,7 +161,10 @@ class GSAU(Model):
 
         prefixes = repeated(sequences)
         for pair in edges:  # each user has one edge more than prefixes
-            yield GraphAndSequence(pair if c.graph else None, next(prefixes, None) if c.sequential else None)
+            step = GraphAndSequence(pair if c.graph else None, next(prefixes, None) if c.sequential else None)
+            if step.edges is None and step.prefixes is None:
+                return  # no user has two items
+            yield step
 
     def loss(self, batch: GraphAndSequence) -> dict[str, Tensor]:
         """Eq. 10: alignment + gamma * uniformity, of both encoders."""  # Eq. 10

@@ -9,6 +9,12 @@ As in the authors' code, the graph keeps the upper half of its entries, and pool
 their order, where the paper has a soft assignment with three more losses; the threshold lets no gradient through, so
 that the metric's weights keep their initial values. Their attention nets also read a - q, which a linear layer can
 compute from a and q, and are softmaxed before they are added, which makes them nearly constant: both are left out.
+
+Other differences from that code: an edge's logit is that of the neighbourhood of the item that gathers plus that of the
+candidate and the item that is gathered, and the code has these two the other way round; importance is computed once, of
+the items, and used in pooling, readout and recurrent unit alike, where the code applies the same nets to the gathered
+vectors again for pooling and readout, leaves out of the readout what pooling drops, and has one more net for the
+recurrent unit.
 """
 
 from __future__ import annotations
@@ -37,7 +43,7 @@ _CHUNK = {"cpu": 1 << 22, "cuda": 1 << 27}  # attention weights at a time, when 
 
 @dataclass(frozen=True)
 class SURGEConfig:
-    """SURGE as its code has it, trained as in MDGR's comparison.
+    """SURGE mostly as its code has it, trained as in MDGR's comparison.
 
     Attributes:
         dim: size d of items.

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from ..graphs import Sequences
 from .attention import Buckets, causal_attention, full_attention
 from .dropout import Dropout
@@ -175,8 +175,15 @@ class InstanceEncoder(nn.Module):
         """Encode histories, each of at most `max_length` items; or, if "causal", the parts that end at packed `rows`.
 
         Shapes: rows (R,) -> (R, d).
+
+        Raises:
+            DataError: a history is longer than `max_length`.
         """
         lengths, total = history.lengths, len(history.items)
+        if (longest := int(lengths.max(initial=0))) > self.max_length:
+            raise DataError(
+                f"a history has {longest} items; expected at most {self.max_length} (cut with .last({self.max_length}))"
+            )
         sizes = history.offsets.diff()
         row = torch.repeat_interleave(torch.arange(len(lengths), device=table.device), sizes, output_size=total)
         place = torch.arange(total, device=table.device)  # (T,)

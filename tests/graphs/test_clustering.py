@@ -367,3 +367,6 @@ def test_bad_input(method):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert method(points, 2, mask)[1, 3] == -1
+    if method is kmeans:
+        with pytest.raises(ConfigError, match="iterations is -1; expected the most steps to take, 0 or more"):
+            method(points, 2, mask, iterations=-1)

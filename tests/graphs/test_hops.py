@@ -202,6 +202,18 @@ def test_what_is_refused(fields, error, words):
         hops(graph, **{"seeds": [1], "fanouts": [2], **fields})
 
 
+def test_cut_offs_may_be_dates():
+    days = np.array(["2024-01-01", "2024-01-03", "2024-01-02"], dtype="datetime64[D]")
+    graph = user_item(user=[0, 0, 1], item=[0, 1, 1], time=days)
+    before = days[[1, 1]]
+    tree = hops(graph, [0, 1], [2, 2], before=before)
+    assert [[level.tolist() for level in tree.of(seed)] for seed in (0, 1)] == [[[0], []], [[1], []]]
+    in_seconds = hops(graph, [0, 1], [2, 2], before=before.astype("datetime64[s]").astype(float))
+    assert [level.nodes.tolist() for level in in_seconds.levels] == [level.nodes.tolist() for level in tree.levels]
+    with pytest.raises(DataError, match="expected seconds"):
+        hops(graph, [0], [2], before=np.array(["NaT"], dtype="datetime64[D]"))
+
+
 def test_another_graph_is_refused(split):
     for wrong in (split.train, dgl.graph(([0], [1]))):
         with pytest.raises(DataError, match=r"without the relation 'interacts'; expected what user_item\(\) builds"):

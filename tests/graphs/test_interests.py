@@ -238,6 +238,16 @@ def test_planted_interests_are_the_sub_graphs():
     assert set(zip(source.tolist(), target.tolist(), strict=True)) == expected
 
 
+@pytest.mark.parametrize("dtype", ["int64", "uint8", "uint32", "bool", ">f4", "float16"])
+def test_vectors_and_lengths_of_any_type_of_number(dtype):
+    vectors = np.array([[3, 0], [2, 1], [0, 3], [1, 0], [0, 1]]).astype(dtype)
+    graph = interests(vectors, np.array([2, 3], dtype=np.uint32)[::-1], 2, 1.0)
+    expected = interests(torch.from_numpy(vectors.astype(np.float32)), [3, 2], 2, 1.0)
+    assert graph.nodes["item"].data["cluster"].tolist() == expected.nodes["item"].data["cluster"].tolist()
+    similarity = graph.edges["similar"].data["similarity"]
+    torch.testing.assert_close(similarity, expected.edges["similar"].data["similarity"], rtol=1e-3, atol=1e-3)
+
+
 def test_bad_input():
     vectors = packed()
     for gamma in (0, -0.1, 1.01, float("nan")):
@@ -255,6 +265,8 @@ def test_bad_input():
         interests(vectors, [27, -1], 3)
     with pytest.raises(DataError, match="expected \\(users,\\) integers from 0"):
         interests(vectors, [13.0, 13.0], 3)
+    with pytest.raises(DataError, match="lengths hold object"):
+        interests(vectors, None, 3)
     with pytest.raises(DataError, match=r"1 lengths of at most 3, but vectors have shape \(1, 2, 4\)"):
         interests(torch.zeros(1, 2, 4), [3], 3)
     with pytest.raises(DataError, match=r"expected \(items, dimensions\) or \(users, items, dimensions\)"):

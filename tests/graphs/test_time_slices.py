@@ -312,7 +312,11 @@ def test_under_a_split_by_time_no_query_sees_a_slice_that_ends_after_it():
         ({"by": [[20.0]]}, "of shape"),
         ({"by": ["2020-01-31"]}, r'hold <U10 .*, such as np\.array\(\["2020-01-31"\], dtype="datetime64\[D\]"\)'),
         ({"by": np.array(["NaT"], dtype="datetime64[D]")}, "a boundary is NaT; expected a time"),
-        ({"n": 3, "time": [1e9, np.nextafter(1e9, 2e9), 1e9 + 2.4e-7]}, "too close for 3 slices .* by='equal_counts'"),
+        (
+            {"n": 3, "time": [1e9, np.nextafter(1e9, 2e9), 1e9 + 2.4e-7]},
+            "too close or too far apart for 3 slices .* by='equal_counts'",
+        ),
+        ({"n": 2, "time": [-1e308, 0.0, 1e308]}, "the times of a log are too close or too far apart for 2 slices"),
         ({"by": True}, "boundaries hold bool"),
         ({"by": None}, "boundaries hold object"),
         ({"by": 2, "time": None}, "got no time=, and slices are cut by time; load it with its timestamps"),

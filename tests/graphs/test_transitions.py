@@ -69,10 +69,22 @@ def test_the_counts_model_reads_the_same():
 
 @pytest.mark.parametrize(
     ("fields", "words"),
-    [({"reach": 0}, "reach is 0; expected 1"), ({"max_seconds": 60.0}, "have no times; leave it out, or give times")],
+    [
+        ({"reach": 0}, "reach is 0; expected 1"),
+        ({"reach": 1.5}, "reach is 1.5; expected 1"),
+        ({"max_seconds": 60.0}, "have no times; leave it out, or give times"),
+        ({"time": [1.0, 2.0], "max_seconds": float("nan")}, "max_seconds is nan; expected a number of seconds"),
+        ({"time": [1.0, 2.0], "max_seconds": -1}, "max_seconds is -1; expected a number of seconds"),
+        (
+            {"time": [1.0, 2.0], "max_seconds": np.timedelta64(1, "h")},
+            "max_seconds is .*; expected a number of seconds",
+        ),
+        ({"num_items": "3"}, "num_items is '3'; expected a number of nodes"),
+        ({"item": [4_000_000_000, 5]}, "item= holds 4000000000; expected indices that count from 0"),
+    ],
 )
 def test_bad_arguments_are_named(fields, words):
     with pytest.raises(DataError, match=words):
-        transitions(user=[0, 0], item=[1, 2], **fields)
+        transitions(**{"user": [0, 0], "item": [1, 2], **fields})
     with pytest.raises(DataError, match="transitions\\(\\) got neither a log nor both"):
         transitions(user=[0, 0])

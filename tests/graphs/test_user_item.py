@@ -147,11 +147,42 @@ def test_a_training_log_keeps_all_nodes(split):
         ({"user": ["ann"], "item": [0]}, "integer"),
         ({"user": [4], "item": [0], "num_users": 4}, "at least 5"),
         ({"user": [0], "item": [7], "num_items": 7}, "at least 8"),
+        ({"user": [0], "item": [2**62]}, "item= holds 4611686018427387904; expected indices that count from 0"),
+        ({"user": np.array([2**63 + 5], dtype=np.uint64), "item": [0]}, "user= holds 9223372036854775813"),
+        ({"user": [0], "item": [0], "num_users": 3.0}, r"num_users is 3\.0; expected a number of nodes"),
+        ({"user": [], "item": [], "num_users": -1}, "num_users is -1; expected a number of nodes"),
+        ({"log": [0, 1]}, r"got a list; expected an InteractionLog, such as split\.train, or the arrays"),
     ],
 )
 def test_errors_say_what_was_seen(arguments, message):
     with pytest.raises(DataError, match=message):
         user_item(**arguments)
+
+
+def test_changes_of_the_graph_leave_the_log_as_it_is(split):
+    log = split.train
+    known = [part.copy() for part in (log.user, log.item, log.time)]
+    graph = user_item(log)
+    for ends in graph.edges(order="eid", etype="interacts"):
+        ends += 1
+    graph.edges["interacts"].data["time"] -= 5.0
+    for part, before in zip((log.user, log.item, log.time), known, strict=True):
+        assert (part == before).all()
+
+
+def test_a_log_may_get_more_nodes(split):
+    graph = user_item(split.train, num_items=split.log.num_items + 5)
+    assert graph.num_nodes("item") == split.log.num_items + 5
+    assert graph.num_nodes("user") == split.log.num_users
+    with pytest.raises(DataError, match="num_items is 1, but an index is"):
+        user_item(split.train, num_items=1)
+
+
+def test_times_may_be_lengths_of_time():
+    graph = user_item(user=[0, 0], item=[0, 1], time=np.array([2, 1], dtype="timedelta64[h]"))
+    assert graph.edges["interacts"].data["time"].tolist() == [3600.0, 7200.0]
+    with pytest.raises(DataError, match="time of row 1 is nan"):
+        user_item(user=[0, 0], item=[0, 1], time=np.array([2, "NaT"], dtype="timedelta64[h]"))
 
 
 def test_times_may_be_dates():

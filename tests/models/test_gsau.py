@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 import dglrec
 from dglrec.batches import cloze_batches
+from dglrec.errors import DataError
 from dglrec.graphs import Sequences, user_item
 from dglrec.models.gsau import GraphAndSequence
 from dglrec.nn import message_passing
@@ -168,6 +169,14 @@ def test_an_epoch_has_the_steps_of_the_longer_loader(split):
     again = -(-int((split.train.position > 0).sum()) // 40)
     assert len(batches) > again
     assert batches[again].prefixes.target.tolist() != first.prefixes.target.tolist()  # shuffled anew
+
+
+@pytest.mark.parametrize("preset", ["sasrec-u", "bert4rec-u"])
+def test_without_a_graph_and_a_user_of_two_items_nothing_can_be_learned(preset):
+    log = dglrec.InteractionLog.from_arrays(list("aaabbb"), list("pqrqrp"), time=range(6), name="short")
+    split = dglrec.leave_one_out(log)  # leaves each user one item
+    with pytest.raises(DataError, match=f"'short' has nothing that {preset} could learn from"):
+        dglrec.fit(dglrec.models.preset(preset, split), split, epochs=1)
 
 
 def test_sequences_are_ranked_by_the_raw_product_with_the_table(split):

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dglrec.errors import ConfigError
+from dglrec.errors import ConfigError, DataError
 from dglrec.graphs import Sequences
 from dglrec.nn import InstanceEncoder, IntervalFusion, Reliability
 from dglrec.nn.intervals import Slices
@@ -179,3 +179,12 @@ def test_reliability_is_a_network_of_three_vectors():
 def test_heads_divide_the_width():
     with pytest.raises(ConfigError, match="heads"):
         IntervalFusion(10, 4)
+
+
+@pytest.mark.parametrize("kind", ["attention", "causal", "collapsed"])
+def test_a_history_beyond_the_last_place_is_refused(kind):
+    encoder = InstanceEncoder(DIM, HEADS, 1, 3, kind=kind)
+    history = Sequences(torch.tensor([0, 1, 5]), torch.arange(5))
+    with pytest.raises(DataError, match=r"a history has 4 items; expected at most 3 \(cut with \.last\(3\)\)"):
+        encoder(history, torch.randn(5, DIM))
+    assert encoder(history.last(3), torch.randn(5, DIM)).shape == (2, DIM)
