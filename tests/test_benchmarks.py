@@ -54,14 +54,23 @@ def test_a_step_of_mdgr_costs_no_more_than_its_clusterings():
 
 
 def test_an_epoch_of_selfgnn_costs_less_than_twice_its_floors():
-    """On yelp-2019. That twice the slices cost at most 2.2 times as much does not hold from 12 to 24."""
+    """On yelp-2019. Twice the slices cost at most 2.2 times as much."""
     found = written("selfgnn.json")
     promised, rows = found["promises"], [row for row in found["epochs"] if row["device"] == "cpu"]
     assert [row["slices"] for row in rows] == [3, 6, 12, 24]
     assert all(row["over_floors"] <= promised["over_floors"] for row in rows)
-    dearer = [row["slices"] for row in rows[1:] if row["times_half_as_many"] > promised["times_half_as_many"]]
-    assert set(dearer) <= {24}
+    assert all(row["times_half_as_many"] <= promised["times_half_as_many"] for row in rows[1:])
     assert all(mined["seconds"] <= promised["mining_seconds"] for mined in found["mining"])
+
+
+def test_memory_that_is_used_again_saves_time_where_tables_are_large():
+    """SelfGNN, whose tables are as many as its slices: a fifth of a step and a third, as its page says."""
+    found = {(row["preset"], row["fields"].get("slices")): row for row in written("memory.json")["systems"]}
+    for slices, saved in ((12, 0.19), (24, 0.35)):
+        row = found["selfgnn", slices]
+        assert row["saved"] == pytest.approx(saved, abs=0.005)
+        assert row["saved"] == pytest.approx(1 - row["with"]["ms_per_step"] / row["without"]["ms_per_step"])
+        assert row["with"]["new_pages_per_step"] < 0.05 * row["without"]["new_pages_per_step"]
 
 
 def test_ten_thousand_neighbourhoods_and_their_prompts_take_seconds():
