@@ -35,8 +35,8 @@ def reused_memory() -> Iterator[None]:
 
     By itself, glibc asks the system for the memory of each large array and returns it when the array is freed, and the
     system fills every page with zeros at its first use. Each step of a training makes gradients as large as its tables,
-    so that this can take as long as the arithmetic. Afterwards the memory is returned, and glibc is as a process that
-    has used large arrays has made it.
+    so that this takes up to a third of the step (tests/benchmarks/memory.json). Afterwards the memory is returned, and
+    glibc is as a process that has used large arrays has made it.
     """
     library = _glibc()
     if library is None or any(name in os.environ for name in _OWN_SETTINGS):

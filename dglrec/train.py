@@ -311,8 +311,9 @@ class _Trainer:
         """One pass over the batches; mean of each loss term over the steps."""
         assert self.optimizer is not None
         self.model.train()
-        self.optimizer.zero_grad(set_to_none=True)  # of a training in this process that was stopped in an epoch,
-        self.model.epoch_figures()  # and what it had counted
+        # A training that was stopped in an epoch, in this process, has left gradients and counts.
+        self.optimizer.zero_grad(set_to_none=True)
+        self.model.epoch_figures()
         streams, start, batches = Streams(self.config.seed, epoch), time.perf_counter(), 0
         sums: dict[str, Any] = {}
         with _bar(f"epoch {epoch + 1}", self.progress) as bar:

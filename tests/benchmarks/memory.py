@@ -1,6 +1,6 @@
 """What it is worth that large arrays get memory that was freed before (`dglrec.memory.reused_memory`).
 
-    DGLREC_DATA=... python tests/benchmarks/memory.py [--threads 2] [--steps 40] [--rounds 3]
+    DGLREC_DATA=... python tests/benchmarks/memory.py [--threads 2] [--steps 15] [--rounds 2]
 
 Steps of a training, batch, loss, gradient and optimizer, with it and as glibc is by itself: each in processes of its
 own, in turn, and the fastest process counts. Beside the milliseconds of a step stand the pages of memory that were new
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -45,17 +46,15 @@ def worker(preset: str, data: str, fields: dict[str, Any], reused: bool, steps: 
     model = dglrec.models.preset(preset, split, **fields).train()
     optimizer = make_optimizer(model.train_config, model.parameters())
     with reused_memory() if reused else nullcontext():
-        for number, batch in enumerate(model.batches(split, Streams(0))):
+        for number, batch in enumerate(islice(model.batches(split, Streams(0)), steps + 5)):
             if number == 5:
                 began, pages = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-            if number == steps + 5:
-                break
             torch.stack(list(model.loss(batch).values())).sum().backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         seconds, found = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - pages
         peak = peak_memory_bytes(torch.device("cpu"))
-    done = min(number, steps + 5) - 5
+    done = number - 4
     return {"ms_per_step": 1e3 * seconds / done, "new_pages_per_step": found / done, "peak_bytes": peak}
 
 
@@ -76,8 +75,8 @@ def main() -> None:
     """Measures all of it and writes `memory.json`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="a small sample, few steps, once; nothing is written")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -96,7 +95,13 @@ def main() -> None:
         rows.append(measure(*one, args))
         print(rows[-1])
     if not args.quick:
-        about = {"machine": machine, "threads": args.threads, "steps": args.steps, "torch": torch.__version__}
+        about = {
+            "machine": machine,
+            "threads": args.threads,
+            "steps": args.steps,
+            "rounds": args.rounds,
+            "torch": torch.__version__,
+        }
         (HERE / "memory.json").write_text(json.dumps(about | {"systems": rows}, indent=1) + "\n")
 
 
