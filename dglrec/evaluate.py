@@ -1,10 +1,10 @@
 """Ranking metrics of any model, over the full catalogue or given candidates, with the protocol beside them.
 
-A block of queries is scored at a time, and every positive is compared with its whole row: `greater` counts the items
-that score higher, `equal` the block of items that score the same (the positive among them). Nothing is sorted and
-no scores are kept. All metrics follow from those two numbers, as their *mean over the orders of tied items*: a positive
-has each rank from greater + 1 to greater + equal with the same probability, so that a model which gives all items the
-same score gets chance level, recall@k = k / M.
+A block of queries is scored at a time, and each positive is compared with its whole row (where a query has several,
+those that a cut may reach): `greater` counts the items that score higher, `equal` the block of items that score the
+same (the positive among them). Rows are not sorted, and no scores are kept. All metrics follow from those two numbers,
+as their *mean over the orders of tied items*: a positive has each rank from greater + 1 to greater + equal with the
+same probability, so that a model which gives all items the same score gets chance level, recall@k = k / M.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ WHOLE = ("auc", "auc_pooled")  # metrics of the whole ranking
 _BLOCK_QUERIES = 1024  # queries whose vectors are made at once
 BLOCK_SCORES = 1 << 24  # most scores per block, for models that make all of a block at once: 64 MiB of float32
 _SLICE_SCORES = {"cpu": 1 << 20, "cuda": 1 << 26}  # scores made and compared at once: 4 MiB stay in a CPU's cache
+_BEYOND = int(np.iinfo(np.int32).max)  # `greater` of a positive that no cut reaches
 
 
 class Metrics(Mapping[str, float]):
@@ -175,7 +176,7 @@ def evaluate(
     check_split(model, queries)
     _check_queries(queries)
     parts: list[dict[str, Floats]] = []
-    ranker = _Ranker(model, masked, wanted)
+    ranker = _Ranker(model, masked, wanted, max(cuts))
     with eval_mode(model), torch.no_grad():
         for part in blocks(queries, block_size(model, queries, beam) if block is None else block, progress):
             ranks = ranker.scored(part) if beam is None else ranker.listed(part, beam)
@@ -258,10 +259,11 @@ class Ranks:
 class _Ranker:
     """Turns the scores of a block of queries into `Ranks`; its work space is used again from block to block."""
 
-    def __init__(self, model: Any, seen: str, metrics: Sequence[str]) -> None:
+    def __init__(self, model: Any, seen: str, metrics: Sequence[str], last_cut: int) -> None:
         self.model, self.seen, self.metrics = model, seen, metrics
+        self.reach = 0 if {"mrr", *WHOLE} & set(metrics) else last_cut  # places that matter; 0: all
         self.pairs: list[tuple[Ints, Floats, Flags]] = []  # query, score, is it positive; for "auc_pooled"
-        self.flags = torch.empty(0)
+        self.work = torch.empty(2, 0)
         self.done = 0  # queries ranked so far, for messages
 
     def scored(self, queries: Queries) -> Ranks:
@@ -307,15 +309,32 @@ class _Ranker:
         scores = scores if scores.dtype == torch.float64 else scores.float()
         if len(hidden[0]):  # NaN is neither greater than nor equal to anything
             scores[_to(hidden, scores.device)] = math.nan
-        asked = "auc" in self.metrics
-        ranked = self._count(torch.eq, scores, None, None) if asked else scores.new_empty(0, dtype=torch.int64)
+        ranked = torch.empty(0, dtype=torch.int64)
+        if "auc" in self.metrics:
+            out = np.bincount(np.unique(_keys(*hidden)) >> 32, minlength=len(scores))
+            ranked = torch.from_numpy(scores.shape[1] - out)
         if "auc_pooled" in self.metrics:
             self.pairs.append(_pairs(scores, row, col, self.done))
-        at = _to((row, col), scores.device)
-        single = None if len(row) == len(scores) else at[0]
-        target = scores[at].unsqueeze(1)  # (P, 1)
-        greater = self._count(torch.gt, scores, target, single)
-        return greater, self._count(torch.ge, scores, target, single) - greater, ranked
+        at, target = _to((row, col), scores.device), scores[_to((row, col), scores.device)]  # (P,)
+        if len(row) == len(scores):  # one of each row, in order
+            return *self._count(scores, None, target), ranked
+        near = self._near(scores, at[0], target)
+        greater, equal = torch.full_like(at[0], _BEYOND), torch.ones_like(at[0])
+        greater[near], equal[near] = self._count(scores, at[0][near], target[near])
+        return greater, equal, ranked
+
+    def _near(self, scores: torch.Tensor, row: torch.Tensor, target: torch.Tensor) -> torch.Tensor | slice:
+        """Which targets (P,) may be within `reach`, as numbers or all of them.
+
+        Items are dealt to groups. Where the best of `reach` groups score above a target, so do `reach` items at least.
+        """
+        groups = 4 * self.reach
+        size = scores.shape[1] // groups if groups else 0
+        if size < 2:
+            return slice(None)
+        best = scores[:, : size * groups].unflatten(1, (size, groups)).amax(1)  # (B, groups), NaN where one is hidden
+        bound = torch.where(best.isnan(), -math.inf, best).topk(self.reach, sorted=False).values.amin(1)  # (B,)
+        return (target >= bound[row]).nonzero().squeeze(1)
 
     def listed(self, queries: Queries, beam: int) -> Ranks:
         """Ranks by a generative model's list; a positive that is not in it comes after every cut."""
@@ -328,7 +347,7 @@ class _Ranker:
             drop |= np.isin(keys, np.setdiff1d(_keys(_spread(queries.offsets), queries.items), wanted))
         rank = np.cumsum(~drop, axis=1)  # 1 for the first item that stays
         _, where, which = np.intersect1d(np.where(drop, -1, keys), wanted, return_indices=True)
-        greater = np.full(len(row), np.iinfo(np.int32).max, np.int64)
+        greater = np.full(len(row), _BEYOND, np.int64)
         greater[which] = rank.reshape(-1)[where] - 1
         alone = np.ones_like(row)
         return Ranks(row, greater, alone, alone, np.diff(queries.target_offsets), np.zeros(0, np.int64))
@@ -352,26 +371,28 @@ class _Ranker:
         return f"model {name!r}" if isinstance(name, str) else f"model {type(self.model).__name__}"
 
     def _count(
-        self, compare: Any, scores: torch.Tensor, target: torch.Tensor | None, row: torch.Tensor | None
-    ) -> torch.Tensor:
-        """For how many cells of a row `compare` with each target (P, 1) holds -> (P,); row None: target p is of row p.
+        self, scores: torch.Tensor, row: torch.Tensor | None, target: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(P,) greater and (P,) equal of targets (P,) in the rows (P,); row None: target p is of row p.
 
         The outcome is written as floats, which torch sums 20 times faster than truth values, in chunks that
         stay in the cache.
         """
-        num_targets, num_items = (len(scores) if target is None else len(target)), scores.shape[1]
-        step = max(1, 2 * _SLICE_SCORES.get(scores.device.type, 1 << 20) // max(1, num_items))
-        counts = torch.empty(num_targets, dtype=torch.int64, device=scores.device)
-        most = min(step, num_targets) * num_items
-        if self.flags.numel() < most or self.flags.device != scores.device:
-            self.flags = torch.empty(most, device=scores.device)
+        num_items = scores.shape[1]
+        step = max(1, _SLICE_SCORES.get(scores.device.type, 1 << 20) // max(1, num_items))
+        greater, equal = torch.empty(2, len(target), dtype=torch.int64, device=scores.device)
+        most = min(step, len(target)) * num_items
+        if self.work.shape[1] < most or (self.work.device, self.work.dtype) != (scores.device, scores.dtype):
+            self.work = scores.new_empty(2, most)
         exact = torch.float64 if num_items > 1 << 24 else torch.float32  # float32 counts no further than 2^24
-        for start in range(0, num_targets, step):
+        for start in range(0, len(target), step):
             part = slice(start, start + step)
-            cells = scores[part] if row is None else scores[row[part]]
-            flags = self.flags[: cells.numel()].view(cells.shape)
-            counts[part] = compare(cells, cells if target is None else target[part], out=flags).sum(1, dtype=exact)
-        return counts
+            asked = target[part].unsqueeze(1)
+            copy, flags = self.work[:, : len(asked) * num_items].unflatten(1, (len(asked), num_items))
+            cells = scores[part] if row is None else torch.index_select(scores, 0, row[part], out=copy)
+            greater[part] = torch.gt(cells, asked, out=flags).sum(1, dtype=exact)
+            equal[part] = torch.ge(cells, asked, out=flags).sum(1, dtype=exact) - greater[part]
+        return greater, equal
 
 
 def _full_cells(queries: Queries, seen: str, num_items: int) -> tuple[Ints, Ints, tuple[Ints, Ints]]:

@@ -242,6 +242,34 @@ def test_chunks_change_nothing(monkeypatch):
     assert dict(evaluate(model, queries)) == dict(whole)
 
 
+@pytest.mark.parametrize("levels", [7, 40, 10**6])
+@pytest.mark.parametrize("ties", ["expected", "pessimistic"])
+@pytest.mark.parametrize("cuts", [(1,), (1, 2, 3), (4, 10)])
+def test_leaving_out_targets_that_no_cut_reaches_changes_nothing(cuts, ties, levels):
+    """Where the reciprocal rank without a cut is asked for, too, every target's rank is counted."""
+    rng = np.random.default_rng(levels)
+    queries = random_queries(rng, num_queries=400, num_items=130, most_targets=3, most_seen=60)
+    model = Table(rng.integers(0, levels, (400, 130)).astype(np.float32))
+    how = {"k": cuts, "ties": ties, "per_query": True}
+    for seen in ("mask", "keep"):
+        near = evaluate(model, queries, metrics=("recall", "ndcg", "hit", "precision"), seen=seen, **how)
+        every = evaluate(model, queries, metrics=("recall", "ndcg", "hit", "precision", "mrr"), seen=seen, **how)
+        assert all(np.array_equal(near.per_query[name], every.per_query[name]) for name in near)
+
+
+def test_few_targets_are_compared_with_all_items(monkeypatch):
+    """Of targets at random places the first tenth is within the cut, and little more is counted."""
+    module, counted = sys.modules["dglrec.evaluate"], []
+    count = module._Ranker._count
+    monkeypatch.setattr(
+        module._Ranker, "_count", lambda self, *args: (counted.append(len(args[-1])), count(self, *args))[1]
+    )
+    rng = np.random.default_rng(2)
+    queries = random_queries(rng, num_queries=500, num_items=200)
+    evaluate(Table(rng.random((500, 200)).astype(np.float32)), queries, k=20, metrics="recall")
+    assert 0.1 < sum(counted) / len(queries.targets) < 0.2
+
+
 @pytest.mark.parametrize("interests", [1, 3])
 @pytest.mark.parametrize("seen", ["mask", "keep"])
 def test_slices_of_a_model_equal_its_scores(monkeypatch, interests, seen):
