@@ -57,7 +57,7 @@ class SelfGNNConfig:
         norm: "sum" over neighbours (the code, and Eq. 1 with A_t of 0 and 1), or "symmetric", as in LightGCN, which the
             paper names as its inspiration.
         slope: of every LeakyReLU; the paper gives none.
-        interval: "fusion" (Eq. 3 to 5), or the "mean" of the slices, an ablation.
+        interval: "fusion" (Eq. 3 to 5), or the "mean" of the slices, an ablation (with interval_pool="last" the last one).
         interval_pool: the "mean" over slices (code), or the "last" slice's view of them.
         recurrent: "gru" (paper) or "lstm" (code).
         shared_cell: one recurrent cell for users and items (code of SelfGNN; Eq. 4 names one) or two (code of HardGNN).
@@ -244,7 +244,8 @@ class SelfGNN(Keeping, Model):
         c = self.config
         users = self.views(encoded.user, encoded.instance)  # (B, d)
         if c.loss == "softmax":
-            terms: dict[str, Tensor] = {c.loss: item_cross_entropy(users, encoded.item, batch.target)}
+            candidates = encoded.item[: len(encoded.item) - batch.aside]
+            terms: dict[str, Tensor] = {c.loss: item_cross_entropy(users, candidates, batch.target)}
         else:
             positive = (users * encoded.item[batch.target]).sum(1)[batch.row]  # (P,)
             negative = (users[batch.row] * encoded.item[batch.negative]).sum(1)  # (P,)
