@@ -72,7 +72,7 @@ class SelfGNNConfig:
         activate: LeakyReLU of the instance-level vector in the score (code; Eq. 9 has none).
         loss: "hinge" of pairs (code), or "bce" (paper). Hinge is the default: the published numbers used it. "softmax",
             in neither, compares each target with all items of its batch, those of other users and of the edges of
-            Eq. 10 too; with beta=0 there are no such edges, so that it changes this loss as well.
+            Eq. 10 too (with beta=0 there are no such edges).
         targets: "users", one target per user and epoch, among the most recent ones (code; the paper does not say), or
             "prefixes", each item of each history that has a past.
         recent: with "users", how far back the target may be: any of the last `recent` + 1 training items, but none of
