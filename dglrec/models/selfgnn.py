@@ -57,7 +57,8 @@ class SelfGNNConfig:
         norm: "sum" over neighbours (the code, and Eq. 1 with A_t of 0 and 1), or "symmetric", as in LightGCN, which the
             paper names as its inspiration.
         slope: of every LeakyReLU; the paper gives none.
-        interval: "fusion" (Eq. 3 to 5), or the "mean" of the slices, an ablation (with interval_pool="last" the last one).
+        interval: "fusion" (Eq. 3 to 5), or the "mean" of the slices, an ablation (the last one
+            with interval_pool="last").
         interval_pool: the "mean" over slices (code), or the "last" slice's view of them.
         recurrent: "gru" (paper) or "lstm" (code).
         shared_cell: one recurrent cell for users and items (code of SelfGNN; Eq. 4 names one) or two (code of HardGNN).
