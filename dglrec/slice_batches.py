@@ -37,6 +37,7 @@ class Sliced:
         edge_node: (2, S) int64, t B + row, and
         edge_item: (2, S) int64, places: the two edges of each pair of SelfGNN's self-augmented learning, in slice t.
         hard: (B, K) int64, places of the items that HardGNN mined, or None.
+        aside: how many of `items`, the last ones, are no candidates of the softmax: those mined for Eq. 12 alone.
         shared: (n,) int64, places of the items that are the whole batch's negatives in HardGNN's public code, or None.
         past: (B,) int64, how many slices end before each target, or None where all slices may be read.
         after: (B,) int64, the packed rows of `history` that come right before the targets, or None where each target
@@ -52,6 +53,7 @@ class Sliced:
     edge_node: Tensor
     edge_item: Tensor
     hard: Tensor | None = None
+    aside: int = 0
     shared: Tensor | None = None
     past: Tensor | None = None
     after: Tensor | None = None

@@ -633,7 +633,7 @@ _PLANS = (
         rows=(
             *(f"galrec-lightgcn,temperature={value}" for value in (0.05, 0.1, 0.15, 0.2)),  # the range of its search
             *(f"galrec-lightgcn,queue={value}" for value in (128, 256, 512, 1024)),
-            # More than 8 for each of 20 items would be cut by the budget of a prompt.
+            # 16 for each of 20 items would be cut by the budget of a prompt.
             *(f"galrec-lightgcn,fanout={value}" for value in (1, 2, 4, 8)),
         ),
         over=("temperature", "queue", "fanout"),

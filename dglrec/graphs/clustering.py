@@ -140,6 +140,8 @@ def birch(points: Array, k: int, mask: Array | None = None, *, threshold: float 
         if number <= k:
             leader[row, which] = torch.arange(number)
             continue
+        if k == 1:  # all points; scikit-learn refuses to cluster one group of them
+            continue
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # "fewer subclusters than k", as documented above
             found = Birch(n_clusters=k, threshold=threshold).fit_predict(some[which].numpy())

@@ -40,7 +40,8 @@ class GSAUConfig:
     Attributes:
         dim: width d of the shared embedding space.
         encoder: of sequences, "sasrec" or "bert4rec". With "bert4rec", sequential targets are the masked items of
-            prefixes in place of the items after them: see `BERT4RecConfig`, whose default values are used here.
+            prefixes in place of the items after them, drawn as by `BERT4RecConfig` with its default values; its two
+            rates of dropout, .2, have to be set, as the presets do.
         mask_ratio: of "bert4rec".
         graph, sequential: whether the encoder takes part; without "sequential" the graph scores items.
         rec: cross-entropy over all items in place of the sequential alignment loss: GSAU (rec).

@@ -44,7 +44,7 @@ class HardGNNConfig(SelfGNNConfig):
         contrast: the negatives of Eq. 12 are the user's "own" mined ones (paper), or 50 drawn from those of the whole
             "batch", mined or not, the same for every user (code).
         hard_in_rec: whether the mined items also replace the first K unseen items of L_rec (code), or are used in
-            Eq. 12 alone (paper).
+            Eq. 12 alone (paper). With loss="softmax" they are or are not among its candidates.
         anchor: the user's vector of Eq. 11 and 12: the "instance"-level one (code; the paper says that attention over
             the recent items makes it), or that of the last time "slice".
         refresh: steps between minings; 0 mines once, at the beginning of an epoch (in effect as the code, with its 20
@@ -115,12 +115,13 @@ class HardGNN(SelfGNN):
         known = torch.searchsorted(batch.items, distinct).clamp(max=len(batch.items) - 1)  # items ascend
         new = batch.items[known] != distinct
         place = torch.where(new, len(batch.items) - 1 + new.cumsum(0), known)[place]  # (B, K), of the batch's items
-        negative = batch.negative
+        items, negative = torch.cat([batch.items, distinct[new]]), batch.negative
+        aside = 0 if self.config.hard_in_rec else len(items) - len(batch.items)
         if self.config.hard_in_rec:  # in the first K places of each row; rows ascend
             slot = torch.arange(len(batch.row), device=hard.device) - torch.searchsorted(batch.row, batch.row)
             mined = place[batch.row, slot.clamp(max=self.config.k - 1)]
             negative = torch.where(slot < self.config.k, mined, negative)
-        return replace(batch, items=torch.cat([batch.items, distinct[new]]), hard=place, negative=negative)
+        return replace(batch, items=items, hard=place, negative=negative, aside=aside)
 
     @torch.no_grad()
     def mine(self) -> Tensor:

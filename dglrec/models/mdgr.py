@@ -134,7 +134,7 @@ class MDGR(WindowModel):
             self.affine = nn.Parameter(torch.tensor([1.0, 0.0]))  # a, b of Eq. 16
 
     def loss(self, batch: Windows) -> dict[str, Tensor]:
-        """Binary cross-entropy of positives and negatives, in equal parts (Eq. 17)."""
+        """Binary cross-entropy, the mean over all candidates, positives and negatives (Eq. 17)."""
         window, items = batch_window(batch), torch.cat([batch.positive, batch.negative], 1)  # (B, P + N)
         encoded, positive = self.encode(window), batch.positive.shape[1]
         if self.config.candidate == "free":

@@ -57,7 +57,8 @@ class SelfGNNConfig:
         norm: "sum" over neighbours (the code, and Eq. 1 with A_t of 0 and 1), or "symmetric", as in LightGCN, which the
             paper names as its inspiration.
         slope: of every LeakyReLU; the paper gives none.
-        interval: "fusion" (Eq. 3 to 5), or the "mean" of the slices, an ablation.
+        interval: "fusion" (Eq. 3 to 5), or the "mean" of the slices, an ablation (the last one
+            with interval_pool="last").
         interval_pool: the "mean" over slices (code), or the "last" slice's view of them.
         recurrent: "gru" (paper) or "lstm" (code).
         shared_cell: one recurrent cell for users and items (code of SelfGNN; Eq. 4 names one) or two (code of HardGNN).
@@ -71,7 +72,8 @@ class SelfGNNConfig:
         pool: "sum", as in Eq. 8, or "mean", with which long histories do not have more weight.
         activate: LeakyReLU of the instance-level vector in the score (code; Eq. 9 has none).
         loss: "hinge" of pairs (code), or "bce" (paper). Hinge is the default: the published numbers used it. "softmax",
-            in neither, compares each target with all items of its batch, those of other users too.
+            in neither, compares each target with all items of its batch, those of other users and of the edges of
+            Eq. 10 too (with beta=0 there are no such edges).
         targets: "users", one target per user and epoch, among the most recent ones (code; the paper does not say), or
             "prefixes", each item of each history that has a past.
         recent: with "users", how far back the target may be: any of the last `recent` + 1 training items, but none of
@@ -243,7 +245,8 @@ class SelfGNN(Keeping, Model):
         c = self.config
         users = self.views(encoded.user, encoded.instance)  # (B, d)
         if c.loss == "softmax":
-            terms: dict[str, Tensor] = {c.loss: item_cross_entropy(users, encoded.item, batch.target)}
+            candidates = encoded.item[: len(encoded.item) - batch.aside]
+            terms: dict[str, Tensor] = {c.loss: item_cross_entropy(users, candidates, batch.target)}
         else:
             positive = (users * encoded.item[batch.target]).sum(1)[batch.row]  # (P,)
             negative = (users[batch.row] * encoded.item[batch.negative]).sum(1)  # (P,)

@@ -213,6 +213,13 @@ def test_birch_is_that_of_scikit_learn():
         assert label == canonical(Birch(n_clusters=4, threshold=0.3).fit_predict(some))
 
 
+def test_birch_of_one_cluster():
+    """Where the threshold leaves one group, scikit-learn has no clustering of it."""
+    points = torch.rand(2, 6, 3) * torch.tensor([0.01, 10.0]).view(2, 1, 1)  # in one group, and in several
+    mask = torch.tensor([[True] * 6, [False] + [True] * 5])
+    assert birch(points, 1, mask).tolist() == [[0] * 6, [-1] + [0] * 5]
+
+
 # --- What all three promise -------------------------------------------------------------------------------------------
 
 

@@ -189,6 +189,16 @@ def test_the_code_s_negatives_are_the_batch_s_and_the_hinge_s_first_ones_are_min
     assert float(terms["info_nce"]) == pytest.approx(0.5 * float(expected), rel=1e-3)
 
 
+def test_mined_items_are_in_the_softmax_only_where_they_are_in_l_rec(split):
+    """The softmax compares with all items of a batch; mined ones are among these for Eq. 12 alone, or for both."""
+    fields, found = {"loss": "softmax", "pool": "mean", "dropout": 0.0, "train": {"batch_size": 4}}, {}
+    for name, own in (("selfgnn", {}), ("hardgnn", {}), ("hard_in_rec", {"hard_in_rec": True})):
+        model = make(split, "selfgnn" if name == "selfgnn" else "hardgnn", **fields, **own)
+        found[name] = float(model.loss(next(iter(model.batches(split, Streams(0)))))["softmax"].detach())
+    assert found["hardgnn"] == pytest.approx(found["selfgnn"], rel=1e-6)
+    assert found["hard_in_rec"] > found["selfgnn"] + 1e-3
+
+
 def test_gradients_flow_through_anchor_positive_and_negatives(split):
     """Each of the three learns, though no other term asks it to."""
     model = make(split)
