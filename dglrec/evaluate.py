@@ -35,6 +35,7 @@ Flags = npt.NDArray[np.bool_]
 
 AT_K = ("recall", "ndcg", "mrr", "hit", "precision")  # "mrr" also gives the reciprocal rank without a cut
 WHOLE = ("auc", "auc_pooled")  # metrics of the whole ranking
+_MOST_CUT = 2**31 - 1  # of a ranking; larger ones do not fit beside the numbers of items
 _BLOCK_QUERIES = 1024  # queries whose vectors are made at once
 BLOCK_SCORES = 1 << 24  # most scores per block, for models that make all of a block at once: 64 MiB of float32
 _SLICE_SCORES = {"cpu": 1 << 20, "cuda": 1 << 26}  # scores made and compared at once: 4 MiB stay in a CPU's cache
@@ -457,7 +458,8 @@ def query_metrics(ranks: Ranks, metrics: Iterable[str], cuts: Sequence[int], who
         cuts: the k.
         whole: also give "mrr" without a cut.
     """
-    gains = np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(max(cuts)) + 2))])  # gains[r]: DCG of r hits on top
+    places = min(max(cuts), int((ranks.greater + ranks.equal).max()))  # a cut may be far beyond the last item
+    gains = np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(places) + 2))])  # gains[r]: DCG of r hits on top
     table: dict[str, Floats] = {}
     for name in metrics:
         if name == "auc":
@@ -512,16 +514,23 @@ def _first_place(equal: Ints, tied: Ints, places: int) -> Floats:
     return -np.diff(none_yet, axis=1, prepend=1.0)
 
 
+def _most_places(equal: Ints, tied: Ints) -> int:
+    """Places of a block in which its first positive may be, in the longest of the blocks."""
+    return int((equal - tied).max()) + 1
+
+
 def _hit(ranks: Ranks, k: int, gains: Floats) -> Floats:
     greater, equal, tied = _best(ranks)
-    chance = _first_place(equal, tied, k)
-    return _row_sum(np.where(np.arange(1, k + 1) + greater[:, None] <= k, chance, 0.0))
+    chance = _first_place(equal, tied, min(k, _most_places(equal, tied)))
+    rank = np.arange(1, chance.shape[1] + 1) + greater[:, None]
+    return _row_sum(np.where(rank <= k, chance, 0.0))
 
 
 def _reciprocal_rank_at(ranks: Ranks, k: int, gains: Floats) -> Floats:
     greater, equal, tied = _best(ranks)
-    rank = np.arange(1, k + 1) + greater[:, None]
-    return _row_sum(np.where(rank <= k, _first_place(equal, tied, k) / rank, 0.0))
+    chance = _first_place(equal, tied, min(k, _most_places(equal, tied)))
+    rank = np.arange(1, chance.shape[1] + 1) + greater[:, None]
+    return _row_sum(np.where(rank <= k, chance / rank, 0.0))
 
 
 def _reciprocal_rank(ranks: Ranks) -> Floats:
@@ -530,7 +539,7 @@ def _reciprocal_rank(ranks: Ranks) -> Floats:
     values = np.empty(blocks.shape[1])
     for start in range(0, len(values), 64):
         greater, equal, tied = blocks[:, start : start + 64]
-        places = int((equal - tied).max()) + 1
+        places = _most_places(equal, tied)
         rank = np.arange(1, places + 1) + greater[:, None]
         values[start : start + 64] = _row_sum(_first_place(equal, tied, places) / rank)
     return values[inverse.reshape(-1)]
@@ -611,8 +620,8 @@ def default_cuts(beam: int | None) -> tuple[int, ...]:
 
 def _checked_cuts(k: Sequence[int] | int, beam: int | None) -> list[int]:
     given = tuple(k) if isinstance(k, Iterable) else (k,)
-    if not given or not all(is_whole(cut) and cut >= 1 for cut in given):
-        raise ConfigError(f"k is {k!r}; expected positive whole numbers, e.g. (10, 50)")
+    if not given or not all(is_whole(cut) and 1 <= cut <= _MOST_CUT for cut in given):
+        raise ConfigError(f"k is {k!r}; expected positive whole numbers below 2^31, e.g. (10, 50)")
     cuts = sorted({int(cut) for cut in given})
     if beam is not None and cuts[-1] > beam:
         raise ConfigError(f"k={cuts[-1]} is more than the model's beam of {beam}; take a smaller k, or widen the beam")
