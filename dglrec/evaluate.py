@@ -46,7 +46,8 @@ class Metrics(Mapping[str, float]):
 
     Attributes:
         protocol: how they were measured.
-        standard_errors: by name, with queries taken as independent; see `user_bootstrap` for users with several.
+        standard_errors: by name, with queries taken as independent; see `user_bootstrap` for users with several. Empty
+            for a single query, which does not tell how much others would vary.
         queries: number of queries.
         seconds: seconds of the evaluation, scoring included.
         per_query: name -> (Q,) values of each query, if requested. "auc_pooled" is not a mean over queries;
@@ -89,6 +90,7 @@ class Metrics(Mapping[str, float]):
     def __str__(self) -> str:
         """The protocol, then the table."""
         errors = f"+- standard error of the mean over {self.queries:,} queries"
+        errors = errors if self.standard_errors else "no standard errors: they need at least two queries"
         return f"{self.protocol}\n\n{self.table()}\n({errors}; measured in {self.seconds:.1f} s)"
 
     def table(self) -> str:
@@ -189,7 +191,7 @@ def evaluate(
         means["auc_pooled"], each["auc_pooled"] = pooled_auc(query, scores, positive, len(queries), ties)
     split = getattr(model, "split", None) if queries.split_digest else None
     protocol = Protocol.of(queries, split, seen=masked, metrics=means, ties=ties, beam=beam)
-    errors = {name: _standard_error(values) for name, values in each.items()}
+    errors = {name: _standard_error(values) for name, values in each.items()} if len(queries) > 1 else {}
     return Metrics(means, protocol, errors, time.perf_counter() - start, each if per_query else None)
 
 
@@ -655,8 +657,8 @@ def _wanted(metrics: Sequence[str] | str | None, queries: Queries, beam: int | N
 
 
 def _standard_error(values: Floats) -> float:
-    """Of the mean of `values` (Q,)."""
-    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 0.0
+    """Of the mean of `values` (Q,), two or more."""
+    return float(values.std(ddof=1) / math.sqrt(len(values)))
 
 
 def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:

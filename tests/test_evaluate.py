@@ -180,6 +180,14 @@ def test_standard_errors_and_per_query_values():
     assert evaluate(Table(rng.random((50, 40))), queries, k=10).per_query is None
 
 
+def test_a_single_query_has_no_standard_error():
+    found = evaluate(Table(np.eye(4)), ask([[]], [[1]]), k=2)
+    assert found["recall@2"] == pytest.approx(1 / 3)
+    assert found.standard_errors == found.to_dict()["standard_errors"] == {}
+    assert "+-" not in str(found)
+    assert "no standard errors: they need at least two queries" in str(found)
+
+
 # --- Seen items ----------------------------------------------------------------------------------------------------
 
 
