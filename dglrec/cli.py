@@ -226,7 +226,8 @@ def _train(args: argparse.Namespace) -> Output:
     for part, words in also.items():
         if part in run.result and not (part == "test_masked" and model.seen == "mask"):
             lines += [f"{words}:", run.tested[part].table(), ""]
-    lines.append(f"in {folder}: dglrec recommend {folder} --user {model.split.log.user_ids[0]}")
+    words = ("dglrec", "recommend", str(folder), "--user", str(model.split.log.user_ids[0]))
+    lines.append(f"in {folder}: {shlex.join(words)}")
     return Output("\n".join(lines), run.result)
 
 
@@ -247,7 +248,9 @@ def _fit(model: Model, folder: Path, args: argparse.Namespace) -> tuple[Run, Met
         )
         return run, run.test()
     except KeyboardInterrupt:
-        raise DglrecError(f"stopped; go on with: dglrec train --resume {folder}") from None
+        if not (folder / "config.json").exists():  # nothing is there to go on with
+            raise
+        raise DglrecError(f"stopped; go on with: dglrec train --resume {shlex.quote(str(folder))}") from None
     finally:
         if is_new and not (folder / "config.json").exists():
             shutil.rmtree(folder, ignore_errors=True)

@@ -7,6 +7,7 @@ import importlib
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -373,8 +374,33 @@ def test_an_interrupt_says_how_to_go_on(say: Say, tmp_path: Path, monkeypatch: p
     assert (code, out) == (2, "")
     assert err.splitlines()[-1] == "dglrec: stopped; go on with: dglrec train --resume run"
     assert say("train", "--resume", "run", "--device", "cpu")[0] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(dglrec.InteractionLog, "save", interrupted)  # nothing is there yet to go on with
+        assert say("train", "gsau", "--data", data, "--out", "none", *TINY)[2].splitlines()[-1] == "dglrec: stopped"
+    assert not Path("none").exists()
     monkeypatch.setattr(dglrec.data, "load", interrupted)
     assert say("train", "gsau", "--data", data)[2] == "dglrec: stopped\n"
+
+
+def test_printed_commands_can_be_run_as_they_are(
+    say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shop.csv").write_text(
+        "user_id,item_id,timestamp\n" + "".join(f"Anne O'Neil {n % 4},tea {n % 7},{n}\n" for n in range(40))
+    )
+    words = ("train", "popularity", "--data", "shop.csv", "--out", "my runs/it's one")
+    code, out, _ = say(*words)
+    assert code == 0
+    command = shlex.split(out.splitlines()[-1].partition(": ")[2])
+    assert command == ["dglrec", "recommend", "my runs/it's one", "--user", "Anne O'Neil 0"]
+    assert say(*command[1:])[0] == 0
+
+    def interrupted(*_: object, **__: object) -> object:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dglrec.train.Run, "test", interrupted)
+    err = say(*words[:-1], "my runs/2")[2].splitlines()[-1]
+    assert shlex.split(err.partition("go on with: ")[2]) == ["dglrec", "train", "--resume", "my runs/2"]
 
 
 # evaluate, recommend
