@@ -350,6 +350,11 @@ def test_a_model_of_ones_own_is_resumed_with_its_data(
         (("--set", "dim=32"), "was begun with other fields"),
         (("--seed", 3), "was begun with other fields"),
         (("--set", "dimm=32"), "unknown field 'dimm'"),
+        (("--k-core", 2), "--k-core is about --data, and a run is resumed with its own"),
+        (("--ties", "random"), "--ties is about --data"),
+        (("--columns", "user_id=who"), "--columns is about --data"),
+        (("--set", "data.k_core=2"), "--set data.k_core is about --data"),
+        (("--set", "split.negatives=3"), "--set split.negatives is about --data"),
         (("--out", "elsewhere"), "a run is resumed in its own folder"),
     ],
 )
@@ -603,6 +608,25 @@ def test_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         main([*words, "--help"])
     assert stop.value.code == 0
     assert capsys.readouterr().out.startswith("usage: dglrec")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--seed", 3, "--set", "train.seed=4"), "--seed 3 and --set train.seed=4 differ; give one of them"),
+        (("--epochs", 3, "--set", "train.epochs=4"), "--epochs 3 and --set train.epochs=4 differ"),
+        (("--k-core", 3, "--set", "data.k_core=4"), "--k-core 3 and --set data.k_core=4 differ"),
+        (("--ties", "file", "--set", "split.ties=random"), "--ties file and --set split.ties=random differ"),
+        (
+            ("--columns", "user_id=who", "--set", "data.columns.user_id=u"),
+            "--columns user_id=who and --set data.columns.user_id=u differ",
+        ),
+    ],
+)
+def test_an_option_and_set_have_to_agree(say: Say, tmp_path: Path, words: tuple[str, ...], says: str) -> None:
+    code, out, err = say("train", "gsau", "--data", write_data(tmp_path / "small"), *words)
+    assert (code, out) == (2, "")
+    assert says in err
 
 
 @pytest.mark.parametrize(
