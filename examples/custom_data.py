@@ -77,7 +77,8 @@ if not report.ok:
 # 3. Reading, filtering ------------------------------------------------------------------------------------------------
 # Columns that are not named (order_number) are ignored. Ids are kept as they are, as text.
 
-log = dglrec.load(orders, columns=columns, items=books, k_core=args.k_core, name="bookshop")
+name = "bookshop" if args.csv is None else None  # of your own file: as the file
+log = dglrec.load(orders, columns=columns, items=books, k_core=args.k_core, name=name)
 print(f"\n{log}, filters {log.filters}")
 
 # 4. Two ways to cut ---------------------------------------------------------------------------------------------------
