@@ -531,6 +531,22 @@ def test_data_check(say: Say, tmp_path: Path) -> None:
     assert not json.loads(out)["ok"]
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("ml-1m", "; dglrec data get ml-1m fetches it"),
+        ("selfgnn-yelp", "; it is filtered from its original when it is loaded"),
+        ("sample", "; a sample is drawn when it is loaded, and is no file"),
+        ("sample:shop", "; a sample is drawn when it is loaded"),
+    ],
+)
+def test_data_check_of_a_name_without_a_file(say: Say, name: str, says: str) -> None:
+    code, out, _ = say("data", "check", name)
+    assert code == 2
+    assert says in out
+    assert "did you mean" not in out
+
+
 def test_models(say: Say) -> None:
     code, out, _ = say("models")
     lines = out.splitlines()

@@ -217,9 +217,19 @@ def _find_name(name: str, fetch: bool) -> Path:
     if name in REGISTRY and fetch:
         print(f"fetching {REGISTRY[name].about(name)}", file=sys.stderr)
         return get(name)
-    known = ["sample", *(info.name for info in list_datasets())]
     looked = " or ".join(str(folder) for folder in folders())
-    raise DataError(f"no data set {name!r} in {looked}; {closest(name, known)}")
+    raise DataError(f"no data set {name!r} in {looked}; {_hint(name)}")
+
+
+def _hint(name: str) -> str:
+    """What to do about a name without a file; some are those of data sets that are made when they are loaded."""
+    if name in REGISTRY:
+        return f"dglrec data get {name} fetches it"
+    if name in PAPER_SETS:
+        return "it is filtered from its original when it is loaded, which can be checked by its path"
+    if name.partition(":")[0] == "sample":
+        return "a sample is drawn when it is loaded, and is no file"
+    return closest(name, ["sample", *(info.name for info in list_datasets())])
 
 
 # What can be fetched --------------------------------------------------------------------------------------------------
