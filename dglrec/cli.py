@@ -226,8 +226,8 @@ def _train(args: argparse.Namespace) -> Output:
     for part, words in also.items():
         if part in run.result and not (part == "test_masked" and model.seen == "mask"):
             lines += [f"{words}:", run.tested[part].table(), ""]
-    words = ("dglrec", "recommend", str(folder), "--user", str(model.split.log.user_ids[0]))
-    lines.append(f"in {folder}: {shlex.join(words)}")
+    command = ("dglrec", "recommend", str(folder), "--user", str(model.split.log.user_ids[0]))
+    lines.append(f"in {folder}: {shlex.join(command)}")
     return Output("\n".join(lines), run.result)
 
 
@@ -558,7 +558,10 @@ def _ask_for_terms() -> None:
 
 def _reproduce(args: argparse.Namespace) -> Output:
     from .reproduce import reproduce
+    from .tables import plan_of
 
+    if args.figure is not None:
+        plan_of(args.table).check_drawn()  # before the first training, not after the last one
     seed = {} if args.seed is None else {"seed": args.seed}
     chosen = {"rows": args.row, "data": args.data, "splits": args.split, "compare": args.compare}
     table = reproduce(args.table, run=args.run_missing, device=args.device, **chosen, **seed)

@@ -387,9 +387,7 @@ def test_an_interrupt_says_how_to_go_on(say: Say, tmp_path: Path, monkeypatch: p
     assert say("train", "gsau", "--data", data)[2] == "dglrec: stopped\n"
 
 
-def test_printed_commands_can_be_run_as_they_are(
-    say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_printed_commands_can_be_run_as_they_are(say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "shop.csv").write_text(
         "user_id,item_id,timestamp\n" + "".join(f"Anne O'Neil {n % 4},tea {n % 7},{n}\n" for n in range(40))
     )
@@ -597,7 +595,10 @@ def test_reproduce_passes_on_what_is_asked_for(say: Say, monkeypatch: pytest.Mon
     ]
     assert json.loads(say("reproduce", "gsau-table1", "--json")[1])["table"] == "gsau-table1"
     assert "did you mean 'gsau-table1'" in say("reproduce", "gsau-table11")[2]
-    assert "only figures can be drawn" in say("reproduce", "gsau-table1", "--figure", "table.png")[2]
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "reproduce", lambda *_, **__: pytest.fail("trained first"))
+        words = ("reproduce", "gsau-table1", "--run", "--figure", "table.png")
+        assert say(*words)[::2] == (2, "dglrec: gsau-table1 is a table; only figures can be drawn\n")
 
 
 def test_reproduce_prints_a_split_and_draws_a_figure(say: Say, tmp_path: Path) -> None:
