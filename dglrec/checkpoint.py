@@ -46,9 +46,11 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(f"{path} does not exist; expected a folder that `dglrec train --out` wrote") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:  # such as a file of another user
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
         raise CheckpointError(f"{path} cannot be read ({error}); it is damaged, so train again or restore it") from None
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} holds {type(values).__name__}; expected a JSON object")

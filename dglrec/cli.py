@@ -226,7 +226,8 @@ def _train(args: argparse.Namespace) -> Output:
     for part, words in also.items():
         if part in run.result and not (part == "test_masked" and model.seen == "mask"):
             lines += [f"{words}:", run.tested[part].table(), ""]
-    lines.append(f"in {folder}: dglrec recommend {folder} --user {model.split.log.user_ids[0]}")
+    command = ("dglrec", "recommend", str(folder), "--user", str(model.split.log.user_ids[0]))
+    lines.append(f"in {folder}: {shlex.join(command)}")
     return Output("\n".join(lines), run.result)
 
 
@@ -247,7 +248,9 @@ def _fit(model: Model, folder: Path, args: argparse.Namespace) -> tuple[Run, Met
         )
         return run, run.test()
     except KeyboardInterrupt:
-        raise DglrecError(f"stopped; go on with: dglrec train --resume {folder}") from None
+        if not (folder / "config.json").exists():  # nothing is there to go on with
+            raise
+        raise DglrecError(f"stopped; go on with: dglrec train --resume {shlex.quote(str(folder))}") from None
     finally:
         if is_new and not (folder / "config.json").exists():
             shutil.rmtree(folder, ignore_errors=True)
@@ -304,6 +307,8 @@ def _resumed_model(args: argparse.Namespace) -> Model:
         raise CheckpointError(
             f"{folder} is a run of {model.preset!r}, not of {args.preset!r}; leave PRESET out, or resume another"
         )
+    if args.data is None and (asked := _data_options(args)):
+        raise ConfigError(f"{asked[0]} is about --data, and a run is resumed with its own; leave it out, or add --data")
     if args.data is not None and (split := _split(args, _preset_like(model))).digest != model.split.digest:
         raise CheckpointError(
             f"{folder} is a run on {model.split.log!r}, not on this split of {split.log!r}; "
@@ -317,6 +322,14 @@ def _resumed_model(args: argparse.Namespace) -> Model:
             f"{folder} was begun with other fields; resume it without --set and --seed, or begin a new run"
         )
     return model
+
+
+def _data_options(args: argparse.Namespace) -> list[str]:
+    """The given options that say how the data are read and split."""
+    names = ("columns", "format", "items", "order", "k_core", "split", "ties")
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) not in (None, [])]
+    settings = _settings(args)
+    return given + [f"--set {part}.{name}" for part in ("data", "split") for name in settings[part]]
 
 
 def _preset_like(model: Model) -> str:
@@ -350,9 +363,18 @@ def _assignment(text: str) -> tuple[str, str]:
 
 def _fields(args: argparse.Namespace) -> dict[str, Any]:
     """Fields of the model's config."""
-    fields: dict[str, Any] = dict(_settings(args)["model"])
-    fields |= {} if args.seed is None else {"train.seed": args.seed}
-    return fields | ({} if args.epochs is None else {"train.epochs": args.epochs})
+    return _agreeing(_settings(args)["model"], {"train.seed": args.seed, "train.epochs": args.epochs})
+
+
+def _agreeing(settings: dict[str, str], given: dict[str, Any], where: str = "") -> dict[str, Any]:
+    """Fields of `--set` and of options of their own, None where not given; one that is in both must be the same."""
+    given = {name: value for name, value in given.items() if value is not None}
+    for name, value in given.items():
+        if settings.get(name, str(value)) != str(value):
+            head, _, last = name.rpartition(".")
+            option = f"--columns {last}={value}" if head == "columns" else f"--{last.replace('_', '-')} {value}"
+            raise ConfigError(f"{option} and --set {where}{name}={settings[name]} differ; give one of them")
+    return settings | given
 
 
 def _check_preset(name: str, fields: dict[str, Any]) -> None:
@@ -372,11 +394,11 @@ def _split(args: argparse.Namespace, preset: str) -> Split:
     model = PRESETS[preset].model
     kind = args.split or model.default_split
     given = {name: getattr(args, name) for name in ("k_core", "order", "items", "format")}
-    given = {name: value for name, value in given.items() if value is not None}
-    columns = {f"columns.{ours}": theirs for ours, theirs in _columns(args).items()}
-    options = replace(DataOptions(), settings["data"] | given | columns, where="data.")
-    ties = {"ties": args.ties} if args.ties is not None else {}
-    rule = dataclasses.asdict(replace(_SPLITS[kind](), {**settings["split"], **ties}, where="split."))
+    given |= {f"columns.{ours}": theirs for ours, theirs in _columns(args).items()}
+    options = replace(DataOptions(), _agreeing(settings["data"], given, "data."), where="data.")
+    rule = dataclasses.asdict(
+        replace(_SPLITS[kind](), _agreeing(settings["split"], {"ties": args.ties}, "split."), where="split.")
+    )
     log = load(
         args.data,
         k_core=options.k_core,
@@ -536,7 +558,10 @@ def _ask_for_terms() -> None:
 
 def _reproduce(args: argparse.Namespace) -> Output:
     from .reproduce import reproduce
+    from .tables import plan_of
 
+    if args.figure is not None:
+        plan_of(args.table).check_drawn()  # before the first training, not after the last one
     seed = {} if args.seed is None else {"seed": args.seed}
     chosen = {"rows": args.row, "data": args.data, "splits": args.split, "compare": args.compare}
     table = reproduce(args.table, run=args.run_missing, device=args.device, **chosen, **seed)

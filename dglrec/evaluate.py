@@ -35,6 +35,7 @@ Flags = npt.NDArray[np.bool_]
 
 AT_K = ("recall", "ndcg", "mrr", "hit", "precision")  # "mrr" also gives the reciprocal rank without a cut
 WHOLE = ("auc", "auc_pooled")  # metrics of the whole ranking
+_MOST_CUT = 2**31 - 1  # of a ranking; larger ones do not fit beside the numbers of items
 _BLOCK_QUERIES = 1024  # queries whose vectors are made at once
 BLOCK_SCORES = 1 << 24  # most scores per block, for models that make all of a block at once: 64 MiB of float32
 _SLICE_SCORES = {"cpu": 1 << 20, "cuda": 1 << 26}  # scores made and compared at once: 4 MiB stay in a CPU's cache
@@ -46,7 +47,8 @@ class Metrics(Mapping[str, float]):
 
     Attributes:
         protocol: how they were measured.
-        standard_errors: by name, with queries taken as independent; see `user_bootstrap` for users with several.
+        standard_errors: by name, with queries taken as independent; see `user_bootstrap` for users with several. Empty
+            for a single query, which does not tell how much others would vary.
         queries: number of queries.
         seconds: seconds of the evaluation, scoring included.
         per_query: name -> (Q,) values of each query, if requested. "auc_pooled" is not a mean over queries;
@@ -89,6 +91,7 @@ class Metrics(Mapping[str, float]):
     def __str__(self) -> str:
         """The protocol, then the table."""
         errors = f"+- standard error of the mean over {self.queries:,} queries"
+        errors = errors if self.standard_errors else "no standard errors: they need at least two queries"
         return f"{self.protocol}\n\n{self.table()}\n({errors}; measured in {self.seconds:.1f} s)"
 
     def table(self) -> str:
@@ -189,7 +192,7 @@ def evaluate(
         means["auc_pooled"], each["auc_pooled"] = pooled_auc(query, scores, positive, len(queries), ties)
     split = getattr(model, "split", None) if queries.split_digest else None
     protocol = Protocol.of(queries, split, seen=masked, metrics=means, ties=ties, beam=beam)
-    errors = {name: _standard_error(values) for name, values in each.items()}
+    errors = {name: _standard_error(values) for name, values in each.items()} if len(queries) > 1 else {}
     return Metrics(means, protocol, errors, time.perf_counter() - start, each if per_query else None)
 
 
@@ -478,7 +481,8 @@ def query_metrics(ranks: Ranks, metrics: Iterable[str], cuts: Sequence[int], who
         cuts: the k.
         whole: also give "mrr" without a cut.
     """
-    gains = np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(max(cuts)) + 2))])  # gains[r]: DCG of r hits on top
+    places = min(max(cuts), int((ranks.greater + ranks.equal).max()))  # a cut may be far beyond the last item
+    gains = np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(places) + 2))])  # gains[r]: DCG of r hits on top
     table: dict[str, Floats] = {}
     for name in metrics:
         if name == "auc":
@@ -533,16 +537,23 @@ def _first_place(equal: Ints, tied: Ints, places: int) -> Floats:
     return -np.diff(none_yet, axis=1, prepend=1.0)
 
 
+def _most_places(equal: Ints, tied: Ints) -> int:
+    """Places of a block in which its first positive may be, in the longest of the blocks."""
+    return int((equal - tied).max()) + 1
+
+
 def _hit(ranks: Ranks, k: int, gains: Floats) -> Floats:
     greater, equal, tied = _best(ranks)
-    chance = _first_place(equal, tied, k)
-    return _row_sum(np.where(np.arange(1, k + 1) + greater[:, None] <= k, chance, 0.0))
+    chance = _first_place(equal, tied, min(k, _most_places(equal, tied)))
+    rank = np.arange(1, chance.shape[1] + 1) + greater[:, None]
+    return _row_sum(np.where(rank <= k, chance, 0.0))
 
 
 def _reciprocal_rank_at(ranks: Ranks, k: int, gains: Floats) -> Floats:
     greater, equal, tied = _best(ranks)
-    rank = np.arange(1, k + 1) + greater[:, None]
-    return _row_sum(np.where(rank <= k, _first_place(equal, tied, k) / rank, 0.0))
+    chance = _first_place(equal, tied, min(k, _most_places(equal, tied)))
+    rank = np.arange(1, chance.shape[1] + 1) + greater[:, None]
+    return _row_sum(np.where(rank <= k, chance / rank, 0.0))
 
 
 def _reciprocal_rank(ranks: Ranks) -> Floats:
@@ -551,7 +562,7 @@ def _reciprocal_rank(ranks: Ranks) -> Floats:
     values = np.empty(blocks.shape[1])
     for start in range(0, len(values), 64):
         greater, equal, tied = blocks[:, start : start + 64]
-        places = int((equal - tied).max()) + 1
+        places = _most_places(equal, tied)
         rank = np.arange(1, places + 1) + greater[:, None]
         values[start : start + 64] = _row_sum(_first_place(equal, tied, places) / rank)
     return values[inverse.reshape(-1)]
@@ -632,8 +643,8 @@ def default_cuts(beam: int | None) -> tuple[int, ...]:
 
 def _checked_cuts(k: Sequence[int] | int, beam: int | None) -> list[int]:
     given = tuple(k) if isinstance(k, Iterable) else (k,)
-    if not given or not all(is_whole(cut) and cut >= 1 for cut in given):
-        raise ConfigError(f"k is {k!r}; expected positive whole numbers, e.g. (10, 50)")
+    if not given or not all(is_whole(cut) and 1 <= cut <= _MOST_CUT for cut in given):
+        raise ConfigError(f"k is {k!r}; expected positive whole numbers below 2^31, e.g. (10, 50)")
     cuts = sorted({int(cut) for cut in given})
     if beam is not None and cuts[-1] > beam:
         raise ConfigError(f"k={cuts[-1]} is more than the model's beam of {beam}; take a smaller k, or widen the beam")
@@ -667,8 +678,8 @@ def _wanted(metrics: Sequence[str] | str | None, queries: Queries, beam: int | N
 
 
 def _standard_error(values: Floats) -> float:
-    """Of the mean of `values` (Q,)."""
-    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 0.0
+    """Of the mean of `values` (Q,), two or more."""
+    return float(values.std(ddof=1) / math.sqrt(len(values)))
 
 
 def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -111,6 +111,15 @@ class Plan:
             raise ConfigError(f"the chosen rows of {self.name} have no {row!r} to compare with; {closest(row, rows)}")
         return dataclasses.replace(self, compare=row, partners={})
 
+    def check_drawn(self) -> None:
+        """Make sure that it is a figure.
+
+        Raises:
+            ConfigError: it is a table.
+        """
+        if self.kind == "systems":
+            raise ConfigError(f"{self.name} is a table; only figures can be drawn")
+
     def partner(self, row: str) -> str | None:
         """The row from which this one is subtracted; None where it is compared with no other."""
         if self.partners:

@@ -166,8 +166,7 @@ class Table:
         from .curves import save_densities, save_epochs, save_fields
 
         plan = self.plan
-        if plan.kind == "systems":
-            raise ConfigError(f"{plan.name} is a table; only figures can be drawn")
+        plan.check_drawn()
         drawn = [result for result in self.results if plan.kind != "hops" or result.points]
         if not drawn:
             raise DataError(f"nothing of {plan.name} is measured yet; dglrec reproduce {plan.name} --run does it")

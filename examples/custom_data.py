@@ -77,7 +77,8 @@ if not report.ok:
 # 3. Reading, filtering ------------------------------------------------------------------------------------------------
 # Columns that are not named (order_number) are ignored. Ids are kept as they are, as text.
 
-log = dglrec.load(orders, columns=columns, items=books, k_core=args.k_core, name="bookshop")
+name = "bookshop" if args.csv is None else None  # of your own file: as the file
+log = dglrec.load(orders, columns=columns, items=books, k_core=args.k_core, name=name)
 print(f"\n{log}, filters {log.filters}")
 
 # 4. Two ways to cut ---------------------------------------------------------------------------------------------------
@@ -92,7 +93,8 @@ for split in (dglrec.leave_one_out(log), dglrec.time_point(log, valid_share=0.1,
     run = dglrec.fit(model, split, out=folder / f"sasrec-by-{split.kind}")
     for one in (dglrec.models.preset("popularity", split), dglrec.models.preset("transitions", split), model):
         metrics = dglrec.evaluate(one, split.test, k=10)
-        print(f"  {one.preset:12} recall@10 {metrics['recall@10']:.4f} +-{metrics.standard_errors['recall@10']:.4f}")
+        error = metrics.standard_errors.get("recall@10", float("nan"))  # a single query has none
+        print(f"  {one.preset:12} recall@10 {metrics['recall@10']:.4f} +-{error:.4f}")
     print(f"  queries older than what the model may know: {split.counts['older_share_test']:.0%}")
 
 # 5. A new user --------------------------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ print(split)
 # that there is something to see in a minute.
 
 fields = {"gamma": args.gamma, "train": {"seed": args.seed}}
-if args.data.startswith("sample"):
+if args.data.partition(":")[0] == "sample":
     fields |= {"normalise_item": True, "temperature": 0.1, "rank": "cosine", "dropout": 0.2, "attention_dropout": 0.2}
     fields["train"] |= {"lr": 5e-3, "epochs": 12}
 if args.epochs is not None:

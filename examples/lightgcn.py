@@ -61,7 +61,7 @@ print(f"{split}\n{graph}")
 
 # Model ----------------------------------------------------------------------------------------------------------------
 
-train = {"seed": args.seed, "epochs": 40 if args.data.startswith("sample") else 300}
+train = {"seed": args.seed, "epochs": 40 if args.data.partition(":")[0] == "sample" else 300}
 if args.epochs is not None:
     train["epochs"] = args.epochs
 model = dglrec.models.LightGCN(split, layers=args.layers, train=train)

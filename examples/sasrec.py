@@ -58,7 +58,7 @@ print(split)
 
 # Model ----------------------------------------------------------------------------------------------------------------
 
-train = {"seed": args.seed, "epochs": 20 if args.data.startswith("sample") else 300}
+train = {"seed": args.seed, "epochs": 20 if args.data.partition(":")[0] == "sample" else 300}
 if args.epochs is not None:
     train["epochs"] = args.epochs
 model = dglrec.models.SASRec(split, targets=args.targets, train=train)

@@ -241,6 +241,19 @@ def test_no_run(refuse: Refuse, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_in_place_of_a_run_folder(refuse: Refuse, run: Path) -> None:
+    for words in (("evaluate", run / "config.json"), ("train", "--resume", run / "config.json")):
+        said = refuse(*words)
+        assert "config.json does not exist; expected a folder that `dglrec train --out` wrote" in said
+        assert "damaged" not in said
+
+
+def test_a_run_that_may_not_be_read(refuse: Refuse, run: Path) -> None:
+    (run / "config.json").unlink()
+    (run / "config.json").mkdir()  # what root cannot read either
+    assert refuse("evaluate", run, "--device", "cpu").endswith("config.json cannot be read: Is a directory")
+
+
 def test_a_checkpoint_of_another_model(refuse: Refuse, run: Path, runs: dict[str, Path]) -> None:
     shutil.copy(runs["sasrec"] / "weights.safetensors", run)
     assert "weights.safetensors is of another model" in refuse("evaluate", run, "--device", "cpu")

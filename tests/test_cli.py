@@ -7,6 +7,7 @@ import importlib
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -349,6 +350,11 @@ def test_a_model_of_ones_own_is_resumed_with_its_data(
         (("--set", "dim=32"), "was begun with other fields"),
         (("--seed", 3), "was begun with other fields"),
         (("--set", "dimm=32"), "unknown field 'dimm'"),
+        (("--k-core", 2), "--k-core is about --data, and a run is resumed with its own"),
+        (("--ties", "random"), "--ties is about --data"),
+        (("--columns", "user_id=who"), "--columns is about --data"),
+        (("--set", "data.k_core=2"), "--set data.k_core is about --data"),
+        (("--set", "split.negatives=3"), "--set split.negatives is about --data"),
         (("--out", "elsewhere"), "a run is resumed in its own folder"),
     ],
 )
@@ -373,8 +379,31 @@ def test_an_interrupt_says_how_to_go_on(say: Say, tmp_path: Path, monkeypatch: p
     assert (code, out) == (2, "")
     assert err.splitlines()[-1] == "dglrec: stopped; go on with: dglrec train --resume run"
     assert say("train", "--resume", "run", "--device", "cpu")[0] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(dglrec.InteractionLog, "save", interrupted)  # nothing is there yet to go on with
+        assert say("train", "gsau", "--data", data, "--out", "none", *TINY)[2].splitlines()[-1] == "dglrec: stopped"
+    assert not Path("none").exists()
     monkeypatch.setattr(dglrec.data, "load", interrupted)
     assert say("train", "gsau", "--data", data)[2] == "dglrec: stopped\n"
+
+
+def test_printed_commands_can_be_run_as_they_are(say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shop.csv").write_text(
+        "user_id,item_id,timestamp\n" + "".join(f"Anne O'Neil {n % 4},tea {n % 7},{n}\n" for n in range(40))
+    )
+    words = ("train", "popularity", "--data", "shop.csv", "--out", "my runs/it's one")
+    code, out, _ = say(*words)
+    assert code == 0
+    command = shlex.split(out.splitlines()[-1].partition(": ")[2])
+    assert command == ["dglrec", "recommend", "my runs/it's one", "--user", "Anne O'Neil 0"]
+    assert say(*command[1:])[0] == 0
+
+    def interrupted(*_: object, **__: object) -> object:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dglrec.train.Run, "test", interrupted)
+    err = say(*words[:-1], "my runs/2")[2].splitlines()[-1]
+    assert shlex.split(err.partition("go on with: ")[2]) == ["dglrec", "train", "--resume", "my runs/2"]
 
 
 # evaluate, recommend
@@ -500,6 +529,22 @@ def test_data_check(say: Say, tmp_path: Path) -> None:
     assert not json.loads(out)["ok"]
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("ml-1m", "; dglrec data get ml-1m fetches it"),
+        ("selfgnn-yelp", "; it is filtered from its original when it is loaded"),
+        ("sample", "; a sample is drawn when it is loaded, and is no file"),
+        ("sample:shop", "; a sample is drawn when it is loaded"),
+    ],
+)
+def test_data_check_of_a_name_without_a_file(say: Say, name: str, says: str) -> None:
+    code, out, _ = say("data", "check", name)
+    assert code == 2
+    assert says in out
+    assert "did you mean" not in out
+
+
 def test_models(say: Say) -> None:
     code, out, _ = say("models")
     lines = out.splitlines()
@@ -550,7 +595,10 @@ def test_reproduce_passes_on_what_is_asked_for(say: Say, monkeypatch: pytest.Mon
     ]
     assert json.loads(say("reproduce", "gsau-table1", "--json")[1])["table"] == "gsau-table1"
     assert "did you mean 'gsau-table1'" in say("reproduce", "gsau-table11")[2]
-    assert "only figures can be drawn" in say("reproduce", "gsau-table1", "--figure", "table.png")[2]
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "reproduce", lambda *_, **__: pytest.fail("trained first"))
+        words = ("reproduce", "gsau-table1", "--run", "--figure", "table.png")
+        assert say(*words)[::2] == (2, "dglrec: gsau-table1 is a table; only figures can be drawn\n")
 
 
 def test_reproduce_prints_a_split_and_draws_a_figure(say: Say, tmp_path: Path) -> None:
@@ -577,6 +625,25 @@ def test_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         main([*words, "--help"])
     assert stop.value.code == 0
     assert capsys.readouterr().out.startswith("usage: dglrec")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--seed", 3, "--set", "train.seed=4"), "--seed 3 and --set train.seed=4 differ; give one of them"),
+        (("--epochs", 3, "--set", "train.epochs=4"), "--epochs 3 and --set train.epochs=4 differ"),
+        (("--k-core", 3, "--set", "data.k_core=4"), "--k-core 3 and --set data.k_core=4 differ"),
+        (("--ties", "file", "--set", "split.ties=random"), "--ties file and --set split.ties=random differ"),
+        (
+            ("--columns", "user_id=who", "--set", "data.columns.user_id=u"),
+            "--columns user_id=who and --set data.columns.user_id=u differ",
+        ),
+    ],
+)
+def test_an_option_and_set_have_to_agree(say: Say, tmp_path: Path, words: tuple[str, ...], says: str) -> None:
+    code, out, err = say("train", "gsau", "--data", write_data(tmp_path / "small"), *words)
+    assert (code, out) == (2, "")
+    assert says in err
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import sys
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
@@ -177,6 +178,14 @@ def test_standard_errors_and_per_query_values():
     assert found["recall@10"] == pytest.approx(each.mean())
     assert found.standard_errors["recall@10"] == pytest.approx(each.std(ddof=1) / math.sqrt(50))
     assert evaluate(Table(rng.random((50, 40))), queries, k=10).per_query is None
+
+
+def test_a_single_query_has_no_standard_error():
+    found = evaluate(Table(np.eye(4)), ask([[]], [[1]]), k=2)
+    assert found["recall@2"] == pytest.approx(1 / 3)
+    assert found.standard_errors == found.to_dict()["standard_errors"] == {}
+    assert "+-" not in str(found)
+    assert "no standard errors: they need at least two queries" in str(found)
 
 
 # --- Seen items ----------------------------------------------------------------------------------------------------
@@ -588,6 +597,7 @@ def test_queries_that_cannot_be_measured(queries, message):
         ({"metrics": ("auc_pooled",)}, "given candidates"),
         ({"k": ()}, "k is"),
         ({"k": 0}, "k is 0"),
+        ({"k": 10**20}, "k is 100000000000000000000; expected positive whole numbers below"),
         ({"k": 10.0}, "k is 10.0; expected positive whole numbers"),
         ({"k": [10.7]}, "k is"),
         ({"k": "10"}, "k is '10'"),
@@ -598,6 +608,20 @@ def test_queries_that_cannot_be_measured(queries, message):
 def test_arguments_that_do_not_fit(arguments, message):
     with pytest.raises(ConfigError, match=message):
         evaluate(Table(np.zeros((1, 4))), ask([[]], [[1]]), **arguments)
+
+
+@pytest.mark.parametrize("ties", ["expected", "pessimistic"])
+def test_a_cut_far_beyond_the_catalogue_takes_no_memory(ties):
+    rng = np.random.default_rng(4)
+    queries, model = random_queries(rng), Table(rng.integers(0, 4, (50, 40)).astype(np.float32))
+    tracemalloc.start()
+    found = evaluate(model, queries, k=(40, 10_000_000), metrics=AT_K, ties=ties)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 23
+    for name in set(AT_K) - {"precision"}:
+        assert found[f"{name}@10000000"] == pytest.approx(found[f"{name}@40"], abs=1e-12)
+    assert found["precision@10000000"] == pytest.approx(found["precision@40"] * 40 / 10_000_000)
 
 
 def test_a_cut_of_numpy_is_a_cut():

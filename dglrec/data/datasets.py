@@ -70,7 +70,7 @@ def load(
         behaviors: for "taobao", what counts as an interaction, of "pv" (a view), "buy", "cart" and "fav".
 
     Raises:
-        DataError: the source is not found or cannot be used.
+        DataError: the source is not found or cannot be used, or it does not take an argument that is given.
 
     >>> load("sample:grammar", k_core=5).name
     'sample-grammar'
@@ -94,18 +94,23 @@ def _load(
     behaviors: Sequence[str],
 ) -> InteractionLog:
     if isinstance(source, InteractionLog):
+        _refuse("a log", columns=columns, items=items, format=format)
         return source
     if not isinstance(source, (str, os.PathLike)):
         if not hasattr(source, "columns"):
             raise DataError(f"cannot load {type(source).__name__}; expected a name, a path, a pandas or a polars frame")
+        _refuse("a frame", format=format)
         titles, texts = (None, None) if items is None else read_items(items)
         return _with_texts(from_frame(source, columns=columns, order=order, titles=titles, name=name or "frame"), texts)
     if isinstance(source, str) and (source == "sample" or source.startswith("sample:")):
+        _refuse("a sample", columns=columns, items=items, format=format)
         return sample(source.partition(":")[2] or "shop")  # type: ignore[arg-type]  # sample checks the kind
     if source in PAPER_SETS:
+        _refuse(f"{source!r}, which is read as its paper does,", columns=columns, items=items, format=format)
         return paper_log(source)
     path = find_table(source)
     if path.name.endswith(".npz"):
+        _refuse("a saved log", columns=columns, items=items, format=format)
         return InteractionLog.load(path)
     items = find_items(path, format) if items is None else items
     titles, texts = (None, None) if items is None else read_items(items, columns=columns_of_items(items, columns))
@@ -119,6 +124,13 @@ def _load(
         behaviors=behaviors,
     )
     return _with_texts(log, texts)
+
+
+def _refuse(source: str, **given: Any) -> None:
+    """Refuse arguments that a source does not take; they would be ignored."""
+    for name, value in given.items():
+        if value:
+            raise DataError(f"{name} is {value!r}, and {source} takes none; leave it out")
 
 
 def _with_texts(log: InteractionLog, texts: Mapping[str, str] | None) -> InteractionLog:
@@ -217,9 +229,19 @@ def _find_name(name: str, fetch: bool) -> Path:
     if name in REGISTRY and fetch:
         print(f"fetching {REGISTRY[name].about(name)}", file=sys.stderr)
         return get(name)
-    known = ["sample", *(info.name for info in list_datasets())]
     looked = " or ".join(str(folder) for folder in folders())
-    raise DataError(f"no data set {name!r} in {looked}; {closest(name, known)}")
+    raise DataError(f"no data set {name!r} in {looked}; {_hint(name)}")
+
+
+def _hint(name: str) -> str:
+    """What to do about a name without a file; some are those of data sets that are made when they are loaded."""
+    if name in REGISTRY:
+        return f"dglrec data get {name} fetches it"
+    if name in PAPER_SETS:
+        return "it is filtered from its original when it is loaded, which can be checked by its path"
+    if name.partition(":")[0] == "sample":
+        return "a sample is drawn when it is loaded, and is no file"
+    return closest(name, ["sample", *(info.name for info in list_datasets())])
 
 
 # What can be fetched --------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -433,3 +434,21 @@ def test_a_dot_is_the_working_directory_and_no_name(places: tuple[Path, Path], m
     for place, name in ((folder, "."), (folder / "deeper", "..")):
         monkeypatch.chdir(place)
         assert len(load(name)) == 12
+
+
+@pytest.mark.parametrize("source", ["sample", "sample:grammar", "selfgnn-yelp", "log.npz", "log"])
+@pytest.mark.parametrize("argument", [{"columns": {"user_id": "who"}}, {"items": "titles.csv"}, {"format": "yelp"}])
+def test_arguments_that_a_source_does_not_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, argument: dict[str, Any]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    log = InteractionLog.from_arrays(["a"] * 4, ["p", "q", "r", "s"], time=[1, 2, 3, 4])
+    log.save("log.npz")
+    with pytest.raises(DataError, match=rf"^{next(iter(argument))} is .*, and .* takes none; leave it out$"):
+        load(log if source == "log" else source, **argument)
+
+
+def test_a_frame_takes_no_format() -> None:
+    frame = pd.DataFrame({"user_id": ["a"], "item_id": ["p"], "timestamp": [1]})
+    with pytest.raises(DataError, match="format is 'yelp', and a frame takes none"):
+        load(frame, format="yelp")

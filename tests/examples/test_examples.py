@@ -176,6 +176,15 @@ def test_gsau(run, log_file, tmp_path):
     )
 
 
+def test_a_file_whose_name_begins_with_sample_is_no_sample(run, tmp_path):
+    """It is trained as the paper's data, not with what is set for the sample."""
+    rows = [f"c{user},p{(user + step) % 12},{1000 * step + user}" for user in range(40) for step in range(8)]
+    (tmp_path / "samples.csv").write_text("\n".join(["user_id,item_id,timestamp", *rows]) + "\n")
+    assert "fields {'gamma': 0.1, 'train': {'seed': 2020, 'epochs': 1}}" in run(
+        "gsau.py", "--data", "samples.csv", "--epochs", "1"
+    )
+
+
 def test_gsau_with_alignment(run, log_file):
     out = run("gsau.py", "--data", log_file, "--epochs", "1", "--align", "--gamma", "0.2")
     assert "sequence_alignment" in out
@@ -212,7 +221,10 @@ def test_custom_data_with_a_file(run, tmp_path):
     rows = [f"c{user},p{(user + step) % 12},{1000 * step + user}" for user in range(40) for step in range(8)]
     (tmp_path / "mine.csv").write_text("\n".join(["who,what,at", *rows]) + "\n")
     names = ("--user", "who", "--item", "what", "--time", "at")
-    assert "rank" in run("custom_data.py", "--csv", "mine.csv", *names, "--epochs", "1")
+    out = run("custom_data.py", "--csv", "mine.csv", *names, "--epochs", "1")
+    assert "rank" in out
+    assert "InteractionLog(mine," in out
+    assert "bookshop" not in out
 
 
 def test_custom_data_says_what_is_wrong(run, tmp_path, capsys):
