@@ -23,9 +23,7 @@ import torch
 
 from .config import CUTS, is_whole
 from .data.flat import among
-from .data.log import InteractionLog
 from .data.queries import Queries
-from .data.splits import Split
 from .errors import ConfigError, DataError, closest
 from .protocol import Protocol
 
@@ -168,7 +166,7 @@ def evaluate(
         ConfigError: a wrong k; an unknown metric, or one that the model cannot give.
     """
     start = time.perf_counter()
-    if isinstance(queries, Split | InteractionLog):
+    if not isinstance(queries, Queries):
         raise DataError(f"evaluate needs queries, such as split.test, and got {type(queries).__name__}")
     beam = getattr(model, "beam", None)
     cuts = _checked_cuts(default_cuts(beam) if k is None else k, beam)
@@ -717,8 +715,8 @@ def block_size(model: Any, queries: Queries, beam: int | None) -> int:
 
 def blocks(queries: Queries, size: int, progress: Callable[[int, int], object] | bool | None) -> Iterator[Queries]:
     """The queries in slices of `size`, with progress reported after each."""
-    if size < 1:
-        raise ConfigError(f"block is {size}; expected at least 1")
+    if not is_whole(size) or size < 1:
+        raise ConfigError(f"block is {size!r}; expected a whole number, at least 1")
     bar = None
     if progress is True:
         from tqdm.auto import tqdm

@@ -603,6 +603,7 @@ def test_queries_that_cannot_be_measured(queries, message):
         ({"k": "10"}, "k is '10'"),
         ({"ties": "lucky"}, "ties is 'lucky'"),
         ({"block": 0}, "block is 0"),
+        ({"block": 7.5}, "block is 7.5"),
     ],
 )
 def test_arguments_that_do_not_fit(arguments, message):
@@ -629,7 +630,7 @@ def test_a_cut_of_numpy_is_a_cut():
     assert dict(found) == {"recall@2": 0.5}
 
 
-@pytest.mark.parametrize("what", [lambda split: split, lambda split: split.log], ids=["Split", "InteractionLog"])
+@pytest.mark.parametrize("what", [lambda split: split, lambda split: split.log, lambda split: None, lambda split: [1]])
 def test_what_is_no_queries_is_refused(what):
     split = leave_one_out(sample("communities", users=9, items=20))
     with pytest.raises(DataError, match=f"such as split.test, and got {type(what(split)).__name__}"):
