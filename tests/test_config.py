@@ -141,6 +141,7 @@ def test_fields_of_the_caller_stand_above_those_of_the_preset(split):
         ("sasrec", {"stride": 51}),
         ("lightgcn", {"layers": -1}),
         ("lightgcn", {"dim": -4}),
+        ("lightgcn", {"temperature": 0.0}),
         ("gsau", {"graph": False, "sequential": False}),
         ("gsau", {"temperature": 0.0}),
     ],

@@ -180,7 +180,18 @@ def test_warm_up_counts_the_steps_of_gsau(split):
     assert _warmup_steps(model) == int(0.5 * model.train_config.epochs * steps)
 
 
-HALVED = ("lightgcn", "directau", "graphau", "sasrec", "bert4rec", "gsau", "gsau-rec", "mip", "comirec-sa")
+HALVED = (
+    "lightgcn",
+    "lightgcn-softmax",
+    "directau",
+    "graphau",
+    "sasrec",
+    "bert4rec",
+    "gsau",
+    "gsau-rec",
+    "mip",
+    "comirec-sa",
+)
 HALVED += ("comirec-dr", "surge", "mdgr", "selfgnn", "selfgnn-code", "selfgnn-inductive", "hardgnn", "hardgnn-code")
 
 

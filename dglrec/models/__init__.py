@@ -36,6 +36,11 @@ PRESETS |= {
     "recency": Preset(Counts, {"what": "recency"}, "the same, where older interactions count less"),
     "transitions": Preset(Counts, {"what": "transitions"}, "how often an item came right after the last one"),
     "lightgcn": Preset(LightGCN, {}, "He et al., SIGIR 2020, as in GSAU's Table 1"),
+    "lightgcn-softmax": Preset(
+        LightGCN,
+        {"loss": "softmax", "layers": 3, "norm": "squared", "l2": 1e-6, "train.batch_size": 2048},
+        "not in its paper: LightGCN with the sampled softmax of Wu et al., TOIS 2024",
+    ),
     "sasrec": Preset(SASRec, {}, "Kang and McAuley, ICDM 2018, as in GSAU's Table 1"),
     "sasrec-cosine": Preset(
         SASRec,

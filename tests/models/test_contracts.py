@@ -21,6 +21,12 @@ class TestLightGCN(ModelContract):
     known = {"communities": 0.85}
 
 
+class TestLightGCNWithSoftmax(ModelContract):
+    preset = "lightgcn-softmax"
+    fields = {"dim": 16}
+    known = {"communities": 0.85}
+
+
 class TestSASRec(ModelContract):
     preset = "sasrec"
     fields = SMALL

@@ -40,6 +40,32 @@ def test_the_loss_is_bpr_and_the_norm_of_the_batch(fields, split):
         assert float(terms["l2"]) == pytest.approx(model.config.l2 * size / len(batch.user), rel=1e-5)
 
 
+@pytest.mark.parametrize("fields", [{}, {"temperature": 0.3, "layers": 1}], ids=str)
+def test_softmax_compares_the_pairs_of_a_batch(fields, split):
+    """Cosines over the temperature; what the other pairs hold are the negatives, be it the same item."""
+    model = make(split, loss="softmax", norm="squared", l2=0.1, **fields)
+    users, items = propagated(model, split)
+    for batch in model.batches(split, Streams(0)):
+        assert batch.negative is None
+        terms, size = model.loss(batch), len(batch.user)
+        x, y = (torch.nn.functional.normalize(rows) for rows in (users[batch.user], items[batch.item]))
+        logits = [[float(one @ other) / model.config.temperature for other in y] for one in x]
+        loss = sum(math.log(sum(math.exp(v) for v in row)) - row[n] for n, row in enumerate(logits)) / size
+        norm = (model.user.weight[batch.user].square().sum() + model.item.weight[batch.item].square().sum()) / 2
+        assert float(terms["softmax"]) == pytest.approx(loss, rel=1e-4)
+        assert float(terms["l2"]) == pytest.approx(0.1 * float(norm.detach()) / size, rel=1e-5)
+
+
+def test_one_training_is_ranked_by_both_products(split):
+    model = make(split, loss="softmax").eval()
+    users, items = propagated(model, split)
+    with torch.no_grad():
+        torch.testing.assert_close(model.scores(split.test), users[split.test.user] @ items.T, rtol=1e-4, atol=1e-7)
+        model.set_ranking(rank="cosine")
+        expected = users[split.test.user] @ torch.nn.functional.normalize(items).T
+        torch.testing.assert_close(model.scores(split.test), expected, rtol=1e-4, atol=1e-7)
+
+
 @pytest.mark.parametrize("combine", ["mean", "last"])
 def test_a_score_is_the_product_of_propagated_rows(combine, split):
     model = make(split, combine=combine).eval()
