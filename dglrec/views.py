@@ -504,6 +504,7 @@ def _new_in_words(protocol: Protocol, results: Sequence[Result], columns: Iterab
 def _split_in_words(protocol: Protocol) -> list[str]:
     split = protocol.split.partition("(")[0].replace("_", "-")
     split = f"windows by {protocol.kind}" if split == "windows" else split
+    split += " without validation" if split == "given" and "valid=0.0" in protocol.split else ""
     return [*protocol.filters, split, *["ties in random order"] * (protocol.tie_rule == "random")]
 
 

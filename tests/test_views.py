@@ -49,6 +49,16 @@ def table(*results: Result, **changes: Any) -> Table:
     return Table(plan, PAPER, plan.cells(), list(results))
 
 
+def test_a_split_without_validation_says_so() -> None:
+    results = [result("lightgcn", "mask", 1, 0.25), result("lightgcn", "mask", 1, 0.3)]
+    for one, valid in zip(results, (0.1, 0.0), strict=True):
+        one.values["protocol"] |= {"split": f"given(valid={valid}, seed=1)", "split_digest": str(valid)}
+    assert [block.protocol.split(", ")[1] for block in table(*results).blocks()] == [
+        "given",
+        "given without validation",
+    ]
+
+
 def test_results_of_different_protocols_stand_apart() -> None:
     """Kept and masked results are different blocks, the paper's figures stand in that of the paper's protocol."""
     results = [result("lightgcn", "mask", 1, 0.25), result("sasrec", "keep", 1, 0.3), result("sasrec", "keep", 2, 0.4)]
