@@ -533,6 +533,23 @@ _PLANS = (
         compare=f"hardgnn,train.epochs={_GRID_EPOCHS}",
     ),
     Plan(
+        "hardgnn-parts",
+        "HardGNN's public code, part by part: cells, mined items among the negatives, contrast (beyond the paper)",
+        metrics=("ndcg@10", "recall@10"),
+        data=_SMALL_999,
+        rows=(
+            "selfgnn-code",
+            "hardgnn-code,k=0,lam=0",  # a cell of their own for users and for items, and no more
+            "hardgnn-code,lam=0",
+            "hardgnn-code,hard_in_rec=false",
+            "hardgnn-code",
+            "hardgnn,hard_in_rec=true",
+        ),
+        fields=_SAMPLED,
+        fields_on=_SELFGNN_ON,
+        compare="selfgnn-code",
+    ),
+    Plan(
         "selfgnn-remedies",
         "SelfGNN: one change at a time, on validation (beyond the paper)",
         metrics=("ndcg@10", "recall@10"),

@@ -306,6 +306,18 @@ def test_hard_negatives_do_not_help_as_the_page_says():
             assert low > 0 if data == "yelp-2019" else low < 0 < high, (data, block.protocol)
 
 
+def test_where_hard_negatives_of_the_public_code_help_is_as_the_page_says():
+    """On foursquare-nyc, but not among new places; not on ml-latest-small."""
+    how = {"rows": ["selfgnn-code", "hardgnn-code"], "splits": ["leave-one-out-999"], "compare": "hardgnn-code"}
+    sampled, full, new = dglrec.reproduce("hardgnn-table1", data=["foursquare-nyc"], **how).blocks()
+    for block in (sampled, full):
+        assert intervals(block)["selfgnn-code"][0] > 0
+    low, high = intervals(new)["selfgnn-code"]
+    assert low < 0 < high
+    for block in dglrec.reproduce("hardgnn-table1", data=["ml-latest-small"], **how).blocks():
+        assert intervals(block)["selfgnn-code"][1] < 0
+
+
 def intervals(block):
     """Row -> (low, high) of its difference in NDCG@10, for the rows of a block that have one."""
     first = next(n for n, name in enumerate(block.header) if "@" in name)
