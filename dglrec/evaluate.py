@@ -33,11 +33,10 @@ Flags = npt.NDArray[np.bool_]
 
 AT_K = ("recall", "ndcg", "mrr", "hit", "precision")  # "mrr" also gives the reciprocal rank without a cut
 WHOLE = ("auc", "auc_pooled")  # metrics of the whole ranking
-_MOST_CUT = 2**31 - 1  # of a ranking; larger ones do not fit beside the numbers of items
 _BLOCK_QUERIES = 1024  # queries whose vectors are made at once
 BLOCK_SCORES = 1 << 24  # most scores per block, for models that make all of a block at once: 64 MiB of float32
 _SLICE_SCORES = {"cpu": 1 << 20, "cuda": 1 << 26}  # scores made and compared at once: 4 MiB stay in a CPU's cache
-_BEYOND = int(np.iinfo(np.int32).max)  # `greater` of a positive that no cut reaches
+_BEYOND = 2**31 - 1  # the largest cut, and `greater` of a positive that no cut reaches
 
 
 class Metrics(Mapping[str, float]):
@@ -316,7 +315,8 @@ class _Ranker:
             ranked = torch.from_numpy(scores.shape[1] - out)
         if "auc_pooled" in self.metrics:
             self.pairs.append(_pairs(scores, row, col, self.done))
-        at, target = _to((row, col), scores.device), scores[_to((row, col), scores.device)]  # (P,)
+        at = _to((row, col), scores.device)
+        target = scores[at]  # (P,)
         if len(row) == len(scores):  # one of each row, in order
             return *self._count(scores, None, target), ranked
         near = self._near(scores, at[0], target)
@@ -641,7 +641,7 @@ def default_cuts(beam: int | None) -> tuple[int, ...]:
 
 def _checked_cuts(k: Sequence[int] | int, beam: int | None) -> list[int]:
     given = tuple(k) if isinstance(k, Iterable) else (k,)
-    if not given or not all(is_whole(cut) and 1 <= cut <= _MOST_CUT for cut in given):
+    if not given or not all(is_whole(cut) and 1 <= cut <= _BEYOND for cut in given):
         raise ConfigError(f"k is {k!r}; expected positive whole numbers below 2^31, e.g. (10, 50)")
     cuts = sorted({int(cut) for cut in given})
     if beam is not None and cuts[-1] > beam:

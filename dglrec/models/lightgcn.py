@@ -1,7 +1,7 @@
 """LightGCN (He et al., SIGIR 2020): weight-free propagation over the user-item graph, trained by BPR.
 
-Trained by a sampled softmax in its place (Wu et al., On the Effectiveness of Sampled Softmax Loss for Item
-Recommendation, TOIS 2024), it needs far fewer epochs.
+In its place a sampled softmax (Wu et al., On the Effectiveness of Sampled Softmax Loss for Item Recommendation, TOIS
+2024) can train it; docs/models.md compares the two on Gowalla.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class LightGCNConfig:
         norm: that norm: "frobenius" sums the three unsquared norms of the batch (RecBole), "squared" is half the sum of
             squares (the original). Both are divided by the batch size.
         init: initial weights.
-        rank: items are ranked by "dot" (paper, and Wu et al. for LightGCN) or "cosine".
+        rank: items are ranked by "dot" (paper) or "cosine".
         seen: whether evaluation masks (RecBole) or keeps the items of the history.
     """
 
@@ -90,9 +90,8 @@ class LightGCN(Model):
 
     def batches(self, split: Split, streams: Streams) -> Iterator[Edges]:
         """Every training pair once, for BPR with one uniform unseen item."""
-        c = self.config
-        rng, pairs = streams.numpy("edges"), c.loss == "bpr"
-        return edge_batches(split.train, c.train.batch_size, rng, self.device, negatives=pairs)
+        c, rng = self.config, streams.numpy("edges")
+        return edge_batches(split.train, c.train.batch_size, rng, self.device, negatives=c.loss == "bpr")
 
     def loss(self, batch: Edges) -> dict[str, Tensor]:
         """BPR or softmax, and the L2 norm of the layer-0 rows of the batch (He et al., Eq. 15)."""

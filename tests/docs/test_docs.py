@@ -312,6 +312,11 @@ def test_softmax_is_ahead_of_bpr_on_gowalla_as_the_page_says():
     column = block.header.index("lightgcn minus this, recall@20")
     (found,) = [row for row in block.rows if row[0].startswith("lightgcn-softmax")]
     assert float(re.search(r"([-+.\d]+)]$", found[column])[1]) < 0, found
+    bpr, softmax = (
+        json.loads(text_of(f"dglrec/results/runs/gowalla-lightgcn.given-all.{row}.2020.json"))["epoch_seconds"]
+        for row in ("lightgcn", "lightgcn-softmax,train.epochs=20")
+    )
+    assert bpr == pytest.approx(6.5, abs=0.05) and softmax / bpr == pytest.approx(10, rel=0.05)
 
 
 def test_where_hard_negatives_of_the_public_code_help_is_as_the_page_says():
