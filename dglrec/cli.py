@@ -215,6 +215,8 @@ def _train(args: argparse.Namespace) -> Output:
     from .train import pick_device
 
     pick_device(args.device)  # an unknown one is refused before anything is read
+    if args.out == "":
+        raise ConfigError("--out is empty; expected a folder, or leave it out")
     if args.resume is not None:
         model, folder = _resumed_model(args), Path(args.resume)
     else:
@@ -485,7 +487,7 @@ def _recommend(args: argparse.Namespace) -> Output:
     model = _loaded(args)
     asked = {name: getattr(args, name) for name in ("user", "history", "k", "per_interest", "seen")}
     found = recommend(model, **asked)
-    values = _about(model) | asked
+    values = _about(model) | asked | ({} if args.per_interest is None else {"k": None})
     return Output(str(found), values | found.to_dict())
 
 

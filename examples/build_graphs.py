@@ -92,7 +92,7 @@ def name(number: int) -> str:
 # Popular items occur together with every item; cosine similarity corrects for that.
 similar = together / (degree * degree[start]).clamp(min=1).sqrt()
 similar[start] = 0
-neighbours = similar.topk(8).indices.tolist()
+neighbours = similar.topk(min(8, len(similar))).indices.tolist()
 print(f"4. users of {name(start)!r} ({int(degree[start])} of them) also have:")
 for number in neighbours[:5]:
     print(f"   {int(together[number]):3} of {int(degree[number]):3} users of {name(number)!r}")

@@ -37,7 +37,6 @@ args = parser.parse_args()
 
 names = (Path(args.out) / f"custom-data-{number}" for number in count(1))
 folder = next(name for name in names if not name.exists())
-folder.mkdir(parents=True)
 
 # 1. A file ------------------------------------------------------------------------------------------------------------
 # 600 readers with two favourite genres each, who usually read a series in order.
@@ -45,6 +44,7 @@ folder.mkdir(parents=True)
 orders, books = args.csv, None
 if orders is None:
     orders, books = folder / "orders.csv", folder / "books.csv"
+    folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     genres = ["crime", "travel", "poetry", "history", "cookery", "science"]
     with open(books, "w", encoding="utf-8") as file:

@@ -21,7 +21,12 @@ def written(name: str) -> dict:
 
 @pytest.mark.parametrize(
     ("script", "says"),
-    [("clustering", "8 x 20 x 4"), ("interests", "times mip's step"), ("selfgnn", "times_half_as_many")],
+    [
+        ("clustering", "8 x 20 x 4"),
+        ("interests", "times mip's step"),
+        ("selfgnn", "times_half_as_many"),
+        ("evaluate", "over_scores_alone"),
+    ],
 )
 def test_the_short_form_runs_and_writes_nothing(tmp_path, script, says):
     out = tmp_path / "out.json"

@@ -285,6 +285,11 @@ def test_slices_that_are_far_from_equally_full_are_told(say: Say, tmp_path: Path
     assert "time slices" not in say(*words, "--set", "by=equal_counts")[2]
 
 
+def test_an_empty_folder_is_no_folder(say: Say) -> None:
+    code, _, err = say("train", "lightgcn", "--data", "sample", "--out", "")
+    assert (code, err) == (2, "dglrec: --out is empty; expected a folder, or leave it out\n")
+
+
 def test_a_log_without_timestamps(say: Say, tmp_path: Path) -> None:
     data = write_data(tmp_path / "small", timestamps=False)
     code, out, err = say("train", "popularity", "--data", data)
@@ -492,7 +497,7 @@ def test_recommend_by_interests(say: Say, tmp_path: Path) -> None:
     words = ("recommend", tmp_path / "run", "--user", "u3", "--per-interest", 2, "--device", "cpu")
     assert say(*words)[1] == f"{model.recommend(user='u3', per_interest=2)}\n"
     values = json.loads(say(*words, "--json")[1])
-    assert values["per_interest"] == 2
+    assert (values["per_interest"], values["k"]) == (2, None)
     assert [row["rank"] for row in values["recommendations"]] == [1, 2, 1, 2]
     assert {row["interest"] for row in values["recommendations"]} == {0, 1}
     assert "argument --k: not allowed with argument --per-interest" in say(*words, "--k", 3)[2]

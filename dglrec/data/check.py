@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError
-from .datasets import columns_of_items, find_items, find_table, log_name
+from .datasets import columns_of_items, find_items, find_table, log_name, refuse
 from .log import InteractionLog
 from .readers import Problem, find_problems, first_duplicate, read_interactions, read_items
 from .splits import leave_one_out
@@ -99,6 +99,7 @@ def check(
             problems = iter([Problem(None, str(error))])
     try:
         if path.name.endswith(".npz"):
+            refuse("a saved log", columns=columns, format=format)
             log = InteractionLog.load(path)
         else:
             log = read_interactions(path, columns=columns, titles=titles, name=log_name(path), format=format)

@@ -94,23 +94,23 @@ def _load(
     behaviors: Sequence[str],
 ) -> InteractionLog:
     if isinstance(source, InteractionLog):
-        _refuse("a log", columns=columns, items=items, format=format)
+        refuse("a log", columns=columns, items=items, format=format)
         return source
     if not isinstance(source, (str, os.PathLike)):
         if not hasattr(source, "columns"):
             raise DataError(f"cannot load {type(source).__name__}; expected a name, a path, a pandas or a polars frame")
-        _refuse("a frame", format=format)
+        refuse("a frame", format=format)
         titles, texts = (None, None) if items is None else read_items(items)
         return _with_texts(from_frame(source, columns=columns, order=order, titles=titles, name=name or "frame"), texts)
     if isinstance(source, str) and (source == "sample" or source.startswith("sample:")):
-        _refuse("a sample", columns=columns, items=items, format=format)
+        refuse("a sample", columns=columns, items=items, format=format)
         return sample(source.partition(":")[2] or "shop")  # type: ignore[arg-type]  # sample checks the kind
     if source in PAPER_SETS:
-        _refuse(f"{source!r}, which is read as its paper does,", columns=columns, items=items, format=format)
+        refuse(f"{source!r}, which is read as its paper does,", columns=columns, items=items, format=format)
         return paper_log(source)
     path = find_table(source)
     if path.name.endswith(".npz"):
-        _refuse("a saved log", columns=columns, items=items, format=format)
+        refuse("a saved log", columns=columns, items=items, format=format)
         return InteractionLog.load(path)
     items = find_items(path, format) if items is None else items
     titles, texts = (None, None) if items is None else read_items(items, columns=columns_of_items(items, columns))
@@ -126,7 +126,7 @@ def _load(
     return _with_texts(log, texts)
 
 
-def _refuse(source: str, **given: Any) -> None:
+def refuse(source: str, **given: Any) -> None:
     """Refuse arguments that a source does not take; they would be ignored."""
     for name, value in given.items():
         if value:

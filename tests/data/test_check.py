@@ -141,6 +141,13 @@ def test_ratings_may_be_absent_from_a_saved_log(tmp_path: Path) -> None:
     assert "ratings       none" in str(report)
 
 
+def test_columns_of_a_saved_log_are_refused(tmp_path: Path) -> None:
+    """As `load` refuses them: they would be ignored."""
+    InteractionLog.from_arrays(["a"], ["x"]).save(tmp_path / "log.npz")
+    (problem,) = check(tmp_path / "log.npz", columns={"user_id": "who"}).problems
+    assert "columns is {'user_id': 'who'}, and a saved log takes none" in problem.text
+
+
 def test_what_is_said_of_a_small_log(tmp_path: Path) -> None:
     """The 5-core is not advised where it is empty, and events are whole."""
     rows = [(user, f"i{n}", 1, n) for user, events in (("a", 3), ("b", 4)) for n in range(events)]
