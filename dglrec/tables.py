@@ -418,6 +418,18 @@ _PLANS = (
         compare="lightgcn",
     ),
     Plan(
+        "lightgcn-softmax",
+        "LightGCN with a sampled softmax: its temperature, on validation (beyond the papers)",
+        metrics=("recall@20", "ndcg@20"),
+        data=(("gowalla-lightgcn", "given"),),
+        rows=tuple(
+            f"lightgcn-softmax,temperature={temperature},train.epochs=6" for temperature in (0.07, 0.1, 0.15, 0.2)
+        ),
+        fields={"train.monitor": "recall@20"},
+        over="epochs",
+        compare="lightgcn-softmax,train.epochs=6",
+    ),
+    Plan(
         "mdgr-table2",
         f"{_MDGR}, Table 2: overall performance",
         metrics=("auc_pooled", "recall@50"),
