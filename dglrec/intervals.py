@@ -6,14 +6,20 @@ with them.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import DataError
 
-_BLOCK_DRAWS = 1 << 22  # users drawn at once: 32 MiB
+Floats = npt.NDArray[np.float64]
+
+_BLOCK_DRAWN = 1 << 20  # users drawn at once: 8 MiB
+_BLOCK_USERS = 1 << 9  # whose draws are made float64 at once: 8 MiB for 2,000 draws
+_KEPT = 1 << 26  # most cells of users by draws in memory at once: 64 MiB, where no user is drawn more than 255 times
 
 
 class Interval(NamedTuple):
@@ -61,21 +67,48 @@ def user_bootstrap(
     if len(counts) < 2:
         raise DataError(f"the queries are of {len(counts)} user; an interval by user needs at least two")
     sums = np.bincount(user, each).astype(np.float64)  # (U,)
-    means = _means_of_draws(sums, counts, draws, np.random.default_rng(seed))
+    means = np.concatenate([_means(sums, counts, times) for times in _times_drawn(len(sums), draws, seed)])
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(each.mean()), float(low), float(high))
 
 
-def _means_of_draws(
-    sums: npt.NDArray[np.float64], counts: npt.NDArray[np.float64], draws: int, rng: np.random.Generator
-) -> npt.NDArray[np.float64]:
-    """(draws,) means over the queries of users drawn with replacement, some draws at a time.
+def _means(sums: Floats, counts: Floats, times: npt.NDArray[np.unsignedinteger[Any]]) -> Floats:
+    """(n,) means over the queries of n draws, from how often each of them has each user (U, n)."""
+    same = bool((counts == counts[0]).all())
+    return _weighted(sums, times) / (counts.sum() if same else _weighted(counts, times))
 
-    Adding up what was drawn is the same as weighting users by a multinomial draw, and faster.
+
+def _weighted(values: Floats, times: npt.NDArray[np.unsignedinteger[Any]]) -> Floats:
+    """values (U,) @ times (U, n). Most users of a ranking metric have 0, and their rows need not be read."""
+    total, some = np.zeros(times.shape[1]), values.nonzero()[0]
+    for start in range(0, len(some), _BLOCK_USERS):
+        part = some[start : start + _BLOCK_USERS]
+        total += values[part] @ times[part].astype(np.float64)
+    return total
+
+
+def _times_drawn(size: int, draws: int, seed: int) -> Iterable[npt.NDArray[np.unsignedinteger[Any]]]:
+    """How often each draw of `size` users with replacement has each of them, (size, n), some draws at a time.
+
+    A table has many intervals over the same users; what was drawn is kept for the next one if it is small.
     """
-    size, means = len(sums), np.empty(draws)
-    step = max(1, _BLOCK_DRAWS // size)
+    if size * draws <= _KEPT:
+        return [_kept_times(size, draws, seed)]
+    rng, step = np.random.default_rng(seed), max(1, _KEPT // size)
+    return (_draw(size, min(step, draws - start), rng) for start in range(0, draws, step))
+
+
+@lru_cache(maxsize=1)
+def _kept_times(size: int, draws: int, seed: int) -> npt.NDArray[np.unsignedinteger[Any]]:
+    return _draw(size, draws, np.random.default_rng(seed))
+
+
+def _draw(size: int, draws: int, rng: np.random.Generator) -> npt.NDArray[np.unsignedinteger[Any]]:
+    """(size, draws), in one byte each if they fit; the numbers drawn are there for a few draws at a time only."""
+    step, parts = max(1, _BLOCK_DRAWN // size), []
     for start in range(0, draws, step):
-        drawn = rng.integers(size, size=(min(step, draws - start), size))
-        means[start : start + step] = sums[drawn].sum(1) / counts[drawn].sum(1)
-    return means
+        number = min(step, draws - start)
+        cell = rng.integers(size, size=(number, size)) + size * np.arange(number)[:, None]
+        times = np.bincount(cell.reshape(-1), minlength=number * size).reshape(number, size)
+        parts.append(times.astype(np.min_scalar_type(times.max())).T)
+    return np.concatenate(parts, axis=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dglrec import DataError, user_bootstrap
+from dglrec import DataError, intervals, user_bootstrap
 
 
 def test_the_mean_is_over_queries_and_users_are_drawn_whole() -> None:
@@ -35,8 +35,23 @@ def test_the_same_seed_gives_the_same_interval_and_blocks_do_not_matter(monkeypa
     shuffled = rng.permutation(300)
     assert user_bootstrap(values[shuffled], users[shuffled], seed=5) == pytest.approx(first)
     assert user_bootstrap(values, users, seed=6) != first
-    monkeypatch.setattr("dglrec.intervals._BLOCK_DRAWS", 1000)
-    assert user_bootstrap(values, users, seed=5) == first
+    for name, size in (("_BLOCK_DRAWN", 1000), ("_BLOCK_USERS", 7), ("_KEPT", 10_000)):
+        monkeypatch.setattr(f"dglrec.intervals.{name}", size)
+        intervals._kept_times.cache_clear()
+        assert user_bootstrap(values, users, seed=5) == pytest.approx(first, rel=1e-12)
+
+
+def test_zeros_and_what_was_drawn_before_change_nothing() -> None:
+    """As in the rankings: most users have 0, and many intervals are over the same users."""
+    rng = np.random.default_rng(4)
+    users = rng.permutation(np.repeat(np.arange(400), 2))
+    values = np.where(rng.random(800) < 0.1, rng.random(800), 0.0)
+    intervals._kept_times.cache_clear()
+    first, moved = (user_bootstrap(some, users) for some in (values, values + 1))
+    assert moved == pytest.approx([end + 1 for end in first])
+    assert user_bootstrap(values, users) == first
+    intervals._kept_times.cache_clear()
+    assert user_bootstrap(values + 1, users) == moved
 
 
 def test_it_covers_the_truth_where_queries_of_a_user_go_together() -> None:
