@@ -423,7 +423,7 @@ _PLANS = (
         metrics=("recall@20", "ndcg@20"),
         data=(("gowalla-lightgcn", "given"),),
         rows=tuple(
-            f"lightgcn-softmax,temperature={temperature},train.epochs=6" for temperature in (0.07, 0.1, 0.15, 0.2)
+            f"lightgcn-softmax,temperature={temperature},train.epochs=6" for temperature in (0.05, 0.07, 0.1, 0.15, 0.2)
         ),
         fields={"train.monitor": "recall@20"},
         over="epochs",
