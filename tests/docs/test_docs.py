@@ -331,6 +331,25 @@ def test_where_hard_negatives_of_the_public_code_help_is_as_the_page_says():
         assert intervals(block)["selfgnn-code"][1] < 0
 
 
+def test_the_parts_of_hardgnns_public_code_do_what_the_page_says():
+    """Differences from its cells alone: mined items in the hinge, the contrast, both."""
+    cells, hinge, contrast = "hardgnn-code,k=0,lam=0.0", "hardgnn-code,lam=0.0", "hardgnn-code,hard_in_rec=false"
+    for data in ("ml-latest-small", "foursquare-nyc"):
+        sampled, full, *new = dglrec.reproduce("hardgnn-parts", data=[data], compare=cells).blocks()
+        for block in (sampled, full):
+            found = intervals(block)
+            low, high = found["selfgnn-code"]
+            assert low < 0 < high
+            assert found[hinge][0] > 0
+            low, high = found["hardgnn-code"]
+            assert high < 0 if data == "foursquare-nyc" else low > 0
+            low, high = found[contrast]
+            assert -0.001 < high < 0 if (block, data) == (full, "foursquare-nyc") else low < 0 < high
+        assert all(low < 0 < high for block in new for low, high in intervals(block).values())
+    both = dglrec.reproduce("hardgnn-parts", data=["foursquare-nyc"], compare="hardgnn-code").blocks()[:2]
+    assert all(intervals(block)[alone][0] > 0 for block in both for alone in (hinge, contrast))
+
+
 def intervals(block):
     """Row -> (low, high) of its difference in NDCG@10, for the rows of a block that have one."""
     first = next(n for n, name in enumerate(block.header) if "@" in name)
