@@ -419,11 +419,13 @@ _PLANS = (
     ),
     Plan(
         "lightgcn-softmax",
-        "LightGCN with a sampled softmax: its temperature, on validation (beyond the papers)",
+        "LightGCN with a sampled softmax: its temperature and its rate, on validation (beyond the papers)",
         metrics=("recall@20", "ndcg@20"),
         data=(("gowalla-lightgcn", "given"),),
-        rows=tuple(
-            f"lightgcn-softmax,temperature={temperature},train.epochs=6" for temperature in (0.05, 0.07, 0.1, 0.15, 0.2)
+        rows=(
+            *(f"lightgcn-softmax,temperature={value},train.epochs=6" for value in (0.05, 0.07, 0.1, 0.15, 0.2)),
+            "lightgcn-softmax",
+            "lightgcn-softmax,train.schedule=linear,train.epochs=20",
         ),
         fields={"train.monitor": "recall@20"},
         over="epochs",
