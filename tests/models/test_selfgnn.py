@@ -171,6 +171,18 @@ def test_negatives_are_new_to_the_user_and_as_many_as_it_has_items(split):
             assert number[row] == min(7, int((train.user == user).sum()))
 
 
+def test_every_step_draws_anew(split):
+    """Of one user, whose steps differ in nothing but the target."""
+    model, found = make(split, targets="prefixes", train={"batch_size": 1}), []
+    user = int(np.diff(split.train.offsets).argmax())
+    for batch in model.batches(split, Streams(0)):
+        if int(batch.user) == user:
+            found.append([batch.items[places].tolist() for places in (batch.negative, batch.edge_item)])
+    assert len(found) > 3
+    for drawn in zip(*found, strict=True):
+        assert len({str(one) for one in drawn}) > len(found) // 2
+
+
 @pytest.mark.parametrize("by", ["equal_lengths", "equal_counts"])
 def test_edges_are_those_of_the_graph(by, split):
     """Events at the very boundary too, which equal counts have."""
