@@ -226,6 +226,8 @@ def test_keys_may_be_said_without_dropout(split):
         for name in KEYS:
             assert torch.allclose(model.contrasts._said[name][0], wanted[name], atol=1e-5) == (not key_dropout)
         assert model.train().contrasts.slow.training
+        model.eval().loss(batch)  # nothing drops out in evaluation
+        torch.testing.assert_close(model.contrasts._said[KEYS[0]][0], wanted[KEYS[0]])
 
 
 def test_losses_can_be_turned_off(split):
