@@ -135,6 +135,16 @@ def test_the_terms_are_those_of_the_equations(split, learner, hide):
     assert terms["next_item"].item() == pytest.approx(nll.item(), rel=1e-4)
 
 
+def test_who_is_linked_is_known_of_every_pair(split):
+    took = torch.zeros(split.log.num_users, split.log.num_items, dtype=torch.bool)
+    took[split.train.user, split.train.item] = True
+    users, items = torch.arange(len(took)), torch.arange(took.shape[1])
+    linked = make(split).contrasts._linked
+    assert torch.equal(linked("user 1", users[:, None], "item 0", items), took)
+    assert torch.equal(linked("item 1", items[:, None], "user 0", users), took.T)
+    assert not linked("user 0", users[:, None], "user far", users).any()
+
+
 def test_neighbours_learn_from_the_first_contrast_where_the_far_end_has_the_gradient(split):
     """Hop 0 names no neighbour: with the gradient there, Eq. 5 and 6 teach the tokens of users nothing."""
     for learner in ("near", "far"):
