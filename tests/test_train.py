@@ -67,6 +67,20 @@ def test_an_epoch_is_the_loop_written_out(train, split):
     assert_same_bits(weights_of(run.model), weights_of(model))
 
 
+def test_every_step_of_every_epoch_draws_anew(split, monkeypatch):
+    model, pairs, seeds = make(split), [], []
+    loss = model.loss
+
+    def noted(batch):
+        pairs.append(tuple(batch.user.tolist()))
+        seeds.append(torch.initial_seed())  # of dropout
+        return loss(batch)
+
+    monkeypatch.setattr(model, "loss", noted)
+    fit(model, split, epochs=2)
+    assert len(pairs) == len(set(pairs)) == len(set(seeds)) == 18
+
+
 def test_the_settings_change_what_comes_out(split):
     """So that the test above compares something."""
     settings = (
