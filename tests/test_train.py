@@ -427,8 +427,11 @@ def test_nothing_is_printed_on_standard_output(split, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_it_ends_in_evaluation_mode(split):
-    assert not fit(sasrec(split), split, epochs=1).model.training
+def test_it_ends_in_evaluation_mode_and_may_begin_in_it(split):
+    """As a model that was loaded does; dropout is not left out."""
+    one, other = (fit(model, split, epochs=1).model for model in (sasrec(split), sasrec(split).eval()))
+    assert not one.training
+    assert_same_bits(weights_of(one), weights_of(other))
 
 
 def test_two_threads_repeat_as_well(split):
