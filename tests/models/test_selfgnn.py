@@ -109,6 +109,9 @@ VARIANTS = [
 @pytest.mark.parametrize("fields", VARIANTS, ids=str)
 def test_the_loss_is_that_of_the_equations(fields, split):
     model = make(split, **{"beta": 1e-3, **fields})
+    with torch.no_grad():
+        for bias in (p for name, p in model.named_parameters() if name.endswith("bias")):  # 0 at first; none is in "l2"
+            bias.add_(0.1)
     batch = first_batch(model, split)
     found = {name: term.item() for name, term in model.loss(batch).items()}
     assert found == pytest.approx(by_hand(model, split, batch), rel=1e-3, abs=1e-5)
@@ -215,6 +218,7 @@ def test_edges_of_eq_10_are_edges_of_their_slice(targets, split):
             degree = Counter(u for u, _ in own)
             for u in batch.user.tolist():
                 assert number[t, u] == 2 * min(2, degree[u] // 2)
+    assert first_batch(make(split, beta=0.0), split).edge_item.shape == (2, 0)  # nobody asks for them
 
 
 def test_pairs_of_eq_10_are_the_halves_of_a_slice_s_list(split):
