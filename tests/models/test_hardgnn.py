@@ -128,12 +128,12 @@ def test_an_item_has_one_place_in_a_batch(name, split):
 @pytest.mark.parametrize(("refresh", "expected"), [(0, [0]), (1, [0, 1, 2]), (2, [0, 2])])
 def test_mining_is_refreshed_as_often_as_asked(refresh, expected, split, monkeypatch):
     """Of three steps an epoch; each time by the weights of that moment."""
-    model, made, calls = make(split, refresh=refresh), [], []
+    model, steps, calls = make(split, refresh=refresh), 0, []
     mine = model.mine
-    monkeypatch.setattr(model, "mine", lambda: calls.append(len(made)) or mine())
-    for batch in model.batches(split, Streams(0)):
-        made.append(batch)
-    assert len(made) == 3
+    monkeypatch.setattr(model, "mine", lambda: calls.append(steps) or mine())
+    for _ in model.batches(split, Streams(0)):
+        steps += 1
+    assert steps == 3
     assert calls == expected
 
 

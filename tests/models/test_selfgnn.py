@@ -176,11 +176,13 @@ def test_negatives_are_new_to_the_user_and_as_many_as_it_has_items(split):
 
 def test_every_step_draws_anew(split):
     """Of one user, whose steps differ in nothing but the target."""
-    model, found = make(split, targets="prefixes", train={"batch_size": 1}), []
+    model = make(split, targets="prefixes", train={"batch_size": 1})
     user = int(np.diff(split.train.offsets).argmax())
-    for batch in model.batches(split, Streams(0)):
-        if int(batch.user) == user:
-            found.append([batch.items[places].tolist() for places in (batch.negative, batch.edge_item)])
+    found = [
+        [batch.items[places].tolist() for places in (batch.negative, batch.edge_item)]
+        for batch in model.batches(split, Streams(0))
+        if int(batch.user) == user
+    ]
     assert len(found) > 3
     for drawn in zip(*found, strict=True):
         assert len({str(one) for one in drawn}) > len(found) // 2
