@@ -288,22 +288,26 @@ def test_an_unknown_user_is_a_node_without_vectors_of_its_own(fields, split):
     if c.by == "equal_counts":  # one with an event where a slice begins
         user = int(train.user[np.isin(train.time, model.boundaries)][0])
     own = slice(int(train.offsets[user]), int(train.offsets[user + 1]))
-    queries = dglrec.Queries.from_histories([train.item[own]], times=[train.time[own]])
-    slice_of = np.searchsorted(model.boundaries, train.time[own], side="right")
     graph = time_slices(train, c.by, n=3)
+    silent = int((graph.in_degrees(etype="t0") == 0).nonzero()[0])  # nobody took it in the first slice
+    history = np.concatenate([[silent], train.item[own][:1], train.item[own]])  # with a repeat
+    times = np.concatenate([[train.time.min()], train.time[own][:1], train.time[own]])
+    queries = dglrec.Queries.from_histories([history], times=[times])
+    slice_of = np.searchsorted(model.boundaries, times, side="right")
     layers = [
         slice_message_passing(graph, (model.user, model.item), layer, c.norm, c.slope, "last")[1]
         for layer in range(c.layers)
     ]  # (T, M, d) each
     expected = torch.zeros(3, 1, c.dim)
     for t in range(3):
-        items = sorted(set(train.item[own][slice_of == t].tolist()))
+        items = sorted(set(history[slice_of == t].tolist()))
         e = total = torch.zeros(c.dim)
         for layer in layers:
             z = torch.zeros(c.dim)
             for item in items:
                 degree = int(graph.in_degrees(item, etype=f"t{t}"))
-                z += layer[t, item] / ((len(items) * degree) ** 0.5 if c.norm == "symmetric" else 1)
+                if degree or c.norm == "sum":
+                    z += layer[t, item] / ((len(items) * degree) ** 0.5 if c.norm == "symmetric" else 1)
             e = leaky(z) + e
             total = total + e
         expected[t, 0] = total
