@@ -404,6 +404,19 @@ def test_other_embeddings_learn(split, embeddings):
     assert rows[0]["padding"] < 0.2
 
 
+def test_embeddings_are_scaled_by_what_training_has():
+    split = dglrec.leave_one_out(dglrec.sample("shop", users=12, items=60))
+    seen = np.unique(split.train.item)
+    assert len(seen) < split.log.num_items
+    model = make(split, embeddings="text")
+    model.before_training()
+    for known in (model.known_items[seen], model.known_users[np.unique(split.train.user)]):
+        torch.testing.assert_close(known.mean(0), torch.zeros(known.shape[1]), rtol=0, atol=1e-5)
+        scale = known.std(0, correction=0)
+        torch.testing.assert_close(scale[scale > 0.5], torch.ones(int((scale > 0.5).sum())))
+        assert (scale > 0.5).any()
+
+
 def test_a_user_of_texts_is_the_mean_of_the_training_items(split):
     users, items = from_texts(split.log, split.train, "tfidf", 8)
     assert items.shape == (split.log.num_items, 8)
