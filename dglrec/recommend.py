@@ -335,8 +335,7 @@ class _Vectors:
         items, scores = (np.stack(parts, 1) for parts in zip(*lists, strict=True))  # (B, K, count)
         number = np.arange(items.shape[1])
         items[self.first.cpu().numpy() != number] = -1
-        best = np.where(items >= 0, scores, -np.inf).max(2)  # (B, K)
-        order = np.argsort(-best, axis=1, kind="stable")
+        order = np.argsort(-scores.max(2), axis=1, kind="stable")  # (B, K)
         items, scores = (np.take_along_axis(part, order[:, :, None], 1) for part in (items, scores))
         shape = (len(items), -1)
         return items.reshape(shape), scores.reshape(shape), np.repeat(order, items.shape[2], axis=1)

@@ -336,6 +336,15 @@ def test_a_split_without_windows_gives_prefixes():
     assert Counter(learnt) == Counter(zip(train.user[target].tolist(), train.item[target].tolist(), strict=True))
 
 
+def test_a_prefix_is_what_came_right_before_its_item():
+    log = numbered([9, 3, 30, 12])
+    split = dglrec.leave_one_out(log, order="file")
+    for batch in window_batches(split, 8, rng(), CPU, max_length=5, negatives=3):
+        begin = log.offsets[batch.user.numpy()].tolist()
+        for first, inputs, item in zip(begin, parts(batch.history), batch.positive[:, 0].tolist(), strict=True):
+            assert inputs == list(range(max(first, item - 5), item))
+
+
 def test_days_are_counted_from_the_users_first_event(by_windows):
     batch = next(iter(window_batches(by_windows, 4, rng(), CPU)))
     days = days_since(batch.history, batch.first_time)

@@ -67,6 +67,20 @@ def test_an_epoch_is_the_loop_written_out(train, split):
     assert_same_bits(weights_of(run.model), weights_of(model))
 
 
+def test_every_step_of_every_epoch_draws_anew(split, monkeypatch):
+    model, pairs, seeds = make(split), [], []
+    loss = model.loss
+
+    def noted(batch):
+        pairs.append(tuple(batch.user.tolist()))
+        seeds.append(torch.initial_seed())  # of dropout
+        return loss(batch)
+
+    monkeypatch.setattr(model, "loss", noted)
+    fit(model, split, epochs=2)
+    assert len(pairs) == len(set(pairs)) == len(set(seeds)) == 18
+
+
 def test_the_settings_change_what_comes_out(split):
     """So that the test above compares something."""
     settings = (
@@ -413,8 +427,11 @@ def test_nothing_is_printed_on_standard_output(split, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_it_ends_in_evaluation_mode(split):
-    assert not fit(sasrec(split), split, epochs=1).model.training
+def test_it_ends_in_evaluation_mode_and_may_begin_in_it(split):
+    """As a model that was loaded does; dropout is not left out."""
+    one, other = (fit(model, split, epochs=1).model for model in (sasrec(split), sasrec(split).eval()))
+    assert not one.training
+    assert_same_bits(weights_of(one), weights_of(other))
 
 
 def test_two_threads_repeat_as_well(split):

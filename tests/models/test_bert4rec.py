@@ -120,6 +120,32 @@ def test_the_item_after_a_prefix_is_not_in_it(split, form):
     assert sorted(found) == sorted(expected)
 
 
+def log_of(sizes: list[int]) -> dglrec.InteractionLog:
+    """Users with so many items, each of which is another one."""
+    return dglrec.InteractionLog.from_arrays(np.repeat(np.arange(len(sizes)), sizes), np.arange(sum(sizes)))
+
+
+@pytest.mark.parametrize(("sizes", "places"), [([3, 2], [1]), ([2, 2], [0, 0])])
+def test_no_batch_is_without_a_target(sizes, places):
+    """Where nothing was drawn, last items are masked; a first one is learned only where there is nothing else."""
+    train = log_of(sizes)
+    (batch,) = cloze_batches(train, 9, 12, np.random.default_rng(0), torch.device("cpu"), ratio=1e-9, last_share=0.0)
+    assert all(items.count(train.num_items) == 1 and items[-1] == train.num_items for items, _ in by_user(batch))
+    assert [place for _, asked in by_user(batch) for place in asked] == places
+
+
+def test_any_item_of_a_short_history_may_be_the_target():
+    """Also where `ratio * max_length` is less than one; and a history of one item is none."""
+    found = set()
+    for seed in range(40):
+        how = {"form": "histories", "first": True, "last_share": 0.0, "ratio": 0.2}
+        (batch,) = cloze_batches(log_of([1, 4]), 9, 4, np.random.default_rng(seed), torch.device("cpu"), **how)
+        ((items, asked),) = by_user(batch)
+        assert len(items) == 4 and len(asked) == 1
+        found |= set(asked)
+    assert found == {0, 1, 2, 3}
+
+
 @torch.no_grad()
 def test_the_loss_is_a_cross_entropy_with_biases(split):
     model = dglrec.models.preset("bert4rec", split, **SMALL).eval()

@@ -135,6 +135,16 @@ def test_the_terms_are_those_of_the_equations(split, learner, hide):
     assert terms["next_item"].item() == pytest.approx(nll.item(), rel=1e-4)
 
 
+def test_who_is_linked_is_known_of_every_pair(split):
+    took = torch.zeros(split.log.num_users, split.log.num_items, dtype=torch.bool)
+    took[split.train.user, split.train.item] = True
+    users, items = torch.arange(len(took)), torch.arange(took.shape[1])
+    linked = make(split).contrasts._linked
+    assert torch.equal(linked("user 1", users[:, None], "item 0", items), took)
+    assert torch.equal(linked("item 1", items[:, None], "user 0", users), took.T)
+    assert not linked("user 0", users[:, None], "user far", users).any()
+
+
 def test_neighbours_learn_from_the_first_contrast_where_the_far_end_has_the_gradient(split):
     """Hop 0 names no neighbour: with the gradient there, Eq. 5 and 6 teach the tokens of users nothing."""
     for learner in ("near", "far"):
@@ -226,6 +236,8 @@ def test_keys_may_be_said_without_dropout(split):
         for name in KEYS:
             assert torch.allclose(model.contrasts._said[name][0], wanted[name], atol=1e-5) == (not key_dropout)
         assert model.train().contrasts.slow.training
+        model.eval().loss(batch)  # nothing drops out in evaluation
+        torch.testing.assert_close(model.contrasts._said[KEYS[0]][0], wanted[KEYS[0]])
 
 
 def test_losses_can_be_turned_off(split):
@@ -390,6 +402,19 @@ def test_other_embeddings_learn(split, embeddings):
     assert rows[-1]["next_item"] < rows[0]["next_item"]
     assert rows[0]["tokens"] > 10_000
     assert rows[0]["padding"] < 0.2
+
+
+def test_embeddings_are_scaled_by_what_training_has():
+    split = dglrec.leave_one_out(dglrec.sample("shop", users=12, items=60))
+    seen = np.unique(split.train.item)
+    assert len(seen) < split.log.num_items
+    model = make(split, embeddings="text")
+    model.before_training()
+    for known in (model.known_items[seen], model.known_users[np.unique(split.train.user)]):
+        torch.testing.assert_close(known.mean(0), torch.zeros(known.shape[1]), rtol=0, atol=1e-5)
+        scale = known.std(0, correction=0)
+        torch.testing.assert_close(scale[scale > 0.5], torch.ones(int((scale > 0.5).sum())))
+        assert (scale > 0.5).any()
 
 
 def test_a_user_of_texts_is_the_mean_of_the_training_items(split):

@@ -125,14 +125,16 @@ def test_an_item_has_one_place_in_a_batch(name, split):
     assert set(drawn) == {True, False}
 
 
-@pytest.mark.parametrize(("refresh", "expected"), [(0, 1), (1, 3), (2, 2)])
+@pytest.mark.parametrize(("refresh", "expected"), [(0, [0]), (1, [0, 1, 2]), (2, [0, 2])])
 def test_mining_is_refreshed_as_often_as_asked(refresh, expected, split, monkeypatch):
     """Of three steps an epoch; each time by the weights of that moment."""
-    model, calls = make(split, refresh=refresh), []
+    model, steps, calls = make(split, refresh=refresh), 0, []
     mine = model.mine
-    monkeypatch.setattr(model, "mine", lambda: calls.append(None) or mine())
-    assert len(list(model.batches(split, Streams(0)))) == 3
-    assert len(calls) == expected
+    monkeypatch.setattr(model, "mine", lambda: calls.append(steps) or mine())
+    for _ in model.batches(split, Streams(0)):
+        steps += 1
+    assert steps == 3
+    assert calls == expected
 
 
 def test_mined_items_follow_the_weights(split):
@@ -163,7 +165,8 @@ def test_the_contrastive_loss_is_eq_12(kind, split):
 
 
 def test_the_code_s_negatives_are_the_batch_s_and_the_hinge_s_first_ones_are_mined(split):
-    model = make(split, "hardgnn-code", k=2, dropout=0.0, lam=0.5)
+    many = {"negatives": 12}  # more than some users have items, so that users have more pairs or fewer
+    model = make(split, "hardgnn-code", k=2, dropout=0.0, lam=0.5, tau=0.2, **many)
     batch = next(iter(model.batches(split, Streams(0))))
     model.eval()
     with torch.no_grad():
@@ -171,7 +174,7 @@ def test_the_code_s_negatives_are_the_batch_s_and_the_hinge_s_first_ones_are_min
         users, items = model.all_vectors()
         instance = model.encode(batch).instance
         view = users[batch.user] + F.leaky_relu(instance, 0.5)
-        plain = next(iter(make(split, "selfgnn-code").batches(split, Streams(0))))  # the same draws
+        plain = next(iter(make(split, "selfgnn-code", **many).batches(split, Streams(0))))  # the same draws
         hard, target, slots = batch.items[batch.hard], plain.items[plain.target], {}
         negative = plain.items[plain.negative].tolist()
         for pair, row in enumerate(batch.row.tolist()):
@@ -182,11 +185,20 @@ def test_the_code_s_negatives_are_the_batch_s_and_the_hinge_s_first_ones_are_min
             for row, item in zip(batch.row.tolist(), negative, strict=True)
         ]
         shared = batch.items[batch.shared]
-        expected = info_nce(instance[batch.row], items[target][batch.row], items[shared], 0.1)
+        expected = info_nce(instance[batch.row], items[target][batch.row], items[shared], 0.2)
     assert batch.items[batch.negative].tolist() == negative
     assert len(shared) == min(50, len(batch.row)) and not Counter(shared.tolist()) - Counter(negative)
     assert float(terms["hinge"]) == pytest.approx(float(np.mean(gaps)), rel=1e-3)
     assert float(terms["info_nce"]) == pytest.approx(0.5 * float(expected), rel=1e-3)
+
+
+def test_the_code_s_negatives_are_drawn_anew_at_each_step(split):
+    """Which of a step's pairs they are of, where as many were drawn for it as for others."""
+    model, orders = make(split, "hardgnn-code", k=0, targets="prefixes", train={"batch_size": 1}), set()
+    for batch in model.batches(split, Streams(0)):
+        if len(batch.row) == 5:
+            orders.add(tuple((batch.shared[:, None] == batch.negative).int().argmax(1).tolist()))
+    assert len(orders) > 50
 
 
 def test_mined_items_are_in_the_softmax_only_where_they_are_in_l_rec(split):

@@ -109,6 +109,9 @@ VARIANTS = [
 @pytest.mark.parametrize("fields", VARIANTS, ids=str)
 def test_the_loss_is_that_of_the_equations(fields, split):
     model = make(split, **{"beta": 1e-3, **fields})
+    with torch.no_grad():
+        for bias in (p for name, p in model.named_parameters() if name.endswith("bias")):  # 0 at first; none is in "l2"
+            bias.add_(0.1)
     batch = first_batch(model, split)
     found = {name: term.item() for name, term in model.loss(batch).items()}
     assert found == pytest.approx(by_hand(model, split, batch), rel=1e-3, abs=1e-5)
@@ -171,6 +174,20 @@ def test_negatives_are_new_to_the_user_and_as_many_as_it_has_items(split):
             assert number[row] == min(7, int((train.user == user).sum()))
 
 
+def test_every_step_draws_anew(split):
+    """Of one user, whose steps differ in nothing but the target."""
+    model = make(split, targets="prefixes", train={"batch_size": 1})
+    user = int(np.diff(split.train.offsets).argmax())
+    found = [
+        [batch.items[places].tolist() for places in (batch.negative, batch.edge_item)]
+        for batch in model.batches(split, Streams(0))
+        if int(batch.user) == user
+    ]
+    assert len(found) > 3
+    for drawn in zip(*found, strict=True):
+        assert len({str(one) for one in drawn}) > len(found) // 2
+
+
 @pytest.mark.parametrize("by", ["equal_lengths", "equal_counts"])
 def test_edges_are_those_of_the_graph(by, split):
     """Events at the very boundary too, which equal counts have."""
@@ -203,6 +220,7 @@ def test_edges_of_eq_10_are_edges_of_their_slice(targets, split):
             degree = Counter(u for u, _ in own)
             for u in batch.user.tolist():
                 assert number[t, u] == 2 * min(2, degree[u] // 2)
+    assert first_batch(make(split, beta=0.0), split).edge_item.shape == (2, 0)  # nobody asks for them
 
 
 def test_pairs_of_eq_10_are_the_halves_of_a_slice_s_list(split):
@@ -270,22 +288,26 @@ def test_an_unknown_user_is_a_node_without_vectors_of_its_own(fields, split):
     if c.by == "equal_counts":  # one with an event where a slice begins
         user = int(train.user[np.isin(train.time, model.boundaries)][0])
     own = slice(int(train.offsets[user]), int(train.offsets[user + 1]))
-    queries = dglrec.Queries.from_histories([train.item[own]], times=[train.time[own]])
-    slice_of = np.searchsorted(model.boundaries, train.time[own], side="right")
     graph = time_slices(train, c.by, n=3)
+    silent = int((graph.in_degrees(etype="t0") == 0).nonzero()[0])  # nobody took it in the first slice
+    history = np.concatenate([[silent], train.item[own][:1], train.item[own]])  # with a repeat
+    times = np.concatenate([[train.time.min()], train.time[own][:1], train.time[own]])
+    queries = dglrec.Queries.from_histories([history], times=[times])
+    slice_of = np.searchsorted(model.boundaries, times, side="right")
     layers = [
         slice_message_passing(graph, (model.user, model.item), layer, c.norm, c.slope, "last")[1]
         for layer in range(c.layers)
     ]  # (T, M, d) each
     expected = torch.zeros(3, 1, c.dim)
     for t in range(3):
-        items = sorted(set(train.item[own][slice_of == t].tolist()))
+        items = sorted(set(history[slice_of == t].tolist()))
         e = total = torch.zeros(c.dim)
         for layer in layers:
             z = torch.zeros(c.dim)
             for item in items:
                 degree = int(graph.in_degrees(item, etype=f"t{t}"))
-                z += layer[t, item] / ((len(items) * degree) ** 0.5 if c.norm == "symmetric" else 1)
+                if degree or c.norm == "sum":
+                    z += layer[t, item] / ((len(items) * degree) ** 0.5 if c.norm == "symmetric" else 1)
             e = leaky(z) + e
             total = total + e
         expected[t, 0] = total
@@ -347,9 +369,12 @@ def test_targets_that_share_a_history_are_the_same_targets(split):
             for row, (user, past) in enumerate(zip(batch.user.tolist(), batch.past.tolist(), strict=True)):
                 read = batch.items[history_of(batch, row)].tolist()
                 own = train.item[train.offsets[user] : train.offsets[user + 1]].tolist()
-                for end in range(1, len(own)):  # where in the history it may be
-                    if own[max(0, end - len(read)) : end] == read and own[end] == int(batch.items[batch.target[row]]):
-                        rows.setdefault((user, end), set()).add(past)
+                target = int(batch.items[batch.target[row]])
+                ends = range(1, len(own))  # where in the history it may be
+                ends = [end for end in ends if own[max(0, end - len(read)) : end] == read and own[end] == target]
+                assert any(len(read) >= min(end, 5) for end in ends)  # half of a window at least
+                for end in ends:
+                    rows.setdefault((user, end), set()).add(past)
         assert set(rows) == {(user, end) for user, n in enumerate(np.diff(train.offsets)) for end in range(1, n)}
     assert all(found["attention"][key] & found["causal"][key] for key in found["attention"])
 

@@ -175,6 +175,13 @@ def add_one(x):
     x += 1
 
 
+def test_some_rows_are_summed_alone_where_that_is_less_work():
+    adjacency = Adjacency(graph_of([(0, 1), (0, 2), (1, 1), (2, 3)]))  # 4 pairs, read from both sides
+    for users, items, spares in (([2], [3], True), ([0, 1], [1, 1], True), (range(7), range(5), False)):
+        assert adjacency.spares_work((torch.tensor(users), torch.tensor(items))) == spares
+    assert not adjacency.spares_work((torch.tensor([2]), torch.tensor([1, 1, 1, 1])))  # as often as listed
+
+
 # --- Folding in ----------------------------------------------------------------------------------------------------
 
 
@@ -212,12 +219,13 @@ def test_a_known_user_s_own_history_folds_in_to_all_but_layer_0():
 
 
 def test_known_and_unknown_users_in_one_block():
+    """User 5 has a row and no training pair, so nobody knows it either."""
     edges, x, encoder = [(0, 1), (0, 2), (1, 1), (2, 3)], vectors(), LightGCNEncoder(2)
     adjacency = Adjacency(graph_of(edges))
-    mixed = fold_in(encoder, adjacency, x, Queries.from_histories([[1], [2, 3], [3]], users=[1, -1, 2]))
+    mixed = fold_in(encoder, adjacency, x, Queries.from_histories([[1], [2, 3], [3], [2, 3]], users=[1, -1, 2, 5]))
     alone = fold_in(encoder, adjacency, x, Queries.from_histories([[2, 3]]))
     assert torch.equal(mixed[[0, 2]], encoder(adjacency, x)[0][[1, 2]])
-    torch.testing.assert_close(mixed[1:2], alone)
+    torch.testing.assert_close(mixed[[1, 3]], alone.expand(2, -1))
 
 
 @pytest.mark.parametrize("combine", ["mean", "last"])

@@ -169,6 +169,18 @@ def test_with_dropout_it_repeats_with_the_generator():
     assert not torch.equal(one, two)
 
 
+@pytest.mark.parametrize("last", [False, True])
+@torch.no_grad()
+def test_attention_weights_are_dropped_in_training_alone(last):
+    encoder, sequences = make(layers=1), packed([5, 8, 2])
+    encoder.blocks[0].attention_dropout = 0.5
+    table = torch.randn(ITEMS, DIM, dtype=torch.float64)
+    one, two = (encoder.train()(sequences, table, last=last) for _ in range(2))
+    assert not torch.allclose(one, two)
+    one, two = (encoder.eval()(sequences, table, last=last) for _ in range(2))
+    assert torch.equal(one, two)
+
+
 @pytest.mark.parametrize(
     ("lengths", "seen"), [([3, 0, 2], "0 to 3"), ([51], "51 to 51"), ([], "no sequences"), ([50, 51, 1], "1 to 51")]
 )
