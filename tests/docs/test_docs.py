@@ -369,6 +369,19 @@ def test_the_grid_of_hardgnn_is_flat_as_its_page_says():
         assert all(low < 0 < high for low, high in found.values())
 
 
+def test_the_grid_of_hardgnn_on_foursquare_has_no_order_as_its_page_says():
+    sampled, full, _ = dglrec.reproduce("hardgnn-figure2", data=["foursquare-nyc"]).blocks()
+    early = "hardgnn,train.epochs=25"
+    below = {f"{early},lam=0.0 0", f"{early},lam=0.01 3", f"{early} 5", f"{early},lam=0.2 7"}
+    for block, wanted in ((sampled, below), (full, {f"{early},lam=0.01 3", f"{early} 5"})):
+        found = intervals(block)
+        assert len(found) == 9
+        assert {row for row, (low, _) in found.items() if low > 0} == wanted
+        assert all(high > 0 for _, high in found.values())
+    best = [row[full.header.index("best epoch")] for row in full.rows]
+    assert best.count("25") > len(best) / 2
+
+
 def test_what_slices_tell_on_drift_is_as_the_page_says():
     found = intervals(dglrec.reproduce("selfgnn-slices", data=["sample-drift"]).blocks()[0])
     better = ["selfgnn,slices=1,instance=none", "selfgnn-inductive,slices=1,past=false", "selfgnn-prefixes,slices=1"]
