@@ -426,6 +426,7 @@ _PLANS = (
             *(f"lightgcn-softmax,temperature={value},train.epochs=6" for value in (0.05, 0.07, 0.1, 0.15, 0.2)),
             "lightgcn-softmax",
             "lightgcn-softmax,train.schedule=linear,train.epochs=20",
+            "lightgcn-softmax,train.lr=0.003,train.epochs=20",
         ),
         fields={"train.monitor": "recall@20"},
         over="epochs",
