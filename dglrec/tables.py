@@ -558,6 +558,7 @@ _PLANS = (
             "hardgnn-code,lam=0",
             "hardgnn-code,hard_in_rec=false",
             "hardgnn-code",
+            "hardgnn",
             "hardgnn,hard_in_rec=true",
         ),
         fields=_SAMPLED,
