@@ -219,10 +219,15 @@ def test_a_masked_item_never_ties_with_a_target_that_a_model_rules_out():
     assert evaluate(Table(table), queries, k=2)["recall@2"] == 1.0
 
 
-def test_the_models_scores_are_not_written_to():
+@pytest.mark.parametrize("candidates", [None, [[0, 1, 2, 3]] * 3])
+def test_the_models_scores_are_not_written_to(candidates):
+    class Kept(Table):
+        def scores(self, queries, items=None):
+            return self.table
+
     table = np.arange(12.0).reshape(3, 4)
-    model = Table(table.copy())
-    evaluate(model, ask([[0], [1], [2]], [[3], [3], [3]]), k=1)
+    model = Kept(table.copy())
+    evaluate(model, ask([[0], [1], [2]], [[3], [3], [3]], candidates), k=1)
     assert torch.equal(model.table, torch.as_tensor(table))
 
 
@@ -264,6 +269,13 @@ def test_leaving_out_targets_that_no_cut_reaches_changes_nothing(cuts, ties, lev
         near = evaluate(model, queries, metrics=("recall", "ndcg", "hit", "precision"), seen=seen, **how)
         every = evaluate(model, queries, metrics=("recall", "ndcg", "hit", "precision", "mrr"), seen=seen, **how)
         assert all(np.array_equal(near.per_query[name], every.per_query[name]) for name in near)
+        for name in ("mrr", "auc"):
+            some, all_places = (
+                evaluate(model, queries, metrics=name, seen=seen, ties=ties, per_query=True, k=k) for k in (cuts, 130)
+            )
+            assert np.array_equal(some.per_query[name], all_places.per_query[name])
+            if name == "mrr":
+                assert all_places.per_query["mrr"] == pytest.approx(all_places.per_query["mrr@130"], abs=1e-12)
 
 
 def test_few_targets_are_compared_with_all_items(monkeypatch):
@@ -277,6 +289,14 @@ def test_few_targets_are_compared_with_all_items(monkeypatch):
     queries = random_queries(rng, num_queries=500, num_items=200)
     evaluate(Table(rng.random((500, 200)).astype(np.float32)), queries, k=20, metrics="recall")
     assert 0.1 < sum(counted) / len(queries.targets) < 0.2
+
+
+def test_counts_are_exact_beyond_what_float32_counts():
+    ranker = sys.modules["dglrec.evaluate"]._Ranker(None, "keep", ("recall",), 1)
+    scores = torch.ones(1, (1 << 24) + 1)
+    scores[0, 0] = 0
+    greater, equal = ranker._count(scores, None, scores[:, 0])
+    assert (int(greater), int(equal)) == (1 << 24, 1)
 
 
 @pytest.mark.parametrize("interests", [1, 3])
@@ -554,8 +574,9 @@ def test_a_split_by_time_is_checked_by_time():
     model = Table(np.zeros((4, 5)))
     model.split = split
     assert evaluate(model, split.valid).protocol.kind == "time"
-    model.split = dataclasses.replace(split, train=split.log)  # learnt from all, under the same name
-    with pytest.raises(DataError, match="reaches to time 4, the queries begin at 3"):
+    late = split.log.select(split.log.time <= 3)
+    model.split = dataclasses.replace(split, train=late)  # learnt from validation too, under the same name
+    with pytest.raises(DataError, match="reaches to time 3, the queries begin at 3"):
         evaluate(model, split.valid)
 
 
@@ -609,6 +630,14 @@ def test_queries_that_cannot_be_measured(queries, message):
 def test_arguments_that_do_not_fit(arguments, message):
     with pytest.raises(ConfigError, match=message):
         evaluate(Table(np.zeros((1, 4))), ask([[]], [[1]]), **arguments)
+
+
+def test_a_query_without_negatives_has_no_auc():
+    table = np.zeros((2, 2))
+    with pytest.raises(DataError, match="a query has no negative to rank; auc needs one in each query"):
+        evaluate(Table(table), ask([[], [0]], [[1], [1]]), metrics="auc")  # the only other item of query 1 is masked
+    with pytest.raises(DataError, match="no query has a negative to rank"):
+        evaluate(Table(table), ask([[], []], [[1], [1]], [[1], [1]]), metrics="auc_pooled")
 
 
 @pytest.mark.parametrize("ties", ["expected", "pessimistic"])
