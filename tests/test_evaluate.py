@@ -248,6 +248,15 @@ def test_block_size_changes_nothing(most_targets):
         assert all(np.abs(parts.per_query[name] - whole.per_query[name]).max() < 1e-15 for name in whole)
 
 
+@pytest.mark.parametrize(("candidates", "calls"), [(None, [3, 3, 3]), ([[0, 1]] * 9, [6, 3])])
+def test_blocks_are_small_where_a_query_has_many_scores(candidates, calls, monkeypatch):
+    monkeypatch.setattr(sys.modules["dglrec.evaluate"], "BLOCK_SCORES", 12)
+    model = Table(np.zeros((9, 4)))
+    model.split = SimpleNamespace(kind="position", log=SimpleNamespace(num_items=4))
+    evaluate(model, ask([[]] * 9, [[1]] * 9, candidates))
+    assert model.calls == calls
+
+
 def test_chunks_change_nothing(monkeypatch):
     rng = np.random.default_rng(6)
     queries, model = random_queries(rng), Table(rng.integers(0, 9, (50, 40)).astype(np.float32))
@@ -347,6 +356,10 @@ def test_other_types_of_scores(dtype):
         assert dict(found) == dict(evaluate(Table(table), queries, seen=seen))
 
 
+def test_float64_is_not_rounded():
+    assert evaluate(Table(np.array([[1.0, 1.0 + 1e-12]])), ask([[]], [[1]]), k=1)["recall@1"] == 1
+
+
 def test_one_row_of_scores_for_all():
     class Popularity(Table):
         def scores(self, queries, items=None):
@@ -358,12 +371,16 @@ def test_one_row_of_scores_for_all():
 
 def test_modes_are_put_back():
     model = Table(np.zeros((1, 3)))
-    model.part = torch.nn.Dropout()
+    model.part, model.other = torch.nn.Dropout(), torch.nn.Dropout()
     model.train()
     model.part.eval()  # a part that its owner keeps frozen
     evaluate(model, ask([[]], [[1]]))
-    assert model.training
+    assert model.training and model.other.training
     assert not model.part.training
+    model.table.fill_(math.nan)
+    with pytest.raises(DataError, match="NaN"):
+        evaluate(model, ask([[]], [[1]]))
+    assert model.training and model.other.training
 
 
 # --- Candidates ----------------------------------------------------------------------------------------------------
@@ -541,8 +558,10 @@ def test_a_generative_list_is_masked_and_may_repeat_itself_or_end_early():
 def test_a_generative_model_gives_nothing_beyond_its_beam():
     model, queries = Generative(np.zeros((1, 30)), beam=10), ask([[]], [[1]])
     with pytest.raises(ConfigError, match="k=20 is more than the model's beam of 10"):
-        evaluate(model, queries, k=(10, 20))
-    assert [name for name in evaluate(model, queries) if "recall" in name] == ["recall@5", "recall@10"]
+        evaluate(model, queries, k=(20, 10))
+    for beam in (7, 10):
+        names = list(evaluate(Generative(np.zeros((1, 30)), beam), queries, metrics="recall"))
+        assert names == ["recall@5", f"recall@{beam}"]
     with pytest.raises(ConfigError, match="auc needs a ranking of all items"):
         evaluate(model, queries, k=5, metrics="auc")
     with pytest.raises(ConfigError, match="cannot rank given candidates"):
