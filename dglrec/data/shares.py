@@ -76,7 +76,7 @@ def ratio(
     split = _deal(log, part, "position" if by == "last" else "random", rule)
     if by == "last" and log.time is not None:
         for number, queries in ((1, split.valid), (2, split.test)):
-            first = np.flatnonzero((np.diff(part, prepend=0) != 0) & (part == number) & (log.position > 0))
+            first = np.flatnonzero((np.diff(part, prepend=0) != 0) & (part == number))  # never a user's first event
             split.counts[f"tie_decided_targets_{queries.name}"] = int((log.time[first] == log.time[first - 1]).sum())
     return split
 
