@@ -149,13 +149,14 @@ def test_a_leak_is_found(log: InteractionLog, name: str) -> None:
 
 
 def test_a_leak_between_two_parts_is_found() -> None:
-    log = InteractionLog.from_arrays([0] * 5, range(5), time=range(5))
+    log = InteractionLog.from_arrays([1] * 5 + [0], range(6), time=range(6), user_ids=["b", "a"])
     split = ratio(log, valid=0.2, test=0.2)
     early = dataclasses.replace(split.valid, items=split.valid.items[[0, 1, 2]] + [0, 0, 2])
     leaks = [
-        dataclasses.replace(split, train=log.select(np.arange(4))),  # with the validation event
-        dataclasses.replace(split, train=log.select([0, 1, 2, 4])),  # with the test event
+        dataclasses.replace(split, train=log.select([0, 1, 2, 3, 4])),  # with the validation event
+        dataclasses.replace(split, train=log.select([0, 1, 2, 3, 5])),  # with the test event
         dataclasses.replace(split, valid=early),  # a validation history with the test event
+        dataclasses.replace(split, test=dataclasses.replace(split.test, targets=np.array([5]))),  # the other user's
     ]
     for leak in leaks:
         with pytest.raises(DataError, match="is in another part too, or not in the log"):
@@ -190,6 +191,7 @@ def test_a_model_trains_and_is_ranked_under_both() -> None:
         (lambda log: ratio(log, order="file"), "is sorted by time already"),
         (lambda log: given(log), "comes without a split"),
         (lambda log: given(InteractionLog.from_arrays([0, 0], [0, 1], part=[0, 1])), "without test events"),
+        (lambda log: given(InteractionLog.from_arrays([0, 0], [0, 1], part=[2, 2])), "in the test part and before it"),
         (lambda log: given(with_parts(False), valid=1.0), "expected a share from 0 to below 1"),
         (lambda log: InteractionLog.from_arrays([0], [0], part=[3]), "part holds other values"),
         (lambda log: InteractionLog.from_arrays([0], [0], part=[256]), "part holds other values"),
