@@ -94,6 +94,7 @@ def test_negatives_are_distinct_and_never_touched(way: Way, log: InteractionLog)
         for name in ("user", "offsets", "items", "times", "target_offsets", "targets", "time"):
             np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
         assert one.without_candidates().candidates is None
+        assert one.negatives.dtype == np.int64  # while candidates have 32 bits: user * items + negative would not fit
     later = [set(row) & touched_by(log)[user] for user, row in draws(split.valid).items()]
     assert any(later) == (split.kind == "time")
 

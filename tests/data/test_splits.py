@@ -418,7 +418,8 @@ def test_queries_are_cut_like_arrays(recipe: object, log: InteractionLog) -> Non
     part = queries[[4, 0]]
     assert part.lengths.tolist() == [len(whole[4][1]), len(whole[0][1])]
     assert part.times is not None
-    assert len(part.times) == len(part.items)
+    assert part.times.tolist() == [*queries[4].times, *queries[0].times]
+    assert part.time.tolist() == [queries.time[4], queries.time[0]]
     assert (part.name, part.split_digest) == ("test", queries.split_digest)
 
 
@@ -441,3 +442,5 @@ def test_histories_must_fit_their_users_and_times() -> None:
         Queries.from_histories([[1], [2]], users=[0])
     with pytest.raises(DataError, match="different lengths"):
         Queries.from_histories([[1], [2]], times=[[0.0], [1.0, 2.0]])
+    with pytest.raises(DataError, match="different lengths"):
+        Queries.from_histories([[1], [2, 3]], times=[[0.0, 1.0], [2.0]])

@@ -368,6 +368,8 @@ def test_without_candidates_targets_are_sets() -> None:
     with pytest.raises(DataError, match="no candidates, and so no negatives"):
         _ = full.negatives
     assert asked().new_items().without_candidates().targets.tolist() == [2]
+    two = dataclasses.replace(Queries.from_histories([[], []]), target_offsets=np.arange(3), targets=np.array([3, 0]))
+    assert two.without_candidates().targets.tolist() == [3, 0]  # of different queries
 
 
 # Size -----------------------------------------------------------------------------------------------------------------
