@@ -57,6 +57,11 @@ def test_events_at_one_moment_before_1970():
     assert graph.edges["next"].data["time"].tolist() == [-3.0]
 
 
+def test_no_items_and_more_pairs_than_32_bits_count():
+    assert edges(transitions(user=[], item=[])) == []
+    assert edges(transitions(user=[0, 0], item=[99_999, 70_000])) == [(99_999, 70_000)]
+
+
 def test_the_counts_model_reads_the_same():
     split = dglrec.leave_one_out(dglrec.sample("shop", users=60, items=40, seed=1))
     model = dglrec.models.preset("transitions", split)
