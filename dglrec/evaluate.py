@@ -343,7 +343,7 @@ class _Ranker:
         row = _spread(queries.target_offsets)
         wanted = _keys(row, queries.targets)
         keys = _keys(np.arange(len(ids))[:, None], ids)
-        drop = (ids < 0) | _repeated(keys)
+        drop = _repeated(keys)  # -1 stands at the end alone and is no positive: it need not be dropped
         if self.seen == "mask":
             drop |= np.isin(keys, np.setdiff1d(_keys(_spread(queries.offsets), queries.items), wanted))
         rank = np.cumsum(~drop, axis=1)  # 1 for the first item that stays
@@ -383,7 +383,7 @@ class _Ranker:
         step = max(1, _SLICE_SCORES.get(scores.device.type, 1 << 20) // max(1, num_items))
         greater, equal = torch.empty(2, len(target), dtype=torch.int64, device=scores.device)
         most = min(step, len(target)) * num_items
-        if self.work.shape[1] < most or (self.work.device, self.work.dtype) != (scores.device, scores.dtype):
+        if self.work.shape[1] < most:
             self.work = scores.new_empty(2, most)
         exact = torch.float64 if num_items > 1 << 24 else torch.float32  # float32 counts no further than 2^24
         for start in range(0, len(target), step):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +16,11 @@ import numpy.typing as npt
 from .errors import DataError
 
 Floats = npt.NDArray[np.float64]
+Times = npt.NDArray[np.uint8]  # how often a user is drawn: nobody is 256 times, whose chance is below 1e-500
 
 _BLOCK_DRAWN = 1 << 20  # users drawn at once: 8 MiB
 _BLOCK_USERS = 1 << 9  # whose draws are made float64 at once: 8 MiB for 2,000 draws
-_KEPT = 1 << 26  # most cells of users by draws in memory at once: 64 MiB, where no user is drawn more than 255 times
+_KEPT = 1 << 26  # most cells of users by draws in memory at once: 64 MiB
 
 
 class Interval(NamedTuple):
@@ -72,13 +73,13 @@ def user_bootstrap(
     return Interval(float(each.mean()), float(low), float(high))
 
 
-def _means(sums: Floats, counts: Floats, times: npt.NDArray[np.unsignedinteger[Any]]) -> Floats:
+def _means(sums: Floats, counts: Floats, times: Times) -> Floats:
     """(n,) means over the queries of n draws, from how often each of them has each user (U, n)."""
     same = bool((counts == counts[0]).all())
     return _weighted(sums, times) / (counts.sum() if same else _weighted(counts, times))
 
 
-def _weighted(values: Floats, times: npt.NDArray[np.unsignedinteger[Any]]) -> Floats:
+def _weighted(values: Floats, times: Times) -> Floats:
     """values (U,) @ times (U, n). Most users of a ranking metric have 0, and their rows need not be read."""
     total, some = np.zeros(times.shape[1]), values.nonzero()[0]
     for start in range(0, len(some), _BLOCK_USERS):
@@ -87,7 +88,7 @@ def _weighted(values: Floats, times: npt.NDArray[np.unsignedinteger[Any]]) -> Fl
     return total
 
 
-def _times_drawn(size: int, draws: int, seed: int) -> Iterable[npt.NDArray[np.unsignedinteger[Any]]]:
+def _times_drawn(size: int, draws: int, seed: int) -> Iterable[Times]:
     """How often each draw of `size` users with replacement has each of them, (size, n), some draws at a time.
 
     A table has many intervals over the same users; what was drawn is kept for the next one if it is small.
@@ -99,16 +100,16 @@ def _times_drawn(size: int, draws: int, seed: int) -> Iterable[npt.NDArray[np.un
 
 
 @lru_cache(maxsize=1)
-def _kept_times(size: int, draws: int, seed: int) -> npt.NDArray[np.unsignedinteger[Any]]:
+def _kept_times(size: int, draws: int, seed: int) -> Times:
     return _draw(size, draws, np.random.default_rng(seed))
 
 
-def _draw(size: int, draws: int, rng: np.random.Generator) -> npt.NDArray[np.unsignedinteger[Any]]:
-    """(size, draws), in one byte each if they fit; the numbers drawn are there for a few draws at a time only."""
+def _draw(size: int, draws: int, rng: np.random.Generator) -> Times:
+    """(size, draws); the numbers drawn are there for a few draws at a time only."""
     step, parts = max(1, _BLOCK_DRAWN // size), []
     for start in range(0, draws, step):
         number = min(step, draws - start)
         cell = rng.integers(size, size=(number, size)) + size * np.arange(number)[:, None]
         times = np.bincount(cell.reshape(-1), minlength=number * size).reshape(number, size)
-        parts.append(times.astype(np.min_scalar_type(times.max())).T)
+        parts.append(times.astype(np.uint8).T)
     return np.concatenate(parts, axis=1)

@@ -219,10 +219,15 @@ def test_a_masked_item_never_ties_with_a_target_that_a_model_rules_out():
     assert evaluate(Table(table), queries, k=2)["recall@2"] == 1.0
 
 
-def test_the_models_scores_are_not_written_to():
+@pytest.mark.parametrize("candidates", [None, [[0, 1, 2, 3]] * 3])
+def test_the_models_scores_are_not_written_to(candidates):
+    class Kept(Table):
+        def scores(self, queries, items=None):
+            return self.table
+
     table = np.arange(12.0).reshape(3, 4)
-    model = Table(table.copy())
-    evaluate(model, ask([[0], [1], [2]], [[3], [3], [3]]), k=1)
+    model = Kept(table.copy())
+    evaluate(model, ask([[0], [1], [2]], [[3], [3], [3]], candidates), k=1)
     assert torch.equal(model.table, torch.as_tensor(table))
 
 
@@ -241,6 +246,15 @@ def test_block_size_changes_nothing(most_targets):
         assert max(model.calls) == block
         assert sum(model.calls) == 50
         assert all(np.abs(parts.per_query[name] - whole.per_query[name]).max() < 1e-15 for name in whole)
+
+
+@pytest.mark.parametrize(("candidates", "calls"), [(None, [3, 3, 3]), ([[0, 1]] * 9, [6, 3])])
+def test_blocks_are_small_where_a_query_has_many_scores(candidates, calls, monkeypatch):
+    monkeypatch.setattr(sys.modules["dglrec.evaluate"], "BLOCK_SCORES", 12)
+    model = Table(np.zeros((9, 4)))
+    model.split = SimpleNamespace(kind="position", log=SimpleNamespace(num_items=4))
+    evaluate(model, ask([[]] * 9, [[1]] * 9, candidates))
+    assert model.calls == calls
 
 
 def test_chunks_change_nothing(monkeypatch):
@@ -264,6 +278,13 @@ def test_leaving_out_targets_that_no_cut_reaches_changes_nothing(cuts, ties, lev
         near = evaluate(model, queries, metrics=("recall", "ndcg", "hit", "precision"), seen=seen, **how)
         every = evaluate(model, queries, metrics=("recall", "ndcg", "hit", "precision", "mrr"), seen=seen, **how)
         assert all(np.array_equal(near.per_query[name], every.per_query[name]) for name in near)
+        for name in ("mrr", "auc"):
+            some, all_places = (
+                evaluate(model, queries, metrics=name, seen=seen, ties=ties, per_query=True, k=k) for k in (cuts, 130)
+            )
+            assert np.array_equal(some.per_query[name], all_places.per_query[name])
+            if name == "mrr":
+                assert all_places.per_query["mrr"] == pytest.approx(all_places.per_query["mrr@130"], abs=1e-12)
 
 
 def test_few_targets_are_compared_with_all_items(monkeypatch):
@@ -277,6 +298,14 @@ def test_few_targets_are_compared_with_all_items(monkeypatch):
     queries = random_queries(rng, num_queries=500, num_items=200)
     evaluate(Table(rng.random((500, 200)).astype(np.float32)), queries, k=20, metrics="recall")
     assert 0.1 < sum(counted) / len(queries.targets) < 0.2
+
+
+def test_counts_are_exact_beyond_what_float32_counts():
+    ranker = sys.modules["dglrec.evaluate"]._Ranker(None, "keep", ("recall",), 1)
+    scores = torch.ones(1, (1 << 24) + 1)
+    scores[0, 0] = 0
+    greater, equal = ranker._count(scores, None, scores[:, 0])
+    assert (int(greater), int(equal)) == (1 << 24, 1)
 
 
 @pytest.mark.parametrize("interests", [1, 3])
@@ -327,6 +356,10 @@ def test_other_types_of_scores(dtype):
         assert dict(found) == dict(evaluate(Table(table), queries, seen=seen))
 
 
+def test_float64_is_not_rounded():
+    assert evaluate(Table(np.array([[1.0, 1.0 + 1e-12]])), ask([[]], [[1]]), k=1)["recall@1"] == 1
+
+
 def test_one_row_of_scores_for_all():
     class Popularity(Table):
         def scores(self, queries, items=None):
@@ -338,12 +371,16 @@ def test_one_row_of_scores_for_all():
 
 def test_modes_are_put_back():
     model = Table(np.zeros((1, 3)))
-    model.part = torch.nn.Dropout()
+    model.part, model.other = torch.nn.Dropout(), torch.nn.Dropout()
     model.train()
     model.part.eval()  # a part that its owner keeps frozen
     evaluate(model, ask([[]], [[1]]))
-    assert model.training
+    assert model.training and model.other.training
     assert not model.part.training
+    model.table.fill_(math.nan)
+    with pytest.raises(DataError, match="NaN"):
+        evaluate(model, ask([[]], [[1]]))
+    assert model.training and model.other.training
 
 
 # --- Candidates ----------------------------------------------------------------------------------------------------
@@ -521,8 +558,10 @@ def test_a_generative_list_is_masked_and_may_repeat_itself_or_end_early():
 def test_a_generative_model_gives_nothing_beyond_its_beam():
     model, queries = Generative(np.zeros((1, 30)), beam=10), ask([[]], [[1]])
     with pytest.raises(ConfigError, match="k=20 is more than the model's beam of 10"):
-        evaluate(model, queries, k=(10, 20))
-    assert [name for name in evaluate(model, queries) if "recall" in name] == ["recall@5", "recall@10"]
+        evaluate(model, queries, k=(20, 10))
+    for beam in (7, 10):
+        names = list(evaluate(Generative(np.zeros((1, 30)), beam), queries, metrics="recall"))
+        assert names == ["recall@5", f"recall@{beam}"]
     with pytest.raises(ConfigError, match="auc needs a ranking of all items"):
         evaluate(model, queries, k=5, metrics="auc")
     with pytest.raises(ConfigError, match="cannot rank given candidates"):
@@ -554,8 +593,9 @@ def test_a_split_by_time_is_checked_by_time():
     model = Table(np.zeros((4, 5)))
     model.split = split
     assert evaluate(model, split.valid).protocol.kind == "time"
-    model.split = dataclasses.replace(split, train=split.log)  # learnt from all, under the same name
-    with pytest.raises(DataError, match="reaches to time 4, the queries begin at 3"):
+    late = split.log.select(split.log.time <= 3)
+    model.split = dataclasses.replace(split, train=late)  # learnt from validation too, under the same name
+    with pytest.raises(DataError, match="reaches to time 3, the queries begin at 3"):
         evaluate(model, split.valid)
 
 
@@ -609,6 +649,14 @@ def test_queries_that_cannot_be_measured(queries, message):
 def test_arguments_that_do_not_fit(arguments, message):
     with pytest.raises(ConfigError, match=message):
         evaluate(Table(np.zeros((1, 4))), ask([[]], [[1]]), **arguments)
+
+
+def test_a_query_without_negatives_has_no_auc():
+    table = np.zeros((2, 2))
+    with pytest.raises(DataError, match="a query has no negative to rank; auc needs one in each query"):
+        evaluate(Table(table), ask([[], [0]], [[1], [1]]), metrics="auc")  # the only other item of query 1 is masked
+    with pytest.raises(DataError, match="no query has a negative to rank"):
+        evaluate(Table(table), ask([[], []], [[1], [1]], [[1], [1]]), metrics="auc_pooled")
 
 
 @pytest.mark.parametrize("ties", ["expected", "pessimistic"])

@@ -75,10 +75,12 @@ def test_it_covers_the_truth_where_queries_of_a_user_go_together() -> None:
         ({"values": [1.0, 2.0], "users": [1]}, r"values \(2,\) and users \(1,\) do not fit"),
         ({"values": [[1.0], [2.0]], "users": [[1], [2]]}, "do not fit"),
         ({"values": [1.0, np.nan], "users": [1, 2]}, "not finite"),
+        ({"values": [1.0, np.inf], "users": [1, 2]}, "not finite"),
         ({"values": [1.0, 2.0], "users": [1, 1]}, "are of 1 user"),
         ({"values": [], "users": []}, "are of 0 user"),
         ({"values": [1.0, 2.0], "users": [1, 2], "draws": 0}, "draws is 0"),
         ({"values": [1.0, 2.0], "users": [1, 2], "level": 95}, "level 95"),
+        ({"values": [1.0, 2.0], "users": [1, 2], "level": 1}, "level 1;"),
     ],
 )
 def test_wrong_arguments_are_errors(arguments: dict[str, object], message: str) -> None:

@@ -76,7 +76,7 @@ def ratio(
     split = _deal(log, part, "position" if by == "last" else "random", rule)
     if by == "last" and log.time is not None:
         for number, queries in ((1, split.valid), (2, split.test)):
-            first = np.flatnonzero((np.diff(part, prepend=0) != 0) & (part == number) & (log.position > 0))
+            first = np.flatnonzero((np.diff(part, prepend=0) != 0) & (part == number))  # never a user's first event
             split.counts[f"tie_decided_targets_{queries.name}"] = int((log.time[first] == log.time[first - 1]).sum())
     return split
 
@@ -151,8 +151,6 @@ def _deal(log: InteractionLog, part: Parts, kind: Literal["position", "random", 
     """The split of parts (n,)."""
     digest = digest_of(log, rule)
     train = log.select(part == 0)
-    if len(train) == 0:
-        raise DataError(f"all events of {log.name!r} are held out; nothing to train on")
     valid, test = (_asked(log, part, number, name, digest) for number, name in ((1, "valid"), (2, "test")))
     counts: dict[str, int | float] = {"short_users": log.num_users - len(np.union1d(valid.user, test.user))}
     return Split(log, train, valid, test, kind, rule, digest, counts | counts_of(train, valid, test))

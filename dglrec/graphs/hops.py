@@ -290,8 +290,8 @@ class _Side:
     def __init__(self, own: Ints, other: Ints, rank: Ints, position: Ints, count: int, span: int) -> None:
         order = np.lexsort((position, rank, own))
         self.offsets = row_pointers(np.bincount(own, minlength=count))
-        self.node, self.edge = other[order].astype(np.int64), order.astype(np.int64)
-        own, rank = own[order].astype(np.int64), rank[order].astype(np.int64)
+        self.node, self.edge = other[order].astype(np.int64), order
+        own, rank = own[order].astype(np.int64), rank[order]  # a graph may number its nodes with 32 bits
         self.key = own * span + rank
         self.again = np.full(len(own), span, dtype=np.int64)
         by_pair = np.lexsort((np.arange(len(own)), self.node, own))

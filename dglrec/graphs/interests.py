@@ -105,7 +105,7 @@ def sparsify(similarity: Tensor, cluster: Tensor, gamma: float, rank: Rank = "cl
         kept = _share(gamma, pairs)
     else:  # the diagonal comes first; each pair is in the matrix twice
         number = valid.sum(1)
-        kept = (_share(gamma, number * number) - number + 1).clamp(min=0) // 2
+        kept = (_share(gamma, number * number) - number + 1) // 2
     largest = value.topk(max(int(kept.max()), 1), dim=1).values  # (B, K), sorted
     threshold = largest.gather(1, (kept - 1).clamp(min=0)[:, None])[:, 0]
     # Nothing but the diagonal is among the largest: its own value is the threshold.

@@ -66,7 +66,7 @@ def transitions(
         pairs.append((items[:-step] * num_items + items[step:])[kept])
         when.append(np.zeros(len(pairs[-1])) if times is None else times[step:][kept])
     pair, place, count = np.unique(np.concatenate(pairs), return_inverse=True, return_counts=True)
-    source, target = torch.as_tensor(pair // max(num_items, 1)), torch.as_tensor(pair % max(num_items, 1))
+    source, target = torch.as_tensor(pair // num_items), torch.as_tensor(pair % num_items)
     features = {"count": torch.as_tensor(count)}
     if times is not None:
         newest = np.full(len(pair), -np.inf)

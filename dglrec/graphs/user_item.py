@@ -48,7 +48,7 @@ class Sequences:
 
     def last(self, length: int) -> Sequences:
         """The most recent `length` items of every sequence."""
-        if len(self) == 0 or int(self.lengths.max(initial=0)) <= length:
+        if int(self.lengths.max(initial=0)) <= length:
             return self
         sizes = np.minimum(self.lengths, length)
         ends = self.offsets[1:]

@@ -72,10 +72,10 @@ def draws(queries: Queries) -> dict[int, list[int]]:
     return dict(zip(queries.user.tolist(), queries.negatives.reshape(len(queries), -1).tolist(), strict=True))
 
 
-def assert_sound(queries: Queries, touched: list[set[int]], count: int) -> None:
+def assert_sound(queries: Queries, touched: list[set[int]], count: int, num_items: int = ITEMS) -> None:
     for user, target, row in zip(queries.user, queries.targets, rows_of(queries), strict=True):
         negatives = [item for item in row if item != target]
-        assert row == sorted(set(row)) and len(row) == count + 1 and target in row
+        assert row == sorted(set(row)) and len(row) == count + 1 and target in row and row[-1] < num_items
         assert len(negatives) == count and not touched[user] & set(negatives)
 
 
@@ -94,6 +94,7 @@ def test_negatives_are_distinct_and_never_touched(way: Way, log: InteractionLog)
         for name in ("user", "offsets", "items", "times", "target_offsets", "targets", "time"):
             np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
         assert one.without_candidates().candidates is None
+        assert one.negatives.dtype == np.int64  # while candidates have 32 bits: user * items + negative would not fit
     later = [set(row) & touched_by(log)[user] for user, row in draws(split.valid).items()]
     assert any(later) == (split.kind == "time")
 
@@ -118,7 +119,7 @@ def test_any_log(events: list[tuple[int, int, int]], count: int, function: str) 
     split = make_split(log, rule | {"negatives": count})
     split.verify()
     for queries, (_, touched) in zip((split.valid, split.test), parts, strict=True):
-        assert_sound(queries, touched, count)
+        assert_sound(queries, touched, count, 8)
 
 
 @pytest.mark.parametrize("free", [7, 20, 21, 30])
@@ -189,6 +190,8 @@ def test_a_draw_is_pinned() -> None:
     split = leave_one_out(log, order="file", negatives=4, seed=1)
     assert draws(split.valid) == {0: [17, 46, 56, 59], 1: [21, 28, 29, 56]}
     assert draws(split.test) == {0: [38, 43, 44, 59], 1: [35, 36, 50, 52]}
+    log = log_of(np.repeat([0, 1], [4, 6]), np.array([0, 1, 2, 3, 9, 8, 7, 6, 5, 4]), None, 12)  # few are left
+    assert draws(leave_one_out(log, order="file", negatives=4, seed=1).test) == {0: [6, 8, 9, 11], 1: [1, 2, 3, 10]}
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -355,6 +358,13 @@ def test_wrong_arguments_are_named(make: Callable[[InteractionLog], object], mes
     with pytest.raises(DataError, match=message) as error:
         make(log)
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_who_has_touched_too_much_is_named() -> None:
+    """The fewest left are those of user 2; user 0 has no query."""
+    log = log_of(np.repeat([0, 1, 2, 3], [1, 3, 5, 4]), np.array([0, 0, 1, 2, 0, 1, 2, 3, 4, 0, 1, 2, 3]), None, 8)
+    with pytest.raises(DataError, match="user '2' has touched all but 3 of 8 items; 6 negatives .*: take 3 or fewer"):
+        leave_one_out(log, order="file", negatives=6)
 
 
 # Size -----------------------------------------------------------------------------------------------------------------

@@ -52,6 +52,7 @@ def test_the_end_of_each_history(log: InteractionLog, shares: tuple[float, float
             query = parts[name][parts[name].user == user]
             assert query.items.tolist() == items[:begin]
             assert query.targets.tolist() == list(dict.fromkeys(items[begin : ends[name]]))
+            assert query.time == log.time[log.user == user][begin]  # type: ignore[index]
             number[name] += 1
     assert number == {name: len(queries) for name, queries in parts.items()}
 
@@ -83,6 +84,9 @@ def test_ties_that_decide_are_counted() -> None:
     log = InteractionLog.from_arrays([0] * 4 + [1] * 4 + [2] * 4, range(12), time=times)
     counts = ratio(log, valid=0.25, test=0.25).counts
     assert (counts["tie_decided_targets_test"], counts["tie_decided_targets_valid"]) == (2, 1)
+    log = InteractionLog.from_arrays([0] * 10, range(10), time=[0, 1, 2, 3, 4, 5, 6, 6, 7, 7])
+    counts = ratio(log, valid=0.2, test=0.2).counts  # ties among the targets of a part decide nothing
+    assert (counts["tie_decided_targets_test"], counts["tie_decided_targets_valid"]) == (0, 0)
 
 
 def with_parts(valid: bool) -> InteractionLog:
@@ -103,6 +107,8 @@ def test_the_parts_of_the_source() -> None:
             rows = log.user == queries.user[q]
             assert queries[q].items.tolist() == log.item[rows & (log.part < number)].tolist()
             assert queries[q].targets.tolist() == log.item[rows & (log.part == number)].tolist()
+    halves = InteractionLog.from_arrays([0, 0, 1, 1], [0, 1, 0, 1], part=[0, 1, 0, 2])  # one query each
+    assert given(halves).counts["short_users"] == 0
     with pytest.raises(DataError, match="has a validation part of its own"):
         given(log, valid=0.1)
 
@@ -121,7 +127,9 @@ def test_validation_is_drawn_where_the_source_has_none() -> None:
     lengths = np.bincount(log.user[log.part == 0])
     drawn = np.bincount(split.valid.user, np.diff(split.valid.target_offsets), minlength=20)
     assert drawn.tolist() == [recbole_cut(n, (0.2, 0.0))[0] for n in lengths]
-    assert not np.array_equal(given(log, valid=0.2, seed=1).valid.targets, split.valid.targets)
+    other = given(log, valid=0.2, seed=1)
+    assert not np.array_equal(other.valid.targets, split.valid.targets)
+    assert np.array_equal(make_split(log, other.rule).valid.targets, other.valid.targets)
     small = log.k_core(4)
     assert small.part is not None and len(small.part) == len(small) < len(log)
 
@@ -138,6 +146,21 @@ def test_a_leak_is_found(log: InteractionLog, name: str) -> None:
         leaky = dataclasses.replace(split, **{name: other})
     with pytest.raises(DataError, match="is in another part too, or not in the log"):
         leaky.verify()
+
+
+def test_a_leak_between_two_parts_is_found() -> None:
+    log = InteractionLog.from_arrays([1] * 5 + [0], range(6), time=range(6), user_ids=["b", "a"])
+    split = ratio(log, valid=0.2, test=0.2)
+    early = dataclasses.replace(split.valid, items=split.valid.items[[0, 1, 2]] + [0, 0, 2])
+    leaks = [
+        dataclasses.replace(split, train=log.select([0, 1, 2, 3, 4])),  # with the validation event
+        dataclasses.replace(split, train=log.select([0, 1, 2, 3, 5])),  # with the test event
+        dataclasses.replace(split, valid=early),  # a validation history with the test event
+        dataclasses.replace(split, test=dataclasses.replace(split.test, targets=np.array([5]))),  # the other user's
+    ]
+    for leak in leaks:
+        with pytest.raises(DataError, match="is in another part too, or not in the log"):
+            leak.verify()
 
 
 def test_a_model_trains_and_is_ranked_under_both() -> None:
@@ -168,6 +191,7 @@ def test_a_model_trains_and_is_ranked_under_both() -> None:
         (lambda log: ratio(log, order="file"), "is sorted by time already"),
         (lambda log: given(log), "comes without a split"),
         (lambda log: given(InteractionLog.from_arrays([0, 0], [0, 1], part=[0, 1])), "without test events"),
+        (lambda log: given(InteractionLog.from_arrays([0, 0], [0, 1], part=[2, 2])), "in the test part and before it"),
         (lambda log: given(with_parts(False), valid=1.0), "expected a share from 0 to below 1"),
         (lambda log: InteractionLog.from_arrays([0], [0], part=[3]), "part holds other values"),
         (lambda log: InteractionLog.from_arrays([0], [0], part=[256]), "part holds other values"),

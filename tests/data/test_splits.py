@@ -131,6 +131,8 @@ def test_random_ties_do_not_depend_on_the_order_in_the_file() -> None:
         one, two = (leave_one_out(some, ties="random", seed=seed) for some in (log, turned))
         assert pieces(one.test) == pieces(two.test)
         assert one.digest == two.digest
+    rated = [InteractionLog.from_arrays([0] * 3, [1] * 3, [7] * 3, rating=marks) for marks in ([1, 2, 3], [3, 1, 2])]
+    assert len({leave_one_out(some, ties="random").digest for some in rated}) == 1
     assert pieces(leave_one_out(log).test) != pieces(leave_one_out(turned).test)
     last = {pieces(leave_one_out(log, ties="random", seed=seed).test)[0][2][0] for seed in range(80)}
     assert last == set(range(8))  # each of the tied items gets its turn
@@ -227,6 +229,9 @@ def test_time_point_equals_a_loop_over_users(events: list[tuple[int, int, int]],
     assert pieces(split.valid) == valid
     assert pieces(split.test) == test
     np.testing.assert_array_equal(split.train.item, log.item[log.time < 3])
+    trained = set(split.train.user.tolist())
+    assert split.counts["cold_users_test"] == sum(user not in trained for user, *_ in test)
+    assert split.counts["short_users"] == log.num_users - len({user for user, *_ in valid + test})
     split.verify()
 
 
@@ -237,7 +242,9 @@ def test_shares_are_quantiles_of_the_times() -> None:
     assert (split.valid_time, split.test_time) == (700, 900)
     assert split.counts["train_interactions"] == 700
     assert split.counts["older_share_valid"] == 0
-    assert time_point(log, valid_time=700, test_time=900).digest != split.digest  # another recipe
+    given = time_point(log, valid_time=700, test_time=900)
+    assert given.digest != split.digest  # another recipe
+    assert given.digest == time_point(log, valid_time=700.0, test_time=900.0).digest
 
 
 @pytest.mark.parametrize(
@@ -248,6 +255,8 @@ def test_shares_are_quantiles_of_the_times() -> None:
         ({"valid_time": 0, "test_time": 5}, "nothing to train on"),
         ({"valid_time": 2, "test_time": 99}, "before and after the time at which test starts"),
         ({"valid_share": 0.6, "test_share": 0.5}, "sum to less than 1"),
+        ({"valid_share": 0.0}, "must be positive"),
+        ({"test_share": 0.0}, "must be positive"),
         ({"targets": "some"}, "targets is 'some'"),
     ],
 )
@@ -347,9 +356,12 @@ def test_verify_finds_leaks(log: InteractionLog) -> None:
         dataclasses.replace(split, train=log),
         dataclasses.replace(split, valid=split.test),
         dataclasses.replace(split, test=dataclasses.replace(split.test, targets=split.test.targets[::-1])),
+        dataclasses.replace(split, test=dataclasses.replace(split.test, items=split.test.items[::-1])),
+        dataclasses.replace(split, test=dataclasses.replace(split.test, split_digest="0" * 64)),
         dataclasses.replace(split, test=leave_one_out(log, ties="random").test),
         dataclasses.replace(timed, train=log),
         dataclasses.replace(timed, valid=timed.test),
+        dataclasses.replace(timed, test=timed.valid),
     ]
     for leak in leaks:
         with pytest.raises(DataError):
@@ -360,6 +372,13 @@ def test_what_ties_decide_and_what_is_older_are_counted_exactly() -> None:
     log = InteractionLog.from_arrays(list("aaaabbbb"), list("wxyzwxyz"), time=[0, 10, 10, 20, 1, 10, 11, 20])
     split = time_point(log, valid_time=10, test_time=20, targets="next")
     assert split.counts["tie_decided_targets_valid"] == 1  # a's events at 10, not b's at 10 and 11
+    assert split.counts["tie_decided_targets_test"] == 0  # each has one event, and a's at 20 is no tie with b's
+    log = InteractionLog.from_arrays(list("aaabbb"), list("xyzxyz"), time=[1, 5, 5, 1, 5, 5])
+    counts = leave_one_out(log, test_users=1).counts  # those of a user who is not asked do not count
+    assert (counts["tie_decided_targets_valid"], counts["tie_decided_targets_test"]) == (2, 1)
+    log = InteractionLog.from_arrays(list("aaaabbbb"), list("wxyzwxyz"), time=[0, 10, 20, 20] * 2)
+    split = time_point(log, valid_time=10, test_time=20, targets="next", test_users=1)
+    assert split.counts["tie_decided_targets_test"] == 1
     log = InteractionLog.from_arrays(list("aaabbb"), list("xyzxyz"), time=[0, 5, 6, 5, 7, 8])
     assert leave_one_out(log).counts["older_share_valid"] == 0  # a's target at 5 is as old as b's training event
 
@@ -399,7 +418,8 @@ def test_queries_are_cut_like_arrays(recipe: object, log: InteractionLog) -> Non
     part = queries[[4, 0]]
     assert part.lengths.tolist() == [len(whole[4][1]), len(whole[0][1])]
     assert part.times is not None
-    assert len(part.times) == len(part.items)
+    assert part.times.tolist() == [*queries[4].times, *queries[0].times]
+    assert part.time.tolist() == [queries.time[4], queries.time[0]]
     assert (part.name, part.split_digest) == ("test", queries.split_digest)
 
 
@@ -422,3 +442,5 @@ def test_histories_must_fit_their_users_and_times() -> None:
         Queries.from_histories([[1], [2]], users=[0])
     with pytest.raises(DataError, match="different lengths"):
         Queries.from_histories([[1], [2]], times=[[0.0], [1.0, 2.0]])
+    with pytest.raises(DataError, match="different lengths"):
+        Queries.from_histories([[1], [2, 3]], times=[[0.0, 1.0], [2.0]])

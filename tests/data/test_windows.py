@@ -86,6 +86,12 @@ def test_the_last_full_window_is_lost_as_published(events: int, published: int, 
     assert windows(log, last="keep", **sizes).counts["windows"] == 3 + kept  # type: ignore[arg-type]
 
 
+def test_a_share_of_the_windows_is_rounded() -> None:
+    log = InteractionLog.from_arrays(np.repeat(np.arange(9), 8), np.arange(72) % 16, time=np.arange(72))
+    counts = windows(log, inputs=4, targets=3, negatives=1, valid=0.2, test=0.1).counts
+    assert (counts["queries_valid"], counts["queries_test"], counts["windows_train"]) == (2, 1, 6)  # 1.8 and 0.9 of 9
+
+
 def test_queries_hold_what_a_model_needs(log: InteractionLog) -> None:
     split = windows(log, **SMALL)  # type: ignore[arg-type]
     assert log.time is not None
@@ -135,8 +141,37 @@ def test_negatives_of_users_who_know_nearly_everything() -> None:
     )
     split = windows(log, inputs=1000, targets=998, negatives=2, valid=1, test=1)
     assert {tuple(sorted(q.negatives.reshape(-1, 2)[0].tolist())) for q in parts_of(split)} == {(7, 1007)}
+    one = windows(log, inputs=1000, targets=998, negatives=1, valid=1, test=1)
+    assert {int(q.negatives[0]) for q in parts_of(one)} == {7, 1007}  # each window has a draw of its own
     with pytest.raises(DataError, match="all but 2 of 2000 items; 3 negatives cannot be drawn: take 2 or fewer"):
         windows(log, inputs=1000, targets=998, negatives=3, valid=1, test=1)
+
+
+def negatives_of(split: Split) -> dict[tuple[int, ...], list[int]]:
+    """Negatives of each window, by its user, inputs and targets."""
+    return {
+        (user, *inputs, *targets): row
+        for queries in parts_of(split)
+        for (user, inputs, targets), row in zip(pieces(queries), queries.negatives.reshape(-1, 5).tolist(), strict=True)
+    }
+
+
+def test_a_window_has_the_same_negatives_in_whichever_part_it_is(log: InteractionLog) -> None:
+    one, other = (windows(log, **(SMALL | {"test": test})) for test in (0.2, 0.4))  # type: ignore[arg-type]
+    assert negatives_of(one) == negatives_of(other)
+    seeded = windows(log, seed=1, **SMALL)  # type: ignore[arg-type]
+    assert pieces(seeded.test) != pieces(one.test)
+    assert all(row != negatives_of(one)[window] for window, row in negatives_of(seeded).items())
+
+
+def test_a_draw_is_pinned() -> None:
+    """Results that were measured on these negatives must find them again in a later version."""
+    log = InteractionLog.from_arrays(
+        np.repeat(np.arange(3), 20), np.tile(np.arange(20), 3), np.arange(60), item_ids=[str(n) for n in range(30)]
+    )
+    split = windows(log, inputs=10, targets=10, negatives=5, valid=1, test=1, last="keep")
+    found = {q.user[0]: q.negatives.tolist() for q in parts_of(split)}
+    assert found == {0: [20, 21, 27, 28, 29], 1: [21, 22, 25, 27, 28], 2: [21, 25, 27, 28, 29]}
 
 
 # What leaks, and what does not ----------------------------------------------------------------------------------------
@@ -179,13 +214,24 @@ def test_by_time_nothing_later_than_the_cut_is_in_training(log: InteractionLog) 
     assert abs(split.counts["queries_valid"] - 0.2 * split.counts["windows"]) <= 2  # moments may tie
     # Negatives may be what the user touched only later: nobody knew it then.
     assert log.time is not None
-    early = set(zip(log.user[log.time < split.valid_time], log.item[log.time < split.valid_time], strict=True))
-    all_events = set(zip(log.user, log.item, strict=True))
     assert split.windows is not None
-    pairs = set(zip(np.repeat(split.windows.user, 5), split.windows.negatives, strict=True))
+    all_events = set(zip(log.user, log.item, strict=True))
     in_windows = {(user, item) for user, inputs, targets in cut(log) for item in inputs + targets}
-    assert not pairs & early & in_windows
-    assert pairs & all_events
+    for queries, end in ((split.windows, split.valid_time), (split.valid, split.test_time)):
+        early = set(zip(log.user[log.time < end], log.item[log.time < end], strict=True))
+        pairs = set(zip(np.repeat(queries.user, 5), queries.negatives, strict=True))
+        assert not pairs & early & in_windows
+        assert pairs & all_events
+
+
+def test_a_window_that_ends_at_the_very_moment_of_a_cut_is_left_out() -> None:
+    """User u has an input at u, and targets at u + 1 and u + 2."""
+    time = np.arange(6)[:, None] + np.arange(3)
+    log = InteractionLog.from_arrays(np.repeat(np.arange(6), 3), np.arange(18) % 9, time.reshape(-1))
+    split = windows(log, by="time", inputs=1, targets=2, negatives=1, valid=1, test=2, last="keep")
+    assert (split.valid_time, split.test_time) == (3, 5)
+    assert [queries.user.tolist() for queries in parts_of(split)] == [[0], [2], [4, 5]]
+    assert split.counts["windows_dropped"] == 2
 
 
 def poison(split: Split) -> Split:
@@ -236,13 +282,20 @@ def test_a_rule_makes_the_split_again(by: str, log: InteractionLog) -> None:
 def test_verify_finds_leaks(log: InteractionLog) -> None:
     split = windows(log, **SMALL)  # type: ignore[arg-type]
     timed, users = windows(log, by="time", **SMALL), windows(log, by="user", **SMALL)  # type: ignore[arg-type]
-    assert split.windows is not None
+    assert split.windows is not None and split.test.candidates is not None and timed.valid.time is not None
+    known = split.test.candidates.copy()  # a negative of the first window becomes one of its inputs
+    place = np.flatnonzero(~np.isin(known[:8], split.test.targets[:3]))[0]
+    known[place] = np.setdiff1d(split.test.items[:4], split.test.targets[:3])[0]
+    assert users.test.user[0] == users.test.user[1]
     leaks = [
         dataclasses.replace(split, train=log),
         dataclasses.replace(split, valid=split.test),
         dataclasses.replace(split, test=dataclasses.replace(split.test, targets=split.test.targets[::-1])),
         dataclasses.replace(split, test=split.test.new_items()),
+        dataclasses.replace(split, test=dataclasses.replace(split.test, candidates=known)),
         dataclasses.replace(timed, valid_time=0.0),
+        dataclasses.replace(timed, valid_time=float(timed.valid.time.max())),
+        dataclasses.replace(users, valid=users.test[:1], test=users.test[1:]),
         dataclasses.replace(timed, valid=timed.valid[:2], test_time=1e9),
         dataclasses.replace(users, valid=windows(log, by="user", **(SMALL | {"seed": 1})).valid),  # type: ignore[arg-type]
     ]
@@ -286,8 +339,8 @@ def test_a_log_without_times(log: InteractionLog) -> None:
 
 
 def asked() -> Queries:
-    """Two windows with repeated targets: items 1 and 5 stand in the inputs of the first, 7 in those of the second."""
-    queries = Queries.from_histories([[1, 5], [7, 7]], users=[0, 1])
+    """Two windows with repeated targets: 1, 5 and a negative, 9, are in the inputs of the first, 7 in the second's."""
+    queries = Queries.from_histories([[1, 5, 9], [7, 7]], users=[0, 1])
     return dataclasses.replace(
         queries,
         target_offsets=np.array([0, 4, 6]),
@@ -304,6 +357,7 @@ def test_new_items_leave_the_candidates_too() -> None:
     assert new.candidates is not None
     assert new.candidates.tolist() == [2, 2, 8, 9]
     assert new.negatives.tolist() == [8, 9]
+    assert dataclasses.replace(asked(), name="test").new_items().name == "test-new"
     assert asked().negatives.tolist() == [8, 9, 3]
 
 
@@ -314,6 +368,8 @@ def test_without_candidates_targets_are_sets() -> None:
     with pytest.raises(DataError, match="no candidates, and so no negatives"):
         _ = full.negatives
     assert asked().new_items().without_candidates().targets.tolist() == [2]
+    two = dataclasses.replace(Queries.from_histories([[], []]), target_offsets=np.arange(3), targets=np.array([3, 0]))
+    assert two.without_candidates().targets.tolist() == [3, 0]  # of different queries
 
 
 # Size -----------------------------------------------------------------------------------------------------------------

@@ -50,11 +50,18 @@ def test_recent_trees_are_those_of_a_plain_search(seed, type, cut):
     other = "item" if type == "user" else "user"
     seeds, excluded = rng.integers(count[type], size=9), rng.integers(-1, count[other], size=9)
     before = rng.integers(14, size=9).astype(float) if cut else np.full(9, np.inf)
-    fanouts = rng.integers(1, 5, size=3).tolist()
+    fanouts = rng.integers(1, 5, size=4).tolist()  # four hops lead back to the seed
     found = hops(graph, seeds, fanouts, type=type, before=before if cut else None, exclude=excluded)
     for number in range(9):
         wanted = plain(graph, seeds[number], fanouts, type, before[number], excluded[number])
         assert [level.tolist() for level in found.of(number)] == wanted
+
+
+def test_a_neighbour_behind_many_repeats_is_found():
+    """User 0 came back to item 0 more often than is looked at first; the trees beside its own stay as they are."""
+    graph = user_item(user=[0] * 10 + [1] * 2, item=[1] + [0] * 9 + [2, 3], time=np.arange(12.0))
+    found = hops(graph, [1, 0, 1], [2])
+    assert [found.of(number)[0].tolist() for number in range(3)] == [[3, 2], [0, 1], [3, 2]]
 
 
 @given(st.integers(0, 10_000), st.sampled_from(["recent", "uniform"]), st.sampled_from(["user", "item"]))
@@ -82,7 +89,7 @@ def test_a_node_that_is_excluded_everywhere_is_in_no_tree(seed, order, type):
     other = "item" if type == "user" else "user"
     seeds, target = rng.integers(count[type], size=8), rng.integers(-1, count[other], size=8)
     how = {"type": type, "exclude": target, "order": order, "seed": seed}
-    found, usual = (hops(graph, seeds, [2, 3, 3], everywhere=everywhere, **how) for everywhere in (True, False))
+    found, usual = (hops(graph, seeds, [2, 3, 3, 3], everywhere=everywhere, **how) for everywhere in (True, False))
     for level in found.levels:
         assert level.type != other or not (level.nodes == target[level.root]).any()
     for number in range(8):
@@ -101,11 +108,18 @@ def test_a_tree_does_not_depend_on_the_other_seeds():
 
 def test_uniform_draws_every_neighbour_as_often():
     graph = user_item(user=np.arange(10), item=np.zeros(10, dtype=int), time=np.arange(10.0))
-    drawn = np.concatenate([hops(graph, [0], [3], type="item", order="uniform", seed=s).of(0)[0] for s in range(800)])
+    drawn = np.concatenate([hops(graph, [0], [2], type="item", order="uniform", seed=s).of(0)[0] for s in range(800)])
     share = np.bincount(drawn, minlength=10) / 800
-    assert share == pytest.approx(np.full(10, 0.3), abs=0.06)
+    assert share == pytest.approx(np.full(10, 0.2), abs=0.06)  # the oldest, too
     once = hops(graph, [0], [3], type="item", order="uniform", seed=4).of(0)[0]
     assert np.array_equal(once, hops(graph, [0], [3], type="item", order="uniform", seed=4).of(0)[0])
+
+
+def test_each_cut_off_has_a_draw_of_its_own():
+    graph = user_item(user=np.arange(10), item=np.zeros(10, dtype=int), time=np.arange(10.0))
+    how = {"type": "item", "before": [9.0, 10.0], "order": "uniform"}
+    trees = [hops(graph, [0, 0], [3], seed=seed, **how) for seed in range(50)]
+    assert sum(np.array_equal(tree.of(0)[0], tree.of(1)[0]) for tree in trees) < 5  # 1 of 120 by chance
 
 
 @given(st.integers(0, 10_000), st.sampled_from(["user", "item"]), st.integers(1, 4))
@@ -179,7 +193,9 @@ def test_second_order_neighbours_of_the_training_log_leave_the_asking_user_out(s
     [
         ({"seeds": [9]}, DataError, "the graph has 7 such nodes"),
         ({"seeds": [0.5]}, DataError, "row of node numbers"),
+        ({"seeds": [-1]}, DataError, "seeds holds -1"),
         ({"exclude": [8]}, DataError, "exclude holds 8"),
+        ({"exclude": [-2]}, DataError, "exclude holds -2"),
         ({"exclude": [1, 2]}, DataError, "expected one for each of the 1 seeds"),
         ({"before": [1.0, 2.0]}, DataError, "seconds for each of the 1 seeds"),
         ({"before": [np.nan]}, DataError, "expected seconds"),
@@ -212,6 +228,15 @@ def test_cut_offs_may_be_dates():
     assert [level.nodes.tolist() for level in in_seconds.levels] == [level.nodes.tolist() for level in tree.levels]
     with pytest.raises(DataError, match="expected seconds"):
         hops(graph, [0], [2], before=np.array(["NaT"], dtype="datetime64[D]"))
+
+
+def test_many_users_and_times_fit_whatever_type_the_graph_numbers_its_nodes_with():
+    """3 million users at 1,000 times are more pairs than 32 bits count."""
+    user = 3_000_000
+    graph = user_item(user=np.full(1000, user), item=np.arange(1000), time=np.arange(1000.0))
+    for some in (graph, graph.int()):
+        found = hops(some, [user], [1], before=[500.0]).levels[0]
+        assert (found.nodes.tolist(), found.nodes.dtype, found.edges.dtype) == ([499], np.int64, np.int64)
 
 
 def test_another_graph_is_refused(split):

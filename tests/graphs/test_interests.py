@@ -106,6 +106,15 @@ def test_sparsify_of_tiny_graphs(rank):
     assert sparsify(torch.zeros(0, 4, 4), torch.zeros(0, 4, dtype=torch.int64), 0.5, rank).shape == (0, 4, 4)
 
 
+def test_a_share_that_is_whole_but_for_rounding_is_whole():
+    """.28 of 25 entries, 7.000000000000001 in floating point, are the five loops and a pair, which is there twice."""
+    similarity = torch.eye(5)
+    similarity[0, 1] = similarity[1, 0] = 0.9
+    similarity[2, 3] = similarity[3, 2] = 0.8
+    found = sparsify(similarity[None], torch.zeros(1, 5, dtype=torch.int64), 0.28, "matrix")
+    assert edges_of(found[0]) == {(i, i) for i in range(5)} | {(0, 1), (1, 0)}
+
+
 def test_all_pairs_that_tie_stay():
     equal = torch.ones(1, 5, 5)
     assert sparsify(equal, torch.zeros(1, 5, dtype=torch.int64), 0.1).all()

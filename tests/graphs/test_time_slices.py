@@ -114,6 +114,14 @@ def test_repeats_of_a_slice_are_merged_into_their_first_edge(rows, cut):
     assert sum(count for count, _ in rest) == len(rows)
 
 
+@pytest.mark.parametrize(("users", "items"), [(3, 7), (7, 3)])
+def test_pairs_are_merged_with_their_own_repeats_alone(users, items):
+    """Every user with every item, in each of two slices."""
+    user, item = (np.tile(part.reshape(-1), 2) for part in np.indices((users, items)))
+    graph = time_slices(user=user, item=item, time=np.repeat([0.0, 1.0], users * items), n=2)
+    assert [graph.num_edges(name) for name in slice_names(graph)] == [users * items] * 2
+
+
 @given(logs, cuts)
 def test_both_relations_of_a_slice_list_the_same_edges(rows, cut):
     by, n = asked(rows, cut)

@@ -51,6 +51,17 @@ def test_it_holds_what_a_loop_over_events_finds(events, reach, most):
     assert graph.num_nodes("item") == 6
 
 
+def test_events_at_one_moment_before_1970():
+    graph = transitions(user=[0, 0, 0], item=[1, 2, 1], time=[-5.0, -3.0, -3.0], max_seconds=0)
+    assert edges(graph) == [(2, 1)]
+    assert graph.edges["next"].data["time"].tolist() == [-3.0]
+
+
+def test_no_items_and_more_pairs_than_32_bits_count():
+    assert edges(transitions(user=[], item=[])) == []
+    assert edges(transitions(user=[0, 0], item=[99_999, 70_000])) == [(99_999, 70_000)]
+
+
 def test_the_counts_model_reads_the_same():
     split = dglrec.leave_one_out(dglrec.sample("shop", users=60, items=40, seed=1))
     model = dglrec.models.preset("transitions", split)

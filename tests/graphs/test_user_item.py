@@ -147,6 +147,7 @@ def test_a_training_log_keeps_all_nodes(split):
         ({"user": ["ann"], "item": [0]}, "integer"),
         ({"user": [4], "item": [0], "num_users": 4}, "at least 5"),
         ({"user": [0], "item": [7], "num_items": 7}, "at least 8"),
+        ({"user": [0], "item": [2**31]}, "item= holds 2147483648; expected indices that count from 0"),
         ({"user": [0], "item": [2**62]}, "item= holds 4611686018427387904; expected indices that count from 0"),
         ({"user": np.array([2**63 + 5], dtype=np.uint64), "item": [0]}, "user= holds 9223372036854775813"),
         ({"user": [0], "item": [0], "num_users": 3.0}, r"num_users is 3\.0; expected a number of nodes"),
@@ -194,6 +195,8 @@ def test_times_may_be_dates():
 def test_a_log_and_arrays_are_one_too_many(split):
     with pytest.raises(DataError, match="one of the two"):
         user_item(split.train, user=[0], item=[0])
+    with pytest.raises(DataError, match="one of the two"):
+        user_item(split.train, time=split.train.time)
 
 
 def test_the_same_log_gives_the_same_graph(split):
@@ -282,6 +285,11 @@ def test_sequences_of_sampled_neighbours(split):
         )
 
 
+def test_items_have_64_bits_whatever_the_graph_has():
+    found = sequences(user_item(user=[0, 0], item=[5, 3]).int())
+    assert (found.items.tolist(), found.items.dtype, found.offsets.dtype) == ([5, 3], torch.int64, torch.int64)
+
+
 def test_unsorted_edges_without_a_position_are_refused():
     graph = dgl.heterograph({FORTH: ([1, 0], [0, 1]), BACK: ([0, 1], [1, 0])})
     with pytest.raises(DataError, match="position"):
@@ -333,6 +341,11 @@ def test_the_last_items_of_each_sequence(lengths, length):
     assert last.items.tolist() == np.concatenate(expected).tolist()
     assert last.times.tolist() == (np.concatenate(expected) / 2).tolist()
     assert last.lengths.tolist() == np.diff(last.offsets).tolist() == [len(part) for part in expected]
+
+
+def test_the_last_items_of_no_sequence():
+    none = Sequences(torch.zeros(1, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))
+    assert len(none.last(3)) == 0
 
 
 def test_windows_may_overlap():
