@@ -192,6 +192,9 @@ def test_a_draw_is_pinned() -> None:
     assert draws(split.test) == {0: [38, 43, 44, 59], 1: [35, 36, 50, 52]}
     log = log_of(np.repeat([0, 1], [4, 6]), np.array([0, 1, 2, 3, 9, 8, 7, 6, 5, 4]), None, 12)  # few are left
     assert draws(leave_one_out(log, order="file", negatives=4, seed=1).test) == {0: [6, 8, 9, 11], 1: [1, 2, 3, 10]}
+    log = log_of(np.repeat([0, 1], 4), np.tile(np.arange(4), 2), None, 600)  # and where they are many
+    many = draws(leave_one_out(log, order="file", negatives=200, seed=1).test)
+    assert [sum(row) for row in many.values()] == [59183, 61868]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -363,7 +366,7 @@ def test_wrong_arguments_are_named(make: Callable[[InteractionLog], object], mes
 def test_who_has_touched_too_much_is_named() -> None:
     """The fewest left are those of user 2; user 0 has no query."""
     log = log_of(np.repeat([0, 1, 2, 3], [1, 3, 5, 4]), np.array([0, 0, 1, 2, 0, 1, 2, 3, 4, 0, 1, 2, 3]), None, 8)
-    with pytest.raises(DataError, match="user '2' has touched all but 3 of 8 items; 6 negatives .*: take 3 or fewer"):
+    with pytest.raises(DataError, match=r"user '2' has touched all but 3 of 8 items; 6 negatives .*: take 3 or fewer"):
         leave_one_out(log, order="file", negatives=6)
 
 

@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dglrec.data import InteractionLog, Queries, Split, leave_one_out, make_split, splits, time_point
@@ -210,6 +210,7 @@ def test_time_point_on_a_small_log() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(EVENTS, st.sampled_from(["all", "next"]))
+@example([(user, 0, time) for user in (0, 1) for time in (4, 7)] + [(2, 0, time) for time in (1, 4, 7)], "all")
 def test_time_point_equals_a_loop_over_users(events: list[tuple[int, int, int]], targets: str) -> None:
     log = make_log(events)
     assert log.time is not None

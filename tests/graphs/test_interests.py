@@ -65,6 +65,7 @@ def test_weighted_cosine_carries_gradients():
     found = dense_interests(vectors, 2, 0.5, weight=weight)
     found.similarity.sum().backward()
     assert vectors.grad is not None and weight.grad is not None
+    assert dense_interests(vectors, 2, 0.5).similarity.dtype == torch.float64
     assert not found.cluster.requires_grad and not found.edges.requires_grad
 
 
@@ -177,6 +178,8 @@ def test_packed_and_padded_vectors_give_one_graph():
     vectors = packed()
     one, two = interests(vectors, LENGTHS, 3), interests(padded(vectors, LENGTHS), torch.tensor(LENGTHS), 3)
     assert_equal_graphs(one, two)
+    wide = torch.nn.functional.pad(padded(vectors, LENGTHS), (0, 0, 0, 2), value=torch.nan)  # than the longest history
+    assert_equal_graphs(one, interests(wide, LENGTHS, 3))
 
 
 def assert_equal_graphs(one, two):

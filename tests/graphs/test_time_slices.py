@@ -238,6 +238,7 @@ def test_own_boundaries_may_be_dates_and_are_given_back():
     time = np.array(["2020-01-01", "2020-01-05", "2020-01-09"], dtype="datetime64[D]")
     boundaries = slice_boundaries(time, np.array(["2020-01-05"], dtype="datetime64[D]"))
     assert boundaries.tolist() == [18_266 * DAY]
+    assert slice_boundaries([0.0, 0.5, 1.0], np.array([500], dtype="datetime64[ms]")).tolist() == [0.5]
     graph = time_slices(user=[0] * 3, item=[0] * 3, time=time, by=boundaries)
     assert [graph.num_edges(name) for name in slice_names(graph)] == [1, 1]
     assert graph.edges["t1"].data["count"].tolist() == [2]
