@@ -273,7 +273,7 @@ def slice_names(graph: Any) -> list[str]:
     >>> slice_names(time_slices(user=[0] * 12, item=[0] * 12, time=range(12), n=12))[-2:]
     ['t10', 't11']
     """
-    found = {name for name in graph.etypes if re.fullmatch(r"t\d+", name)}
+    found = {name for source, name, _ in graph.canonical_etypes if source == "user" and re.fullmatch(r"t\d+", name)}
     names = [f"t{t}" for t in range(len(found))]
     if not found or set(names) != found:
         raise DataError(f"relations {', '.join(graph.etypes)} are not slices t0, t1, ...; make them with time_slices()")

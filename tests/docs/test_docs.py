@@ -382,6 +382,15 @@ def test_the_grid_of_hardgnn_on_foursquare_has_no_order_as_its_page_says():
     assert best.count("25") > len(best) / 2
 
 
+def test_what_the_instance_level_is_worth_on_foursquare_is_as_the_page_says():
+    how = {"rows": ["selfgnn", "selfgnn,instance=none"], "splits": ["leave-one-out-999"]}
+    lows = [
+        intervals(block)["selfgnn,instance=none"][0]
+        for block in dglrec.reproduce("hardgnn-table1", data=["foursquare-nyc"], **how).blocks()
+    ]
+    assert [low > 0 for low in lows] == [True, False, False]
+
+
 def test_what_slices_tell_on_drift_is_as_the_page_says():
     found = intervals(dglrec.reproduce("selfgnn-slices", data=["sample-drift"]).blocks()[0])
     better = ["selfgnn,slices=1,instance=none", "selfgnn-inductive,slices=1,past=false", "selfgnn-prefixes,slices=1"]

@@ -357,9 +357,11 @@ def test_a_log_without_times_says_what_can_be_done():
 def test_other_graphs_are_no_slices(split):
     with pytest.raises(DataError, match="are not slices"):
         slice_names(dglrec.graphs.user_item(split.train))
-    graph = dgl.heterograph({("user", "t0", "item"): ([0], [0]), ("user", "t2", "item"): ([0], [0])})
-    with pytest.raises(DataError, match="are not slices"):
-        slice_names(graph)
+    gap = dgl.heterograph({("user", "t0", "item"): ([0], [0]), ("user", "t2", "item"): ([0], [0])})
+    wrong_way = dgl.heterograph({("item", "t0", "user"): ([0], [0])})
+    for graph in (gap, wrong_way):
+        with pytest.raises(DataError, match="are not slices"):
+            slice_names(graph)
     bare = dgl.heterograph({("user", "t0", "item"): ([0], [0]), ("item", "t0_by", "user"): ([0], [0])})
     with pytest.raises(DataError, match="have no 'time'"):
         slice_times(bare)
