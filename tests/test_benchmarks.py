@@ -78,6 +78,20 @@ def test_memory_that_is_used_again_saves_time_where_tables_are_large():
         assert row["with"]["new_pages_per_step"] < 0.05 * row["without"]["new_pages_per_step"]
 
 
+def test_evaluation_takes_at_most_twice_as_long_as_its_scores():
+    cases = written("evaluate.json")["cases"]
+    assert {(case["preset"], case["data"]) for case in cases} == {
+        ("lightgcn", "gowalla-lightgcn"),
+        ("lightgcn", "amazon-beauty"),
+        ("sasrec", "amazon-beauty"),
+    }
+    for case in cases:
+        seconds = case["microseconds_a_query"]
+        assert case["over_scores_alone"] == pytest.approx(seconds["evaluate"] / seconds["scores alone"])
+        assert case["plain_over_evaluate"] == pytest.approx(seconds["plain"] / seconds["evaluate"])
+        assert case["over_scores_alone"] <= 2 and case["plain_over_evaluate"] > 1
+
+
 def test_ten_thousand_neighbourhoods_and_their_prompts_take_seconds():
     """On yelp-2019 two hops of 8 take less than 3 s, the newest neighbours or drawn ones, prompts less than 10 s."""
     found = written("hops.json")

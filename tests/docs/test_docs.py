@@ -349,7 +349,12 @@ def test_the_parts_of_hardgnns_public_code_do_what_the_page_says():
             assert high < 0 if data == "foursquare-nyc" else low > 0
             low, high = found[contrast]
             assert -0.001 < high < 0 if (block, data) == (full, "foursquare-nyc") else low < 0 < high
-        assert all(low < 0 < high for block in new for low, high in intervals(block).values())
+        code = [one for block in new for row, one in intervals(block).items() if "-code" in row]
+        assert all(low < 0 < high for low, high in code) and len(code) == 4 * len(new)
+        printed = dglrec.reproduce("hardgnn-parts", data=[data], compare="hardgnn,hard_in_rec=true").blocks()
+        for number, block in enumerate(printed):
+            low, high = intervals(block)["hardgnn"]
+            assert high < 0 if number == 2 else low < 0 < high
     both = dglrec.reproduce("hardgnn-parts", data=["foursquare-nyc"], compare="hardgnn-code").blocks()[:2]
     assert all(intervals(block)[alone][0] > 0 for block in both for alone in (hinge, contrast))
 
