@@ -323,6 +323,20 @@ def test_softmax_is_ahead_of_bpr_on_gowalla_as_the_page_says():
     assert softmax["epoch_seconds"] / bpr["epoch_seconds"] == pytest.approx(10, rel=0.05)
 
 
+def test_what_was_tried_on_gowallas_validation_is_as_the_page_says():
+    """No other temperature after six epochs, and no other rate after 20, is better."""
+    folder, start, end = REPOSITORY / "dglrec/results/runs", "gowalla-lightgcn.given.", ".2020.jsonl"
+    best = {
+        path.name.removeprefix(start).removesuffix(end): max(
+            json.loads(line)["recall@20"] for line in path.read_text("utf-8").splitlines()[:20]
+        )
+        for path in folder.glob(f"{start}lightgcn-softmax*{end}")
+    }
+    preset, six = best.pop("lightgcn-softmax"), best.pop("lightgcn-softmax,train.epochs=6")
+    assert len(best) == 6
+    assert all(value < (six if "temperature" in row else preset) for row, value in best.items())
+
+
 def test_where_hard_negatives_of_the_public_code_help_is_as_the_page_says():
     """On foursquare-nyc, but not among new places; not on ml-latest-small."""
     how = {"rows": ["selfgnn-code", "hardgnn-code"], "splits": ["leave-one-out-999"], "compare": "hardgnn-code"}
