@@ -427,6 +427,7 @@ _PLANS = (
             "lightgcn-softmax",
             "lightgcn-softmax,train.schedule=linear,train.epochs=20",
             "lightgcn-softmax,train.lr=0.003,train.epochs=20",
+            "lightgcn-softmax,train.batch_size=4096,train.epochs=20",
         ),
         fields={"train.monitor": "recall@20"},
         over="epochs",
