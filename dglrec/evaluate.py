@@ -343,7 +343,7 @@ class _Ranker:
         row = _spread(queries.target_offsets)
         wanted = _keys(row, queries.targets)
         keys = _keys(np.arange(len(ids))[:, None], ids)
-        drop = _repeated(keys)  # -1 stands at the end alone and is no positive: it need not be dropped
+        drop = (ids < 0) | _repeated(keys)
         if self.seen == "mask":
             drop |= np.isin(keys, np.setdiff1d(_keys(_spread(queries.offsets), queries.items), wanted))
         rank = np.cumsum(~drop, axis=1)  # 1 for the first item that stays

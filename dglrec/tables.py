@@ -411,8 +411,8 @@ _PLANS = (
         rows=("popularity", "lightgcn", "lightgcn-softmax", "lightgcn-softmax,train.epochs=52"),
         fields={"train.monitor": "recall@20"},
         fields_on={
-            # The settings of the public code, except its steps of 2,048 pairs: those of 16,384 cost the same each, as
-            # both propagate over the whole graph.
+            # The settings of the public code, except its steps of 2,048 pairs: a step propagates over the whole graph,
+            # however many pairs it has.
             "gowalla-lightgcn": {("lightgcn",): _LIGHTGCN},
         },
         compare="lightgcn",

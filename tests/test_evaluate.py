@@ -555,6 +555,15 @@ def test_a_generative_list_is_masked_and_may_repeat_itself_or_end_early():
     assert found.per_query["recall@2"].tolist() == [0.5, 1.0]
 
 
+def test_places_without_an_item_do_not_count_wherever_they_are():
+    class Gaps(Generative):
+        def top(self, queries, k):
+            return torch.tensor([[-1, 3, -1, 1]]), None
+
+    found = evaluate(Gaps(np.zeros((1, 4)), beam=4), ask([[]], [[1]]), k=(1, 2), metrics="recall")
+    assert (found["recall@1"], found["recall@2"]) == (0, 1)
+
+
 def test_a_generative_model_gives_nothing_beyond_its_beam():
     model, queries = Generative(np.zeros((1, 30)), beam=10), ask([[]], [[1]])
     with pytest.raises(ConfigError, match="k=20 is more than the model's beam of 10"):

@@ -80,7 +80,7 @@ def check_free(log: InteractionLog, user: Ints, free: Ints, count: int) -> None:
     Raises:
         DataError: naming the user who has the fewest.
     """
-    if free.min() < count:
+    if len(free) and free.min() < count:
         poor = int(free.argmin())
         mend = f"take {free[poor]} or fewer" if free[poor] else "rank all items"
         raise DataError(

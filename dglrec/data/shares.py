@@ -151,6 +151,8 @@ def _deal(log: InteractionLog, part: Parts, kind: Literal["position", "random", 
     """The split of parts (n,)."""
     digest = digest_of(log, rule)
     train = log.select(part == 0)
+    if len(train) == 0:  # of a source that comes with its parts
+        raise DataError(f"all events of {log.name!r} are held out; nothing to train on")
     valid, test = (_asked(log, part, number, name, digest) for number, name in ((1, "valid"), (2, "test")))
     counts: dict[str, int | float] = {"short_users": log.num_users - len(np.union1d(valid.user, test.user))}
     return Split(log, train, valid, test, kind, rule, digest, counts | counts_of(train, valid, test))

@@ -363,6 +363,11 @@ def test_wrong_arguments_are_named(make: Callable[[InteractionLog], object], mes
     assert len(str(error.value).splitlines()) == 1
 
 
+def test_no_queries_have_no_negatives(log: InteractionLog) -> None:
+    none = with_negatives(leave_one_out(log).test[:0], log, 9, seed=0)
+    assert len(none) == 0 and none.candidates is not None and len(none.candidates) == 0
+
+
 def test_who_has_touched_too_much_is_named() -> None:
     """The fewest left are those of user 2; user 0 has no query."""
     log = log_of(np.repeat([0, 1, 2, 3], [1, 3, 5, 4]), np.array([0, 0, 1, 2, 0, 1, 2, 3, 4, 0, 1, 2, 3]), None, 8)

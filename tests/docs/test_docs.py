@@ -397,6 +397,13 @@ def test_the_grid_of_hardgnn_on_foursquare_has_no_order_as_its_page_says():
         assert len(found) == 9
         assert {row for row, (low, _) in found.items() if low > 0} == wanted
         assert all(high > 0 for _, high in found.values())
+    for metric in ("ndcg@10", "recall@10"):  # by K, a line for each lambda
+        column = sampled.header.index(metric)
+        lines = {name: [] for name, *_ in sampled.rows}
+        for row in sampled.rows:
+            lines[row[0]].append(float(row[column].split()[0]))
+        assert sorted(map(len, lines.values())) == [1, 3, 3, 3]
+        assert all(sorted(line) not in (line, line[::-1]) for line in lines.values() if len(line) == 3)
     best = [row[full.header.index("best epoch")] for row in full.rows]
     assert best.count("25") > len(best) / 2
 
